@@ -1,0 +1,44 @@
+"""shortlm makes language models shorter: it scores blocks, chooses, cuts, and proves the result.
+
+The verbs in the order of the path: score, choose, cut, evaluate, run. The nouns they hand on: BlockScores,
+CutPlan, Manifest, Measurement; their settings: ModelSettings, TextSettings, ScoreSettings, ChooseSettings,
+CutSettings, EvalSettings, Recipe. Everything is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "shortlm.score": ["score", "score_model", "CRITERIA"],
+    "shortlm.choose": ["choose", "plan_by_hand", "published_scores", "published_names"],
+    "shortlm.cut": ["cut"],
+    "shortlm.evaluate": ["evaluate", "perplexity"],
+    "shortlm.report": ["write_page", "model_card"],
+    "shortlm.pipeline": ["run"],
+    "shortlm.model": ["open_model", "OpenModel"],
+    "shortlm.text": ["open_windows", "windows_from_ids", "Windows"],
+    "shortlm.artifacts": ["BlockScores", "CutPlan", "Manifest", "Measurement", "Perplexity", "load_plan"],
+    "shortlm.errors": ["ShortLMError"],
+    "shortlm.recipe": [
+        "ModelSettings", "TextSettings", "ScoreSettings", "ChooseSettings", "CutSettings", "EvalSettings",
+        "Recipe", "load_recipe",
+    ],
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'shortlm' has no attribute '{name}'")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

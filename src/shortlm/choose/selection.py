@@ -1,0 +1,96 @@
+"""Which blocks go: the lowest scores (one-shot), or the best run of neighbours (contiguous)."""
+
+from __future__ import annotations
+
+import torch
+
+from shortlm.artifacts import BlockScores, CriterionScores, CutPlan, ModelFacts, provenance
+from shortlm.choose.budget import Budget, blocks_to_remove, read_budget
+from shortlm.choose.protect import protected_blocks
+from shortlm.errors import PlanError, did_you_mean
+from shortlm.model import check_blocks
+from shortlm.recipe import ChooseSettings
+from shortlm.statistics import resampled
+
+
+def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> CutPlan:
+    """A CutPlan within the budget. Raises PlanError if the criterion wasn't scored or the budget can't be met."""
+    name = settings.criterion or next(iter(scores.criteria))
+    if name not in scores.criteria:
+        raise PlanError(f"criterion '{name}' was not scored; {did_you_mean(name, scores.criteria)}")
+    criterion, model = scores.criteria[name], scores.model
+    protected = protected_blocks(settings.protect, model.n_blocks)
+    budget = read_budget(settings, model)
+    select = _contiguous if settings.method == "contiguous" else _one_shot
+    removed = select(criterion, model, protected, budget)
+    return _plan(model, removed, settings.method, name, budget.label, protected).model_copy(
+        update={
+            "scores": criterion.scores,
+            "source": source,
+            "agreement": _agreement(criterion, removed, protected) if settings.method == "one-shot" else None,
+        }
+    )
+
+
+def plan_by_hand(model: ModelFacts, blocks: list[int]) -> CutPlan:
+    """The plan that removes `blocks` (negative ones count from the end). Raises PlanError if it can't be."""
+    removed = check_blocks(blocks, model.n_blocks)
+    if not removed:
+        raise PlanError("no blocks to remove; give their indices, e.g. --remove 21,22,23")
+    return _plan(model, removed, "by hand", "none", f"{len(removed)} blocks", [])
+
+
+def _plan(
+    model: ModelFacts, removed: list[int], method: str, criterion: str, budget: str, protected: list[int]
+) -> CutPlan:
+    after = model.parameters - sum(model.block_parameters[i] for i in removed)
+    return CutPlan(
+        model=model, removed=removed, method=method, criterion=criterion, budget=budget,
+        protected=protected, parameters_after=after, provenance=provenance(),
+    )  # fmt: skip
+
+
+def _one_shot(criterion: CriterionScores, model: ModelFacts, protected: list[int], budget: Budget) -> list[int]:
+    order = [i for i in criterion.order() if i not in protected]
+    return sorted(order[: blocks_to_remove(budget, order, model)])
+
+
+def _contiguous(criterion: CriterionScores, model: ModelFacts, protected: list[int], budget: Budget) -> list[int]:
+    """The run with the lowest score: from the table of runs where the criterion has one, else the mean of its blocks."""
+    longest = _longest_run(model.n_blocks, protected)
+    length = blocks_to_remove(budget, longest, model)
+    first = criterion.options.get("first_start", 0)
+    starts = [
+        start
+        for start in range(first, model.n_blocks - length + 1)
+        if not set(protected) & set(range(start, start + length))
+    ]
+    best = min(starts, key=lambda start: (_run_score(criterion, start, length), start))
+    return list(range(best, best + length))
+
+
+def _longest_run(n_blocks: int, protected: list[int]) -> list[int]:
+    """The longest stretch of unprotected neighbours: no run can be longer."""
+    best: list[int] = []
+    current: list[int] = []
+    for i in range(n_blocks):
+        current = [] if i in protected else [*current, i]
+        best = max(best, current, key=len)
+    return best
+
+
+def _run_score(criterion: CriterionScores, start: int, length: int) -> float:
+    if criterion.table is not None:
+        return criterion.table[length - 1][start]
+    return sum(criterion.scores[start : start + length]) / length
+
+
+def _agreement(criterion: CriterionScores, removed: list[int], protected: list[int]) -> float | None:
+    """Share of 1000 bootstrap resamples of the sequences in which the same blocks are the lowest."""
+    if criterion.per_sequence is None or criterion.weights is None or len(criterion.weights) < 2:
+        return None
+    values_LS = torch.tensor(criterion.per_sequence, dtype=torch.float64)
+    means_RL = resampled(values_LS, torch.tensor(criterion.weights, dtype=torch.float64), 1000, seed=0)
+    means_RL[:, protected] = torch.inf
+    chosen = means_RL.argsort(dim=1, stable=True)[:, : len(removed)].sort(dim=1).values
+    return float((chosen == torch.tensor(removed)).all(1).double().mean())

@@ -1,0 +1,226 @@
+"""The command line: one thin command per verb. Heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from shortlm.errors import ShortLMError
+from shortlm.options import with_settings
+from shortlm.recipe import (
+    ChooseSettings, CutSettings, EvalSettings, ModelSettings, Recipe, ScoreSettings, TextSettings, load_recipe, validated,
+)  # fmt: skip
+
+
+class OneLineErrors(TyperGroup):
+    """Users' mistakes become one line and exit code 2; `--debug` shows where they were noticed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (ShortLMError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+            if ctx.params.get("debug") or not (line := _line(error)):
+                raise
+            typer.echo(f"shortlm: {line}", err=True)
+            raise typer.Exit(2) from error
+
+
+def _line(error: BaseException) -> str | None:
+    """What to tell the user; None for our own faults, which keep their traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; nothing half-written was left, and the same command goes on with what was finished"
+    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+        return f"out of memory ({str(error).splitlines()[0][:120]}); try a smaller --batch-size or --length"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    return " ".join(str(error).split()) if isinstance(error, ShortLMError) else None
+
+
+app = typer.Typer(
+    cls=OneLineErrors, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    rich_markup_mode="rich", help="Make language models shorter: score, choose, cut, prove.",
+)  # fmt: skip
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where the result goes.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        from shortlm import __version__
+
+        typer.echo(f"shortlm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Make language models shorter: score, choose, cut, prove."""
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+
+
+@app.command()
+@with_settings(ModelSettings, TextSettings, ScoreSettings)
+def score(model_settings: Any, text_settings: Any, score_settings: Any, out: Out = None, force: Force = False) -> None:
+    """Score the blocks of a model by one or several criteria, in one pass over the text."""
+    from shortlm.console import show_scores
+    from shortlm.outputs import refuse_existing
+    from shortlm.score import score as do_score
+
+    if out:
+        refuse_existing(out, force)
+    scores = do_score(model_settings, text_settings, score_settings)
+    show_scores(scores)
+    _save(scores, out, force)
+
+
+@app.command()
+@with_settings(ChooseSettings)
+def choose(
+    choose_settings: Any,
+    scores: Annotated[Path | None, typer.Argument(help="The file that 'score' wrote.")] = None,
+    published: Annotated[str | None, typer.Option(help="Published scores instead, e.g. llama-1-7b/taylor.")] = None,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Choose which blocks go, from scores of your own or from published ones."""
+    from shortlm.artifacts import BlockScores
+    from shortlm.choose import choose as do_choose
+    from shortlm.choose import published_names, published_scores, published_source
+    from shortlm.console import show_plan
+    from shortlm.errors import PlanError
+
+    if (scores is None) == (published is None):
+        raise PlanError(f"give a scores file, or --published with one of: {', '.join(published_names())}")
+    if published:
+        plan = do_choose(published_scores(published), choose_settings, published_source())
+    else:
+        plan = do_choose(BlockScores.load(scores), choose_settings, str(scores))
+    show_plan(plan)
+    _save(plan, out, force)
+
+
+@app.command()
+@with_settings(ModelSettings, CutSettings)
+def cut(
+    model_settings: Any,
+    cut_settings: Any,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the shorter checkpoint.")],
+    plan: Annotated[Path | None, typer.Option(help="A plan of 'choose', or the manifest.json of an earlier cut.")] = None,
+    remove: Annotated[str | None, typer.Option(help="Or the blocks by hand, as 3,7 or 21-29.")] = None,
+    force: Force = False,
+) -> None:
+    """Write the checkpoint without the chosen blocks, and prove that it computes the same as the original without them."""
+    from shortlm.artifacts import load_plan
+    from shortlm.choose import block_list, plan_by_hand
+    from shortlm.console import show_manifest
+    from shortlm.cut import cut as do_cut
+    from shortlm.errors import PlanError
+    from shortlm.model import facts_from_config
+
+    if (plan is None) == (remove is None):
+        raise PlanError("give the blocks to remove: --plan FILE or --remove 3,7")
+    if remove is not None:
+        the_plan = plan_by_hand(facts_from_config(model_settings), block_list(remove, "--remove"))
+    else:
+        the_plan = load_plan(plan)  # type: ignore[arg-type]
+    show_manifest(do_cut(model_settings, the_plan, cut_settings, out, force), out)
+
+
+@app.command("eval")
+@with_settings(ModelSettings, TextSettings, EvalSettings, omit=("texts", "held_out"), sequences=64)
+def evaluate(
+    model_settings: Any, text_settings: Any, eval_settings: Any, out: Out = None, force: Force = False
+) -> None:
+    """Measure a model: perplexity with its standard error, and a sample of its text."""
+    from shortlm.console import show_measurement
+    from shortlm.evaluate import evaluate as do_evaluate
+    from shortlm.outputs import refuse_existing
+
+    if out:
+        refuse_existing(out, force)
+    measurement = do_evaluate(model_settings, eval_settings.model_copy(update={"texts": [text_settings]}))
+    show_measurement(measurement)
+    _save(measurement, out, force)
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML page.")],
+    scores: Annotated[Path | None, typer.Option(help="A file of 'score'.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A file of 'choose'.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="The manifest.json of a cut checkpoint.")] = None,
+    evals: Annotated[list[Path] | None, typer.Option("--eval", help="A file of 'eval'; the first is the reference.")] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "shortlm report",
+    force: Force = False,
+) -> None:
+    """Draw one self-contained HTML page from the files of the other commands."""
+    from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
+    from shortlm.errors import OutputError
+    from shortlm.report import write_page
+
+    if not (scores or plan or manifest or evals):
+        raise OutputError("nothing to report; give --scores, --plan, --manifest or --eval")
+    cut_by = Manifest.load(manifest) if manifest else None
+    chosen = CutPlan.load(plan) if plan else cut_by.plan if cut_by else None
+    page = write_page(
+        out, title=title, scores=BlockScores.load(scores) if scores else None, plan=chosen, manifest=cut_by,
+        measurements=[Measurement.load(path) for path in evals or []], settings_yaml="", force=force,
+    )  # fmt: skip
+    typer.echo(page)
+
+
+@app.command()
+@with_settings(
+    ModelSettings, TextSettings, ScoreSettings, ChooseSettings, CutSettings, EvalSettings, omit=("texts",), only_given=True
+)
+def run(
+    model_settings: Any,
+    text_settings: Any,
+    score_settings: Any,
+    choose_settings: Any,
+    cut_settings: Any,
+    eval_settings: Any,
+    recipe: Annotated[Path | None, typer.Argument(help="A YAML recipe; options given here are laid over it.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("shortlm-run"),
+    eval_text: Annotated[list[str] | None, typer.Option(help="Text for perplexity, instead of held-out --text.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Redo the stages whose settings differ.")] = False,
+) -> None:
+    """The whole path in one command: score, choose, cut, evaluate, report. Goes on where it was stopped."""
+    from shortlm.pipeline import run as do_run
+
+    base = load_recipe(recipe) if recipe else Recipe()
+    given = {"model": model_settings, "text": text_settings, "score": score_settings, "choose": choose_settings,
+             "cut": cut_settings, "eval": eval_settings}  # fmt: skip
+    page = do_run(_laid_over(base, given, eval_text), out, force, typer.echo)
+    typer.echo(f"\nopen {page}")
+
+
+def _laid_over(recipe: Recipe, given: dict[str, dict[str, Any]], eval_text: list[str] | None) -> Recipe:
+    values = recipe.model_dump()
+    budgets = {"blocks", "drop", "drop_params", "to_params"}
+    if budgets & given["choose"].keys():  # a budget given here replaces the recipe's
+        values["choose"] |= dict.fromkeys(budgets)
+    for stage, options in given.items():
+        values[stage] |= options
+    if eval_text:
+        base = values["text"] | {"skip": 0, "sequences": values["eval"]["held_out"], "ids": None}
+        values["eval"]["texts"] = [base | {"text": text} for text in eval_text]
+    return validated(Recipe, values, "options")
+
+
+def _save(artifact: Any, out: Path | None, force: bool) -> None:
+    if out:
+        typer.echo(artifact.save(out, force))
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,67 @@
+"""What commands print: small tables on standard output."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
+
+out = Console(highlight=False, soft_wrap=True)
+
+
+def show_scores(scores: BlockScores) -> None:
+    """One row per block, one column per criterion; the rank (0 = removed first) behind each score."""
+    table = Table("block", box=SIMPLE, pad_edge=False)
+    ranks = {}
+    for name, criterion in scores.criteria.items():
+        table.add_column(name, justify="right", no_wrap=True)
+        ranks[name] = {block: rank for rank, block in enumerate(criterion.order())}
+    for i in range(scores.model.n_blocks):
+        cells = [f"{c.scores[i]:.4g} [dim]{ranks[name][i]:2d}[/dim]" for name, c in scores.criteria.items()]
+        table.add_row(str(i), *cells)
+    out.print(f"{scores.model.name}: score and rank of each block; rank 0 is the least important and goes first")
+    out.print(table)
+    agreement = [f"{n} {c.rank_agreement:.2f}" for n, c in scores.criteria.items() if c.rank_agreement is not None]
+    if agreement:
+        out.print("rank agreement over resampled sequences (Kendall tau): " + ", ".join(agreement))
+    if scores.base_perplexity is not None:
+        out.print(f"perplexity of the whole model on the same windows: {scores.base_perplexity:.4f}")
+
+
+def show_plan(plan: CutPlan) -> None:
+    """Which blocks go and what that leaves."""
+    before, after = plan.model.parameters, plan.parameters_after
+    out.print(f"remove {len(plan.removed)} of {plan.model.n_blocks} blocks: {', '.join(map(str, plan.removed))}")
+    out.print(f"by {plan.criterion} ({plan.method}), budget {plan.budget}, protected: {plan.protected or 'none'}")
+    out.print(f"parameters {before:,} -> {after:,} (-{1 - after / before:.1%})")
+    if plan.agreement is not None:
+        out.print(f"the same blocks are chosen in {plan.agreement:.0%} of resamples of the sequences")
+
+
+def show_manifest(manifest: Manifest, folder: object) -> None:
+    """Where the result is and what proves it."""
+    out.print(f"{folder}: blocks {', '.join(map(str, manifest.blocks))} of the original")
+    out.print(f"weights {manifest.bytes_before:,} -> {manifest.bytes_after:,} bytes")
+    if manifest.proof:
+        p = manifest.proof
+        out.print(
+            f"proved: logits differ by at most {p.max_abs_difference:.2g}, with KV cache "
+            f"{p.max_abs_difference_cached:.2g} (allowed {p.tolerance:.2g}, {p.dtype})"
+        )
+
+
+def show_measurement(measurement: Measurement) -> None:
+    """Perplexities with standard errors, and the sample."""
+    for p in measurement.perplexities:
+        error = f" ± {p.perplexity * p.stderr_nats:.4f}" if p.stderr_nats is not None else ""
+        tokens = sum(p.tokens_per_sequence)
+        out.print(f"{p.text}: perplexity {p.perplexity:.4f}{error} ({tokens:,} tokens, BOS: {p.data.bos})")
+    for sample in measurement.samples:
+        out.print(f"[dim]{_plain(sample.prompt)}[/dim]{_plain(sample.text)}")
+
+
+def _plain(text: str) -> str:
+    """Text of a model, with what rich would take for markup taken literally."""
+    return text.replace("[", "\\[")

@@ -1,0 +1,86 @@
+"""The proof of a cut: logits of the written model == logits of the original with these blocks bypassed.
+
+Both are run on the same few tokens in the same compute type: in one go, and token by token with the KV
+cache. The bypassed original is run in one go only, since a bypassed block leaves its cache empty.
+
+Shapes: B sequences, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shortlm.artifacts import Proof
+from shortlm.errors import ModelError
+from shortlm.model import find_anatomy, load_strictly, open_config
+from shortlm.recipe import ModelSettings
+from shortlm.sweep import bypassed
+
+TOLERANCE = {"float32": 1e-4}  # absolute, as the issue of soundness demands; half types: see `tolerance`
+SEQUENCES, TOKENS, PREFIX = 2, 32, 8
+
+
+def prove(original: ModelSettings, folder: Path, result: Path, removed: list[int]) -> Proof:
+    """Compare both models. Raises ModelError if they differ by more than the tolerance, or one gives NaN."""
+    cut_settings = original.model_copy(update={"model": str(result), "revision": None})
+    config = open_config(cut_settings)
+    ids_BT = _probe_ids(config.vocab_size)
+    expected_BTV, dtype = _bypassed_logits(folder, original, removed, ids_BT)
+    model = load_strictly(result, config, cut_settings)
+    ids_BT = ids_BT.to(model.device)
+    whole = _largest(expected_BTV - _logits(model, ids_BT))
+    cached = _largest(expected_BTV - cached_logits(model, ids_BT))
+    allowed = tolerance(dtype, expected_BTV)
+    if not max(whole, cached) <= allowed:  # also true for NaN
+        raise ModelError(
+            f"the cut model's logits differ from the original's by {max(whole, cached):.3g} (allowed: {allowed:.3g}); "
+            "nothing was written; please report this architecture"
+        )
+    return Proof(
+        max_abs_difference=whole, max_abs_difference_cached=cached, tolerance=allowed,
+        tokens=ids_BT.numel(), dtype=dtype,
+    )  # fmt: skip
+
+
+def tolerance(dtype: str, logits: torch.Tensor) -> float:
+    """1e-4 in float32; in half types four units in the last place of the largest logit."""
+    if dtype == "float32":
+        return 1e-4
+    return 4 * torch.finfo(getattr(torch, dtype)).eps * float(logits.abs().max())
+
+
+def _probe_ids(vocabulary: int) -> torch.Tensor:
+    """Any tokens will do: the two models have to agree on all of them."""
+    return torch.randint(vocabulary, (SEQUENCES, TOKENS), generator=torch.Generator().manual_seed(0))
+
+
+def _bypassed_logits(
+    folder: Path, settings: ModelSettings, removed: list[int], ids_BT: torch.Tensor
+) -> tuple[torch.Tensor, str]:
+    model = load_strictly(folder, open_config(settings), settings)
+    with bypassed(find_anatomy(model).blocks, removed):
+        logits_BTV = _logits(model, ids_BT.to(model.device))
+    return logits_BTV, str(model.dtype).removeprefix("torch.")
+
+
+def _logits(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=ids_BT, use_cache=False).logits.float().cpu()
+
+
+def cached_logits(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
+    """logits_BTV computed as generation does: a prefix at once, then token by token with the KV cache."""
+    parts, cache = [], None
+    with torch.no_grad():
+        for ids in [ids_BT[:, :PREFIX], *ids_BT[:, PREFIX:].split(1, dim=1)]:
+            output = model(input_ids=ids, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            parts.append(output.logits.float().cpu())
+    return torch.cat(parts, dim=1)
+
+
+def _largest(difference: torch.Tensor) -> float:
+    return float(difference.abs().max())

@@ -1,0 +1,144 @@
+"""Write the shorter checkpoint from the files of the longer one: bytes are copied, nothing is decoded.
+
+Reads safetensors headers and byte ranges; writes safetensors shards, an index if there is more than one,
+and carries tokenizer and other files along. Memory: one copy buffer, whatever the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from shortlm.errors import ModelError, PlanError
+from shortlm.model import Checkpoint, TensorEntry
+from shortlm.progress import track
+
+SIZES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+BUFFER = 16 * 2**20
+WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|h5|msgpack|ot|onnx|gguf)(\.index\.json)?$")
+NOT_CARRIED = {"config.json", "manifest.json", "README.md", "training.json"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tensor and the name it has in the result."""
+
+    name: str
+    entry: TensorEntry
+
+
+def kept_pieces(checkpoint: Checkpoint, blocks_path: str, kept: list[int], n_blocks: int) -> list[Piece]:
+    """The tensors that stay, under their new names. Raises ModelError if the files don't fit the config."""
+    prefix = _block_prefix(checkpoint, blocks_path, n_blocks)
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.(.*)", re.DOTALL)
+    place = {original: new for new, original in enumerate(kept)}
+    pieces = []
+    for name, entry in checkpoint.tensors.items():
+        match = pattern.fullmatch(name)
+        if match is None:
+            pieces.append(Piece(name, entry))
+        elif int(match[1]) >= n_blocks:
+            raise ModelError(
+                f"{checkpoint.name}: holds weights of block {match[1]} beyond the {n_blocks} of its config "
+                f"(multi-token prediction?): '{name}'; this can't be cut soundly"
+            )
+        elif int(match[1]) in place:
+            pieces.append(Piece(f"{prefix}{place[int(match[1])]}.{match[2]}", entry))
+    return pieces
+
+
+def _block_prefix(checkpoint: Checkpoint, blocks_path: str, n_blocks: int) -> str:
+    """How block names begin in the files: the module path, with or without the base model's name before it."""
+    parts = blocks_path.split(".")
+    candidates = [".".join(parts[i:]) + "." for i in range(len(parts))]
+    for prefix in candidates:
+        found = {m[1] for name in checkpoint.tensors if (m := re.match(re.escape(prefix) + r"(\d+)\.", name))}
+        if found >= {str(i) for i in range(n_blocks)}:
+            return prefix
+    raise ModelError(
+        f"{checkpoint.name}: the weight files don't hold blocks 0..{n_blocks - 1} under '{candidates[0]}'; "
+        "are these files of another model than config.json tells?"
+    )
+
+
+def write_shards(pieces: list[Piece], folder: Path, shard_size: int) -> int:
+    """Write `pieces` into `folder` in files of at most `shard_size` bytes (a larger tensor has its own). Returns bytes."""
+    shards = _split(pieces, shard_size)
+    names = ["model.safetensors"]
+    if len(shards) > 1:
+        names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    total = sum(piece.entry.nbytes for piece in pieces)
+    with track(what="cut", total=total) as bar:
+        for name, shard in zip(names, shards, strict=True):
+            _write_shard(folder / name, shard, bar.update)
+    if len(shards) > 1:
+        weight_map = {p.name: name for name, shard in zip(names, shards, strict=True) for p in shard}
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return total
+
+
+def _split(pieces: list[Piece], shard_size: int) -> list[list[Piece]]:
+    shards: list[list[Piece]] = [[]]
+    size = 0
+    for piece in pieces:
+        if shards[-1] and size + piece.entry.nbytes > shard_size:
+            shards.append([])
+            size = 0
+        shards[-1].append(piece)
+        size += piece.entry.nbytes
+    return shards
+
+
+def _write_shard(path: Path, pieces: list[Piece], done: object) -> None:
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for piece in pieces:
+        end = offset + piece.entry.nbytes
+        entry = {"dtype": piece.entry.dtype, "shape": list(piece.entry.shape), "data_offsets": [offset, end]}
+        header[piece.name] = entry
+        offset = end
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)  # the format aligns the data to 8 bytes
+    with path.open("wb") as target:
+        target.write(struct.pack("<Q", len(raw)) + raw)
+        target.flush()
+        for piece in pieces:
+            _copy(piece.entry, target)
+            done(piece.entry.nbytes)  # type: ignore[operator]
+
+
+def _copy(entry: TensorEntry, target: BinaryIO) -> None:
+    """Copy the tensor's bytes, in the kernel where it can."""
+    with entry.file.open("rb") as source:
+        source.seek(entry.begin)
+        left = entry.nbytes
+        while left:
+            block = source.read(min(left, BUFFER))
+            if not block:
+                raise ModelError(f"{entry.file}: shard ended while '{entry.name}' was copied; was it changed meanwhile?")
+            target.write(block)
+            left -= len(block)
+
+
+def carry_files(source: Path, folder: Path) -> None:
+    """Copy what is neither weights nor rewritten: tokenizer, generation config, licence, remote code."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.name not in NOT_CARRIED and not WEIGHTS.match(path.name):
+            if not path.name.startswith("."):
+                shutil.copyfile(path, folder / path.name)
+                os.chmod(folder / path.name, 0o644)
+
+
+def byte_size(text: str) -> int:
+    """'5GB', '500MiB' or a number of bytes. Raises PlanError if it is none."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", text.lower())
+    if not match or match[2] not in SIZES or float(match[1]) <= 0:
+        raise PlanError(f"--shard-size {text}: a size is needed, e.g. 5GB or 500MiB")
+    return int(float(match[1]) * SIZES[match[2]])

@@ -1,0 +1,41 @@
+"""The one family of errors that users meet: what is wrong, the value seen, the way out, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ShortLMError(Exception):
+    """A mistake the user can fix. The CLI prints it as one line and exits with code 2."""
+
+
+class ModelError(ShortLMError):
+    """A checkpoint that is missing, damaged, or of a kind that can't be cut soundly."""
+
+
+class TextError(ShortLMError):
+    """Text or token ids that can't be read, or are too short."""
+
+
+class ScoreError(ShortLMError):
+    """A criterion that doesn't exist, or a score that is no number."""
+
+
+class PlanError(ShortLMError):
+    """A choice of blocks that can't be carried out."""
+
+
+class OutputError(ShortLMError):
+    """An output that is in the way or can't be written."""
+
+
+class RecipeError(ShortLMError):
+    """Settings that can't be read or don't fit together."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the nearest known one, or all of them."""
+    known = sorted(known)
+    near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"

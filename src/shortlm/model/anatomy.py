@@ -1,0 +1,102 @@
+"""The parts of a causal LM, found by looking at the module tree, not by architecture names.
+
+blocks: the list of modules as long as the config says (the largest one, if there are several);
+norm: the last norm beside that list; head: what `get_output_embeddings` returns;
+sublayers of a block: the child that is called attention, and all other children with matrices (FFN).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from shortlm.errors import ModelError
+
+# Modules whose role the names don't tell: (class name of the block, child) -> role. None needed so far.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where the parts are. `blocks_path` is the module path of the list, e.g. model.layers."""
+
+    blocks_path: str
+    blocks: list[nn.Module]
+    norm: nn.Module | None
+    head: nn.Module
+    attention: list[list[str]]
+    ffn: list[list[str]]
+
+
+def find_anatomy(model: nn.Module) -> Anatomy:
+    """The parts of `model`. Raises ModelError, naming the class, if they can't be told apart."""
+    path, blocks = _find_blocks(model)
+    parent = model.get_submodule(path.rpartition(".")[0])
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if head is None:
+        raise ModelError(f"{type(model).__name__}: has no language-model head; a causal LM is needed")
+    sublayers = [_sublayers(block) for block in blocks]
+    return Anatomy(path, blocks, _find_norm(parent, path), head, [s[0] for s in sublayers], [s[1] for s in sublayers])
+
+
+def block_count(config: object) -> int:
+    """The number of blocks in a config. Raises ModelError for composite models (vision, audio)."""
+    count = getattr(config, "num_hidden_layers", None)
+    if not isinstance(count, int):
+        name = getattr(config, "model_type", type(config).__name__)
+        raise ModelError(f"{name}: its config has no num_hidden_layers (a composite model?); cut its language model alone")
+    return count
+
+
+def _find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
+    count = block_count(model.config)
+    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not lists:
+        raise ModelError(f"{type(model).__name__}: no list of {count} blocks found; this architecture can't be cut")
+    path, blocks = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    return path, list(blocks)
+
+
+def _find_norm(parent: nn.Module, blocks_path: str) -> nn.Module | None:
+    """The last norm that stands beside the blocks; a norm of the embeddings is registered before them."""
+    names = [name for name, _ in parent.named_children()]
+    after = names[names.index(blocks_path.rpartition(".")[2]) + 1 :]
+    norms = [parent.get_submodule(name) for name in after if _is_norm(parent.get_submodule(name))]
+    before = [m for n, m in parent.named_children() if n not in after and _is_norm(m) and "final" in n]
+    found = norms or before  # opt registers its final norm before the list
+    return found[-1] if found else None
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower()
+
+
+def _sublayers(block: nn.Module) -> tuple[list[str], list[str]]:
+    attention, ffn = [], []
+    for name, child in block.named_children():
+        role = EXCEPTIONS.get((type(block).__name__, name)) or _role(name, child)
+        if role == "attention":
+            attention.append(name)
+        elif role == "ffn":
+            ffn.append(name)
+    return attention, ffn
+
+
+def _role(name: str, child: nn.Module) -> str | None:
+    label = f"{name} {type(child).__name__}".lower()
+    if _is_norm(child) or not any(True for _ in child.parameters()):
+        return None  # a norm, an activation, a dropout
+    if any(word in label for word in ("attention", "attn", "mixer", "mamba")):
+        return "attention"
+    return "ffn" if any(p.dim() >= 2 for p in child.parameters()) else None
+
+
+def block_parameters(anatomy: Anatomy) -> list[int]:
+    """Parameters of each block."""
+    return [sum(p.numel() for p in block.parameters()) for block in anatomy.blocks]
+
+
+def scored_weights(block: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that magnitude and taylor look at: all but biases (METHODS: *proj* and *norm* weights)."""
+    return {n: p for n, p in block.named_parameters() if "bias" not in n.rpartition(".")[2]}

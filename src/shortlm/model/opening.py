@@ -1,0 +1,173 @@
+"""Open a model for work: config, tokenizer and weights, loaded strictly.
+
+`from_pretrained` fills missing weights with random numbers; here every missing, unexpected or
+mismatched tensor is an error.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from shortlm.artifacts import ModelFacts
+from shortlm.errors import ModelError, did_you_mean
+from shortlm.model.anatomy import Anatomy, block_count, block_parameters, find_anatomy
+from shortlm.model.checkpoint import Checkpoint, locate, open_checkpoint
+from shortlm.model.guard import meta_model
+from shortlm.recipe import ModelSettings
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A loaded model with all that the stages ask of it. `tokenizer` is None where the folder has none."""
+
+    model: Any
+    tokenizer: Any
+    anatomy: Anatomy
+    checkpoint: Checkpoint
+    facts: ModelFacts
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's input has to be."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> str:
+        """The compute type, as float32."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+
+def open_model(settings: ModelSettings) -> OpenModel:
+    """Load the model that `settings` name. Raises ModelError for anything missing, damaged or unknown."""
+    checkpoint = open_checkpoint(settings.model, settings.revision)
+    config = open_config(settings)
+    model = load_strictly(checkpoint.folder, config, settings)
+    tokenizer = open_tokenizer(checkpoint.folder, settings.trust_remote_code)
+    facts = facts_of(model, settings.model, checkpoint.revision)
+    return OpenModel(model, tokenizer, find_anatomy(model), checkpoint, facts)
+
+
+def open_config(settings: ModelSettings) -> Any:
+    """The model's config. Raises ModelError for an unknown architecture, naming the nearest known one."""
+    from transformers import AutoConfig
+
+    folder, _ = locate(settings.model, settings.revision, weights=False)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: has no config.json; a Hugging Face checkpoint folder is needed")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise _unreadable(folder, error) from error
+    block_count(config)
+    return config
+
+
+def _unreadable(folder: Path, error: Exception) -> ModelError:
+    from transformers import CONFIG_MAPPING
+
+    try:
+        fields = json.loads((folder / "config.json").read_bytes())
+        name = fields.get("model_type")
+    except (ValueError, AttributeError):
+        return ModelError(f"{folder / 'config.json'}: is not valid JSON; download the checkpoint again")
+    if "auto_map" in fields:
+        return ModelError(f"{folder}: needs the code that comes with it; read it, then give --trust-remote-code")
+    if name not in CONFIG_MAPPING:
+        known = [str(key) for key in CONFIG_MAPPING]
+        return ModelError(f"{folder}: unknown architecture '{name}'; {did_you_mean(str(name), known)}")
+    return ModelError(f"{folder / 'config.json'}: can't be used ({str(error).strip().splitlines()[0]})")
+
+
+def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
+    """The model in evaluation mode, without gradients, on its device; every tensor accounted for."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=settings.dtype,
+                trust_remote_code=settings.trust_remote_code,
+                output_loading_info=True,
+            )
+    except (ValueError, OSError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{folder}: can't be loaded ({str(error).strip().splitlines()[0][:300]})") from error
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if info.get(kind):
+            first = sorted(map(str, info[kind]))[0]
+            kind = kind.replace("_keys", "")
+            raise ModelError(f"{folder}: {kind} weights (first: {first}); the files don't fit config.json")
+    return model.requires_grad_(False).eval().to(pick_device(settings.device))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; 'auto' takes the first accelerator there is. Raises ModelError if it isn't there."""
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(f"device '{name}' is not there; known here: {', '.join(_devices())}") from error
+    return device
+
+
+def _devices() -> list[str]:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return ["cpu", *([accelerator.type] if accelerator else [])]
+
+
+def open_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a checkpoint, or None if the folder has none (token ids can be given instead)."""
+    from transformers import AutoTokenizer
+
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "spiece.model")
+    if not any((folder / name).is_file() for name in names):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(f"{folder}: its tokenizer can't be read ({str(error).strip().splitlines()[0]})") from error
+
+
+def facts_of(model: nn.Module, name: str, revision: str | None = None) -> ModelFacts:
+    """Counts that a config alone gives too: works on a meta model."""
+    anatomy = find_anatomy(model)
+    total = sum(p.numel() for p in model.parameters())  # parameters() gives a tied tensor once
+    counts = block_parameters(anatomy)
+    return ModelFacts(
+        name=name, revision=revision, architecture=model.config.model_type, n_blocks=len(counts),
+        block_parameters=counts, parameters=total,
+    )  # fmt: skip
+
+
+def facts_from_config(settings: ModelSettings) -> ModelFacts:
+    """The same facts without reading any weights."""
+    config = open_config(settings)
+    _, revision = locate(settings.model, settings.revision, weights=False)
+    return facts_of(meta_model(config, settings.trust_remote_code), settings.model, revision)
+
+
+@contextmanager
+def quiet() -> Any:
+    """transformers' own bars and load reports off for a while."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,82 @@
+"""Command-line options made from settings: the description, type and default of each stand once, under its field."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, get_origin
+
+import typer
+
+from shortlm.recipe import Settings, validated
+
+SHORT = {"model": "-m", "criteria": "-c"}
+LISTS = re.compile(r",(?!\s*[a-z_]+=)")  # a comma between criteria, not one between a criterion's options
+
+
+def with_settings(
+    *kinds: type[Settings], only_given: bool = False, omit: tuple[str, ...] = (), **defaults: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command one option per field of `kinds`; a name that several kinds have is one option for all.
+
+    The command gets one keyword per kind (ModelSettings -> model_settings): the settings, or with
+    `only_given` a dictionary of the options that were given, to be laid over a recipe. `defaults` replace
+    the fields' own.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        def called(**values: Any) -> Any:
+            settings = {_keyword(kind): _collected(kind, values, only_given) for kind in kinds}
+            return command(**{name: values[name] for name in own}, **settings)
+
+        homes = {n: kind for kind in reversed(kinds) for n in kind.model_fields if n not in omit}
+        names = [n for kind in kinds for n in kind.model_fields if homes.get(n) is kind]
+        made = [_parameter(name, homes[name], defaults.get(name, ...), only_given) for name in names]
+        keywords = {_keyword(kind) for kind in kinds}
+        parameters = inspect.signature(command, eval_str=True).parameters
+        own = {n: p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for n, p in parameters.items() if n not in keywords}
+        called.__signature__ = inspect.Signature([*own.values(), *made])  # type: ignore[attr-defined]
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        return called
+
+    return decorate
+
+
+def _keyword(kind: type[Settings]) -> str:
+    return kind.__name__.removesuffix("Settings").lower() + "_settings"
+
+
+def _parameter(name: str, kind: type[Settings], default: Any, only_given: bool) -> inspect.Parameter:
+    field = kind.model_fields[name]
+    annotation: Any = field.annotation
+    default = field.get_default() if default is ... else default
+    option = typer.Option(
+        *_flags(name, annotation, default), help=field.description, show_default=not only_given,
+        rich_help_panel=kind.__name__.removesuffix("Settings"),
+    )  # fmt: skip
+    if get_origin(annotation) is list:
+        annotation, default = str, ",".join(default)
+    if only_given:
+        annotation, default = annotation | None, None
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[annotation, option], default=default
+    )
+
+
+def _flags(name: str, annotation: Any, default: Any) -> list[str]:
+    flag = name.replace("_", "-")
+    if annotation is bool and default:
+        return [f"--{flag}/--no-{flag}"]
+    return [f"--{flag}", *([SHORT[name]] if name in SHORT else [])]
+
+
+def _collected(kind: type[Settings], values: dict[str, Any], only_given: bool) -> Any:
+    given = {name: values[name] for name in kind.model_fields if name in values}
+    if only_given:
+        given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if get_origin(kind.model_fields[name].annotation) is list and value is not None:
+            given[name] = [part.strip() for part in LISTS.split(value) if part.strip()]
+    settings = validated(kind, given, "options")
+    return given if only_given else settings

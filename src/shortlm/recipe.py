@@ -1,0 +1,165 @@
+"""Settings of every stage: pydantic models with the one description of every option. YAML in and out.
+
+The CLI builds its options from these fields, so that an option is documented once, here.
+Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shortlm.errors import RecipeError, did_you_mean
+
+DEFAULT_CRITERIA = ["ppl", "taylor", "bi", "angular", "magnitude"]
+
+
+class Settings(BaseModel):
+    """A stage's settings: unknown keys refused, values fixed once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Settings):
+    """Which model, and how it is opened."""
+
+    model: str = Field("embedded", description="A checkpoint folder, a hub id, or 'embedded' (the tiny model inside).")
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Compute type; 'auto' is the checkpoint's own."
+    )
+    device: str = Field("auto", description="cpu, cuda, cuda:1, mps; 'auto' takes the first accelerator there is.")
+    trust_remote_code: bool = Field(False, description="Allow model code that comes with the checkpoint.")
+
+
+class TextSettings(Settings):
+    """Which text, and how it becomes token windows."""
+
+    text: str = Field("embedded", description="A .txt or .jsonl file, a hub data set, or 'embedded' (the made-up world).")
+    field: str = Field("text", description="The field of a .jsonl file or data set that holds the text.")
+    subset: str | None = Field(None, description="Configuration of a hub data set, e.g. wikitext-2-raw-v1.")
+    split: str = Field("train", description="Split of a hub data set.")
+    ids: str | None = Field(None, description="Token ids instead of text: a .json or .npy file, sequences x tokens.")
+    sequences: int = Field(10, ge=0, description="How many windows; 0 for all of the text.")
+    skip: int = Field(0, ge=0, description="Windows passed over first, to hold them out.")
+    length: int = Field(128, ge=2, description="Tokens per window (a BOS comes on top).")
+    bos: Literal["auto", "every", "first", "none"] = Field(
+        "auto",
+        description="BOS token on every window, on the first only, or on none; 'auto': every, if the tokenizer adds one.",
+    )
+    packing: Literal["joined", "documents"] = Field(
+        "joined", description="Windows of the joined text, or one random window from each long enough document."
+    )
+    separator: str = Field("\n\n", description="What joins two documents.")
+    seed: int = Field(0, description="Seed of the embedded text and of random windows.")
+
+
+class ScoreSettings(Settings):
+    """Which criteria score the blocks."""
+
+    criteria: list[str] = Field(
+        DEFAULT_CRITERIA,
+        min_length=1,
+        description="Criteria, each as name or name:preset (bi:shortgpt) or name:key=value (magnitude:p=2).",
+    )
+    batch_size: int = Field(8, ge=1, description="Sequences that are computed together.")
+    resamples: int = Field(200, ge=0, description="Bootstrap resamples of the sequences for the stability of the ranks.")
+
+
+class ChooseSettings(Settings):
+    """How many blocks go, and which."""
+
+    criterion: str | None = Field(None, description="The criterion that chooses; the first one scored when empty.")
+    method: Literal["one-shot", "contiguous"] = Field(
+        "one-shot", description="The lowest scores, or the best run of neighbouring blocks."
+    )
+    blocks: int | None = Field(None, description="Budget: this many blocks go.")
+    drop: str | None = Field(None, description="Budget: this share of the blocks goes, e.g. 25% (nearest whole number).")
+    drop_params: str | None = Field(None, description="Budget: this share of all parameters goes, e.g. 20% (nearest).")
+    to_params: str | None = Field(None, description="Budget: at most this many parameters stay, e.g. 5.5B.")
+    protect: str = Field(
+        "+",
+        description="Blocks never removed: '+' (first four and last two), 'ends', 'last', 'none', or a list as 0,1,-1.",
+    )
+
+
+class CutSettings(Settings):
+    """How the shorter checkpoint is written."""
+
+    shard_size: str = Field("5GB", description="Largest size of one output file.")
+    prove: bool = Field(True, description="Compare the written model with the original with these blocks bypassed.")
+
+
+class EvalSettings(Settings):
+    """How quality is measured."""
+
+    texts: list[TextSettings] = Field([], description="Texts for perplexity; empty: held-out windows of the scoring text.")
+    held_out: int = Field(64, ge=1, description="Windows of the scoring text, after those scored, for perplexity.")
+    batch_size: int = Field(8, ge=1, description="Windows that are computed together.")
+    prompt: str = Field("", description="Prompt of the text sample; empty: the beginning of the first text.")
+    new_tokens: int = Field(48, ge=0, description="Tokens of the text sample; 0 for none.")
+
+
+class Recipe(Settings):
+    """The whole path: what `shortlm run` does."""
+
+    name: str = Field("shortlm run", description="Title of the report.")
+    source: str | None = Field(None, description="Where these settings were published.")
+    model: ModelSettings = ModelSettings()
+    text: TextSettings = TextSettings()
+    score: ScoreSettings = ScoreSettings()
+    choose: ChooseSettings = ChooseSettings(drop="25%")
+    cut: CutSettings = CutSettings()
+    eval: EvalSettings = EvalSettings()
+
+    def eval_texts(self) -> list[TextSettings]:
+        """The texts for perplexity: those given, or held-out windows of the scoring text."""
+        if self.eval.texts or self.text.ids is not None:
+            return self.eval.texts or [self.text]
+        skip = self.text.skip + self.text.sequences
+        return [self.text.model_copy(update={"skip": skip, "sequences": self.eval.held_out})]
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read a YAML recipe. Raises RecipeError naming the file and the field."""
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such recipe file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+    if content is not None and not isinstance(content, dict):
+        raise RecipeError(f"{path}: holds a {type(content).__name__}, settings (key: value) are needed")
+    return validated(Recipe, content or {}, str(path))
+
+
+def validated(kind: type[Settings], values: dict[str, Any], where: str) -> Any:
+    """`kind` made from `values`; a mistake becomes one RecipeError line that names the field."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{where}: {name}: {_reason(kind, first)}") from error
+
+
+def _reason(kind: type[BaseModel], error: Any) -> str:
+    if error["type"] != "extra_forbidden":
+        return f"{error['msg'][0].lower()}{error['msg'][1:]} (got {error['input']!r})"
+    fields: Any = kind
+    for part in error["loc"][:-1]:
+        if isinstance(part, int):
+            fields = TextSettings  # the only list of settings there is
+        else:
+            fields = fields.model_fields[part].annotation
+    known = getattr(fields, "model_fields", TextSettings.model_fields)
+    return f"unknown setting; {did_you_mean(str(error['loc'][-1]), known)}"
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe with every setting written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

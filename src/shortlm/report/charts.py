@@ -1,0 +1,210 @@
+"""The charts of the page: scores per block, perplexity and parameters before and after.
+
+Every function returns inline SVG (see svg.py); the table of runs has a file of its own.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+
+from shortlm.artifacts import CriterionScores, Measurement
+from shortlm.report.numbers import blocks, count, significant, tick, with_error
+from shortlm.report.quality import Row, dense_first
+from shortlm.report.svg import COLOURS, new_figure, styled, tick_step, to_svg
+
+
+def scores_chart(
+    chart: str, name: str, criterion: CriterionScores, removed: list[int], protected: list[int], dense: float | None
+) -> str:
+    """Bars per block with standard errors. `dense` is the whole model's perplexity: bars of `ppl` stand on it."""
+    values = criterion.scores
+    errors = criterion.stderr or [0.0] * len(values)
+    floor, top = _floor(criterion, dense), ceiling(criterion, dense)
+    log = top is None and is_log(values)
+    base = floor if floor or not log else min(values) / 2
+    pairs = list(zip(values, errors, strict=True))
+    notes = {f"block-{i}": _note(i, *pair, removed, protected) for i, pair in enumerate(pairs)}
+    with styled():
+        figure = new_figure(215)
+        axes = figure.add_subplot()
+        _axes(axes, len(values), log, criterion.unit)
+        for i, (value, error) in enumerate(pairs):
+            tall = top is not None and value > top
+            _bar(axes, i, top if tall else value, base, i in removed, i in protected)
+            if tall:
+                _carried(axes, i, value, top, crowded=len(values) > 16)
+            elif error > 0:
+                _whisker(axes, i, value, error, log)
+        if floor:
+            axes.axhline(floor, color=COLOURS["ink"], linewidth=0.9, linestyle=(0, (4, 2)))
+        _room(axes, [(v, e) if top is None or v <= top else (top, 0.06 * (top - base)) for v, e in pairs], base, log)
+        return to_svg(figure, chart, f"{name}: {_summary(criterion, removed)}", notes)
+
+
+def is_log(values: list[float]) -> bool:
+    """Positive scores that span more than two decades need a logarithmic axis."""
+    return min(values) > 0 and max(values) / min(values) > 100
+
+
+def ceiling(criterion: CriterionScores, dense: float | None) -> float | None:
+    """Where bars of `ppl` are cut off: one block (often the first) can be so tall that the others vanish."""
+    floor = _floor(criterion, dense)
+    typical = statistics.median(criterion.scores) - floor
+    if not floor or typical <= 0 or max(criterion.scores) - floor < 12 * typical:
+        return None
+    return floor + 5 * typical
+
+
+def perplexity_chart(chart: str, rows: list[Row]) -> str:
+    """A line per text with a dot per model, the dense one filled grey; whiskers are standard errors."""
+    texts = list(dict.fromkeys(r.text for r in rows))
+    with styled():
+        figure = new_figure(70 + 46 * len(texts))
+        axes = figure.add_subplot()
+        axes.set_xscale("log")
+        for y, text in enumerate(reversed(texts)):
+            _dots(axes, y, [r for r in rows if r.text == text])
+        axes.set_yticks(range(len(texts)), [_short(text) for text in reversed(texts)])
+        axes.set_ylim(-0.6, len(texts) - 0.4)
+        axes.set_xlabel("perplexity (log scale, lower is better)")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.margins(x=0.36)  # room for the labels beside the outermost dots
+        _decades(axes.xaxis)
+        axes.grid(axis="x")
+        label = "; ".join(f"{r.text}, {r.role}: {with_error(r.result.perplexity, r.stderr)}" for r in rows)
+        return to_svg(figure, chart, f"Perplexity. {label}")
+
+
+def parameters_chart(chart: str, measurements: list[Measurement]) -> str:
+    """A bar per model: its blocks, and what is outside them (embeddings, head, final norm)."""
+    ordered = dense_first(measurements)[::-1]  # the last one is drawn on top
+    with styled():
+        figure = new_figure(74 + 34 * len(measurements))
+        axes = figure.add_subplot()
+        for y, measured in enumerate(ordered):
+            inside, total = sum(measured.model.block_parameters), measured.model.parameters
+            colour = COLOURS["soft"] if measured.role == "dense" else COLOURS["kept"]
+            axes.barh(y, inside, height=0.56, color=colour)
+            axes.barh(y, max(total - inside, 0), height=0.56, left=inside, color=colour, alpha=0.4)
+            axes.annotate(count(total), (total, y), (5, 0), textcoords="offset points", va="center", fontsize=10.5)
+        axes.set_yticks(range(len(measurements)), [_short(m.role) for m in ordered])
+        axes.set_xlim(0, 1.2 * max(m.model.parameters for m in measurements))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(lambda value, _: tick(value))
+        axes.set_xlabel("parameters (solid: blocks; pale: embeddings, head, norm)")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        label = "; ".join(f"{m.role}: {count(m.model.parameters)}" for m in measurements)
+        return to_svg(figure, chart, f"Parameters. {label}")
+
+
+def _floor(criterion: CriterionScores, dense: float | None) -> float:
+    """What bars stand on: the whole model's perplexity, so that they show what the block contributes; else 0."""
+    return dense if dense is not None and criterion.unit == "perplexity" else 0.0
+
+
+def _axes(axes: Axes, n_blocks: int, log: bool, unit: str) -> None:
+    axes.set_xlim(-0.7, n_blocks - 0.3)
+    axes.set_xlabel("block")
+    axes.set_ylabel(unit.replace(" - ", " − ") + (" (log)" if log else ""))
+    axes.set_xticks(range(0, n_blocks, tick_step(n_blocks)))
+    axes.tick_params(axis="x", length=0)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="y")
+    if log:
+        axes.set_yscale("log")
+
+
+def _bar(axes: Axes, i: int, value: float, base: float, removed: bool, protected: bool) -> None:
+    colour = COLOURS["gone" if removed else "kept"]
+    (bar,) = axes.bar(i, value - base, bottom=base, width=0.74, color=colour, linewidth=1.2)
+    bar.set_gid(f"block-{i}")
+    if protected and not removed:
+        bar.set(facecolor=COLOURS["paper"], edgecolor=colour, width=0.68, x=i - 0.34)
+
+
+def _carried(axes: Axes, i: int, value: float, top: float, crowded: bool) -> None:
+    axes.annotate(
+        significant(value), (i, top), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=9.5,
+        rotation=90 if crowded else 0,
+    )  # fmt: skip
+
+
+def _whisker(axes: Axes, i: int, value: float, error: float, log: bool) -> None:
+    bottom = max(value - error, value / 1e3) if log else value - error
+    axes.plot([i, i], [bottom, value + error], color=COLOURS["ink"], linewidth=1.1, solid_capstyle="butt")
+
+
+def _room(axes: Axes, pairs: list[tuple[float, float]], base: float, log: bool) -> None:
+    """Limits that hold bars and whiskers; round labels on either scale."""
+    low, high = min([base, *(v - e for v, e in pairs)]), max([base, *(v + e for v, e in pairs)])
+    if log:
+        lowest = min(value for value, _ in pairs)
+        axes.set_ylim(base if base < lowest else lowest * 0.8, high * 1.3)
+        _decades(axes.yaxis)
+        return
+    span = (high - low) or 1.0
+    axes.set_ylim(low if low == 0 else low - 0.06 * span, high + 0.06 * span)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=all(v == round(v) for v, _ in pairs)))
+    axes.yaxis.set_major_formatter(_engineering(max(abs(low), abs(high))))
+
+
+def _decades(axis: Axis) -> None:
+    """1, 2, 5, 10 ... within two decades, else powers of ten; even steps within less than one."""
+    low, high = axis.get_view_interval()
+    locator = LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,), numticks=7)
+    axis.set_major_locator(locator if high / low > 8 else MaxNLocator(4))
+    axis.set_major_formatter(lambda value, _: f"{value:g}" if 1e-4 <= value < 1e6 else significant(value, 1))
+    axis.set_minor_locator(NullLocator())
+
+
+def _engineering(largest: float):
+    if largest >= 1e4:
+        return lambda value, _: tick(value)
+    formatter = ScalarFormatter(useOffset=False, useMathText=False)
+    formatter.set_scientific(False)
+    return formatter
+
+
+def _note(i: int, value: float, error: float, removed: list[int], protected: list[int]) -> str:
+    state = ", removed" if i in removed else ", protected" if i in protected else ""
+    return f"block {i}{state}: {with_error(value, error)}"
+
+
+def _summary(criterion: CriterionScores, removed: list[int]) -> str:
+    order = criterion.order()
+    low, high = order[0], order[-1]
+    ends = f"lowest {significant(criterion.scores[low])} at block {low}, highest {significant(criterion.scores[high])}"
+    return f"{ends} at block {high}, {criterion.unit}; removed blocks: {blocks(removed)}"
+
+
+def _dots(axes: Axes, y: int, rows: list[Row]) -> None:
+    values = [r.result.perplexity for r in rows]
+    axes.plot([min(values), max(values)], [y, y], color=COLOURS["rule"], linewidth=3, solid_capstyle="round", zorder=1)
+    for row, value in zip(rows, values, strict=True):
+        colour = COLOURS["soft" if row.role == "dense" else "kept"]
+        if row.stderr:
+            axes.plot([value - row.stderr, value + row.stderr], [y, y], color=colour, linewidth=2, zorder=2)
+        axes.plot(value, y, marker="o", markersize=7.5, color=colour, markeredgecolor=COLOURS["paper"], zorder=3)
+    for row in {id(r): r for r in (min(rows, key=_value), max(rows, key=_value))}.values():
+        left = row.result.perplexity == min(values) and len(rows) > 1
+        axes.annotate(
+            f"{row.role} {significant(row.result.perplexity)}", (row.result.perplexity, y), (3 if left else -3, 7),
+            textcoords="offset points", va="bottom", ha="right" if left else "left", fontsize=10.5,
+        )  # fmt: skip
+
+
+def _value(row: Row) -> float:
+    return row.result.perplexity
+
+
+def _short(text: str, most: int = 22) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[1 - most // 2 :]}"

@@ -1,0 +1,140 @@
+"""report.html: one file that opens from disk, with everything inside; sections without data are left out.
+
+Everything that artifacts say is untrusted text and goes through the template's autoescape; only our own SVG
+(whose texts matplotlib escapes) and the escaped JSON are inserted as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from shortlm.artifacts import Artifact, BlockScores, CutPlan, Manifest, Measurement
+from shortlm.outputs import refuse_existing, write_text
+from shortlm.report import numbers
+from shortlm.report.charts import ceiling, parameters_chart, perplexity_chart, scores_chart
+from shortlm.report.criteria import explanation
+from shortlm.report.headline import headline, key_figures
+from shortlm.report.origin import data_rows, model_rows, stage_rows, version_rows
+from shortlm.report.quality import comparison, dense_first
+from shortlm.report.runs import runs_chart
+
+
+def write_page(
+    path: Path | str,
+    *,
+    title: str,
+    scores: BlockScores | None,
+    plan: CutPlan | None,
+    manifest: Manifest | None,
+    measurements: list[Measurement],
+    settings_yaml: str,
+    force: bool = False,
+) -> Path:
+    """Write the page, whole or not at all, and return its path.
+
+    Without a plan, that of the manifest is shown. Raises OutputError if `path` exists and `force` is off.
+    """
+    refuse_existing(Path(path), force)
+    plan = plan or (manifest.plan if manifest else None)
+    measurements = dense_first(measurements)
+    page = _environment().get_template("page.html.jinja")
+    text = page.render(
+        title=title, scores=scores, plan=plan, manifest=manifest, measurements=measurements,
+        settings=settings_yaml.strip(), headline=headline(scores, plan, measurements),
+        figures=key_figures(plan, manifest, measurements), criteria=_criteria(scores, plan), cut_off=_cut_off(scores),
+        charts=_charts(scores, plan, measurements), rows=comparison(measurements),
+        samples=_samples(measurements), proof=manifest.proof if manifest else None,
+        models=model_rows(scores, plan, measurements), stages=stage_rows(scores, plan, manifest, measurements),
+        data=data_rows(scores, measurements), versions=version_rows(scores, plan, manifest, measurements),
+        artifacts=_artifacts(scores, plan, manifest, measurements),
+    )  # fmt: skip
+    return write_text(path, text, force)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    for name in ("count", "whole", "size", "significant", "duration", "blocks"):
+        environment.filters[name] = _typeset(getattr(numbers, name))
+    environment.globals |= {"with_error": _typeset(numbers.with_error), "signed_error": _typeset(_signed_error)}
+    return environment
+
+
+def _typeset(function: Any) -> Any:
+    return lambda *values: numbers.typeset(function(*values))
+
+
+def _signed_error(value: float, error: float | None) -> str:
+    return numbers.signed(numbers.with_error(value, error))
+
+
+def _criteria(scores: BlockScores | None, plan: CutPlan | None) -> list[dict[str, Any]]:
+    """Per criterion: what it measures, its order of the blocks, and how sure that order is."""
+    removed = set(plan.removed) if plan else set()
+    shown = max(8, len(removed))
+    return [
+        {
+            "spec": spec, "about": explanation(spec), "values": values, "order": values.order()[:shown],
+            "more": len(values.scores) > shown, "agreement": values.rank_agreement,
+            "chose": bool(plan and plan.criterion == spec),
+        }
+        for spec, values in (scores.criteria if scores else {}).items()
+    ]  # fmt: skip
+
+
+def _cut_off(scores: BlockScores | None) -> bool:
+    """Whether a chart has bars that are taller than it."""
+    dense = scores.base_perplexity if scores else None
+    return any(ceiling(values, dense) for values in (scores.criteria.values() if scores else ()))
+
+
+def _charts(scores: BlockScores | None, plan: CutPlan | None, measurements: list[Measurement]) -> dict[str, Any]:
+    """Inline SVG: scores and runs by criterion, perplexity, parameters."""
+    removed, protected = (plan.removed, plan.protected) if plan else ([], [])
+    criteria = scores.criteria if scores else {}
+    dense = scores.base_perplexity if scores else None
+    rows = comparison(measurements)
+    return {
+        "scores": {
+            spec: Markup(scores_chart(f"scores-{i}", explanation(spec).name, values, removed, protected, dense))
+            for i, (spec, values) in enumerate(criteria.items())
+        },
+        "runs": {
+            spec: Markup(runs_chart(f"runs-{i}", explanation(spec).name, values.table, removed))
+            for i, (spec, values) in enumerate(criteria.items())
+            if values.table
+        },
+        "perplexity": Markup(perplexity_chart("perplexity", rows)) if rows else None,
+        "parameters": Markup(parameters_chart("parameters", measurements)) if measurements else None,
+    }
+
+
+def _samples(measurements: list[Measurement]) -> list[dict[str, Any]]:
+    """Per prompt: what each model wrote. A prompt repeated in the text is shown once."""
+    prompts = dict.fromkeys(s.prompt for m in measurements for s in m.samples)
+    return [
+        {
+            "prompt": prompt,
+            "texts": [
+                (m.role, s.text.removeprefix(prompt).strip())
+                for m in measurements
+                for s in m.samples
+                if s.prompt == prompt
+            ],
+        }
+        for prompt in prompts
+    ]  # fmt: skip
+
+
+def _artifacts(*found: Artifact | list[Measurement] | None) -> Markup:
+    """All artifacts as JSON that can't end the script element it stands in."""
+    flat = [a for item in found if item for a in (item if isinstance(item, list) else [item])]
+    text = json.dumps([a.model_dump(mode="json") for a in flat], separators=(",", ":"), ensure_ascii=True)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,0 +1,117 @@
+"""Quality before and after: every perplexity beside that of the dense model on the same text.
+
+When two models read the same windows, the difference is taken window by window (paired): windows that are
+hard for both cancel out, and the standard error is that of the difference, not of the two means.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from shortlm.artifacts import Measurement, Perplexity
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Model minus dense, in nats per token; `ratio` is that of the perplexities."""
+
+    nats: float
+    stderr: float | None
+    ratio: float
+    paired: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model on one text. `stderr` is in units of perplexity."""
+
+    text: str
+    role: str
+    result: Perplexity
+    stderr: float | None
+    difference: Difference | None
+
+
+def dense_of(measurements: list[Measurement]) -> Measurement | None:
+    """The model that the others are compared with."""
+    return next((m for m in measurements if m.role == "dense"), None)
+
+
+def dense_first(measurements: list[Measurement]) -> list[Measurement]:
+    """The order in which models are shown."""
+    return sorted(measurements, key=lambda m: m.role != "dense")
+
+
+def cut_of(measurements: list[Measurement]) -> Measurement | None:
+    """The cut model; if no one has that role, the only one beside the dense model."""
+    others = [m for m in measurements if m.role != "dense"]
+    return next((m for m in others if m.role == "cut"), others[0] if len(others) == 1 else None)
+
+
+def comparison(measurements: list[Measurement]) -> list[Row]:
+    """A row per text and model: texts in the order they were first measured, the dense model first in each."""
+    dense = dense_of(measurements)
+    found = [(m, by_text(m)) for m in dense_first(measurements)]
+    texts = dict.fromkeys(text for _, results in found for text in results)
+    before = by_text(dense) if dense else {}
+    return [
+        Row(text, m.role, p, perplexity_error(p), _against(before.get(text), p) if m is not dense else None)
+        for text in texts
+        for m, results in found
+        if (p := results.get(text))
+    ]
+
+
+def by_text(measurement: Measurement) -> dict[str, Perplexity]:
+    """Perplexities by the name of their text; a second text of the same name (another seed, say) gets a number."""
+    found: dict[str, Perplexity] = {}
+    for p in measurement.perplexities:
+        again = sum(q.text == p.text for q in found.values())
+        found[f"{p.text} ({again + 1})" if again else p.text] = p
+    return found
+
+
+def perplexity_error(p: Perplexity) -> float | None:
+    """Standard error of the perplexity, to first order."""
+    return None if p.stderr_nats is None else p.perplexity * p.stderr_nats
+
+
+def difference(before: Perplexity, after: Perplexity) -> Difference:
+    """`after` minus `before`; paired if both read the same windows."""
+    paired = _same_windows(before, after)
+    nats = after.nats_per_token - before.nats_per_token
+    stderr = _paired_error(before, after) if paired else _independent_error(before, after)
+    return Difference(nats, stderr, math.exp(nats), paired)
+
+
+def _against(before: Perplexity | None, after: Perplexity) -> Difference | None:
+    return difference(before, after) if before else None
+
+
+def _same_windows(a: Perplexity, b: Perplexity) -> bool:
+    same = a.data.sha256 == b.data.sha256 and a.tokens_per_sequence == b.tokens_per_sequence
+    return same and len(a.per_sequence_nats) == len(b.per_sequence_nats) == len(a.tokens_per_sequence)
+
+
+def _independent_error(a: Perplexity, b: Perplexity) -> float | None:
+    if a.stderr_nats is None or b.stderr_nats is None:
+        return None
+    return math.hypot(a.stderr_nats, b.stderr_nats)
+
+
+def _paired_error(a: Perplexity, b: Perplexity) -> float | None:
+    """Of the token-weighted mean of the windows' differences, by its linearisation."""
+    count, total = len(a.tokens_per_sequence), sum(a.tokens_per_sequence)
+    if count < 2 or not total:
+        return None
+    weights = [tokens / total for tokens in a.tokens_per_sequence]
+    deltas = [y - x for x, y in zip(_window_means(a), _window_means(b), strict=True)]
+    mean = sum(w * d for w, d in zip(weights, deltas, strict=True))
+    squares = sum((w * (d - mean)) ** 2 for w, d in zip(weights, deltas, strict=True))
+    return math.sqrt(squares * count / (count - 1))
+
+
+def _window_means(p: Perplexity) -> list[float]:
+    """Nats per token of each window (`per_sequence_nats` holds each window's sum)."""
+    return [nats / max(tokens, 1) for nats, tokens in zip(p.per_sequence_nats, p.tokens_per_sequence, strict=True)]

@@ -1,0 +1,52 @@
+"""The criteria by name, and the little grammar: name, name:preset, name:key=value,key=value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shortlm.errors import ScoreError, did_you_mean
+from shortlm.score.angular import Angular
+from shortlm.score.baselines import Depth, Random
+from shortlm.score.criterion import Criterion
+from shortlm.score.ppl import Ppl
+from shortlm.score.tokenwise import BlockInfluence, RelativeMagnitude, SquaredDifference
+from shortlm.score.weights import REDUCTIONS, FirstOrder, Magnitude, Taylor
+
+_KINDS = (Ppl, Taylor, BlockInfluence, Angular, Magnitude, RelativeMagnitude, SquaredDifference, FirstOrder, Random, Depth)
+CRITERIA: dict[str, type[Criterion]] = {kind.name: kind for kind in _KINDS}
+CHOICES = {
+    "reduction": ("mean", "sum"), "last_state": ("pre-norm", "post-norm"),
+    "weights": tuple(REDUCTIONS), "block": tuple(REDUCTIONS), "p": (1, 2),
+}  # fmt: skip
+
+
+def parse(spec: str) -> tuple[type[Criterion], dict[str, Any]]:
+    """The criterion and its options. Raises ScoreError, naming the nearest known name."""
+    name, _, rest = spec.partition(":")
+    if name not in CRITERIA:
+        raise ScoreError(f"unknown criterion '{name}'; {did_you_mean(name, CRITERIA)}")
+    kind = CRITERIA[name]
+    if not rest:
+        return kind, {}
+    if "=" in rest:
+        return kind, dict(_option(kind, spec, part) for part in rest.split(","))
+    if rest not in kind.presets:
+        known = did_you_mean(rest, kind.presets) if kind.presets else "it has none"
+        raise ScoreError(f"criterion '{name}': unknown preset '{rest}'; {known}")
+    return kind, kind.presets[rest]
+
+
+def _option(kind: type[Criterion], spec: str, part: str) -> tuple[str, Any]:
+    key, _, text = part.partition("=")
+    if key not in kind.defaults:
+        known = did_you_mean(key, kind.defaults) if kind.defaults else "it has none"
+        raise ScoreError(f"criterion '{spec}': unknown option '{key}'; {known}")
+    value: Any = {"true": True, "false": False}.get(text, int(text) if text.lstrip("-").isdigit() else text)
+    allowed = CHOICES.get(key)
+    if allowed and value not in allowed:
+        raise ScoreError(f"criterion '{spec}': {key} is '{text}'; known: {', '.join(map(str, allowed))}")
+    if not allowed and isinstance(value, str):
+        raise ScoreError(f"criterion '{spec}': {key} is '{text}'; a whole number, true or false is needed")
+    if key == "batches" and value < 1:
+        raise ScoreError(f"criterion '{spec}': batches is {value}; at least 1 is needed")
+    return key, value

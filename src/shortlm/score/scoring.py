@@ -1,0 +1,117 @@
+"""The verb: one forward sweep and, if a criterion needs gradients, one backward sweep feed all criteria."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from shortlm.artifacts import BlockScores, CriterionScores, provenance
+from shortlm.errors import ScoreError
+from shortlm.model import OpenModel, open_model
+from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
+from shortlm.score.criterion import Criterion, Setting
+from shortlm.score.registry import parse
+from shortlm.score.stability import with_stability
+from shortlm.score.weights import FirstOrder, Taylor
+from shortlm.sweep import Batch, BlockCaller, BlockGradients, Losses, Mask, backward_sweep, sweep
+from shortlm.text import Windows, open_windows
+
+
+def score(model: ModelSettings, text: TextSettings, settings: ScoreSettings) -> BlockScores:
+    """Open the model and the text, then score every block. Raises ShortLMError for bad input."""
+    for spec in settings.criteria:
+        parse(spec)
+    opened = open_model(model)
+    windows = None
+    if any(parse(spec)[0].needs for spec in settings.criteria):
+        windows = open_windows(text, opened.tokenizer, opened.model.config.vocab_size)
+    return score_model(opened, windows, settings, text.seed)
+
+
+def score_model(opened: OpenModel, windows: Windows | None, settings: ScoreSettings, seed: int = 0) -> BlockScores:
+    """Score the blocks of a loaded model on `windows` (None if no criterion needs data).
+
+    Every criterion asked for is fed by the same sweep. Raises ScoreError if a score is NaN or infinite.
+    """
+    started = time.perf_counter()
+    count = 0 if windows is None else len(windows.ids_BT)
+    setting = Setting(opened.facts.n_blocks, opened.anatomy, seed, count)
+    criteria = {spec: kind(setting, options) for spec, (kind, options) in _parsed(settings.criteria).items()}
+    caller = BlockCaller(opened.model, opened.anatomy)
+    losses = None
+    if windows is not None:
+        batches = windows.batches(settings.batch_size)
+        losses = _forward(caller, batches, criteria)
+        _backward(caller, batches, criteria, losses)
+    results = {spec: _checked(spec, c, settings, seed) for spec, c in criteria.items()}
+    return BlockScores(
+        model=opened.facts, data=windows.facts if windows else None, criteria=results,
+        base_perplexity=_perplexity(losses), block_forwards=caller.forwards,
+        provenance=provenance(str(opened.device), opened.dtype, round(time.perf_counter() - started, 3)),
+    )  # fmt: skip
+
+
+def _parsed(specs: list[str]) -> dict[str, tuple[type[Criterion], dict]]:
+    return {spec: parse(spec) for spec in specs}
+
+
+def _perplexity(losses: Losses | None) -> float | None:
+    if losses is None:
+        return None
+    value = float((losses.base_S.sum() / losses.tokens_S.sum()).exp())
+    if not math.isfinite(value):
+        raise ScoreError(f"the whole model's perplexity is {value}; check its weights, or use --dtype float32")
+    return value
+
+
+def _forward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion]) -> Losses:
+    watching = [c for c in criteria.values() if "states" in c.needs]
+    removing = [c for c in criteria.values() if "removals" in c.needs]
+
+    def observe(i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor, batch: Batch) -> None:
+        for criterion in watching:
+            criterion.observe(i, in_BTD, out_BTD, batch)
+
+    masks: list[Mask] = [frozenset({i}) for i in range(len(caller.blocks))] if removing else []
+    losses = sweep(caller, batches, masks, observe if watching else None)
+    for criterion in removing:
+        criterion.removals(losses)
+    return losses
+
+
+def _backward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion], losses: Losses) -> None:
+    """One backward sweep per way of parting the sequences into batches (nearly always one)."""
+    needing = [c for c in criteria.values() if "gradients" in c.needs]
+    for parts in sorted({c.options.get("batches", 1) for c in needing}):
+        members = [c for c in needing if c.options.get("batches", 1) == parts]
+        weights_S = _weights(losses.tokens_S, parts)
+
+        def on_block(block: BlockGradients, members: list[Criterion] = members) -> None:
+            total = block.total()
+            for criterion in members:
+                criterion.gradients(block, total, losses.tokens_S)
+
+        backward_sweep(caller, batches, weights_S, on_block)
+        for criterion in members:
+            if isinstance(criterion, FirstOrder):
+                criterion.rescaled(weights_S, losses.tokens_S)
+
+
+def _weights(tokens_S: torch.Tensor, parts: int) -> torch.Tensor:
+    """1 / (tokens of its part) for each sequence: the loss is the sum of the parts' mean cross-entropies."""
+    if parts > len(tokens_S):
+        raise ScoreError(f"criterion '{Taylor.name}': {parts} batches of {len(tokens_S)} sequences; use fewer batches")
+    return torch.cat([torch.full((len(p),), 1 / float(p.sum())) for p in tokens_S.chunk(parts)])
+
+
+def _checked(spec: str, criterion: Criterion, settings: ScoreSettings, seed: int) -> CriterionScores:
+    result = criterion.result().model_copy(update={"options": criterion.options})
+    for i, value in enumerate(result.scores):
+        if not math.isfinite(value):
+            raise ScoreError(
+                f"criterion '{spec}': the score of block {i} is {value}; "
+                "check the block's weights, or compute in --dtype float32"
+            )
+    return with_stability(result, settings.resamples, seed)

@@ -1,0 +1,24 @@
+"""Statistics over sequences: standard errors and the bootstrap.
+
+Shapes: L values of interest (blocks), S sequences, R resamples.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def resampled(values_LS: torch.Tensor, weights_S: torch.Tensor, resamples: int, seed: int) -> torch.Tensor:
+    """Weighted means of bootstrap resamples of the sequences, R x L."""
+    generator = torch.Generator().manual_seed(seed)
+    picks_RS = torch.randint(len(weights_S), (resamples, len(weights_S)), generator=generator)
+    weights_RS = weights_S[picks_RS]
+    sums_RL = torch.einsum("lrs,rs->rl", values_LS[:, picks_RS], weights_RS)
+    return sums_RL / weights_RS.sum(1, keepdim=True)
+
+
+def mean_stderr(values_LS: torch.Tensor, weights_S: torch.Tensor) -> torch.Tensor:
+    """Standard error of the weighted mean over sequences (weights sum to 1), by its linearisation; L values."""
+    count = len(weights_S)
+    deviations_LS = (values_LS - (values_LS @ weights_S)[:, None]) * weights_S
+    return (deviations_LS.square().sum(1) * count / (count - 1)).sqrt()

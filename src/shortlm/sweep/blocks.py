@@ -1,0 +1,126 @@
+"""Call one block of a model alone, with the very arguments that the model's own forward gives it.
+
+transformers prepares masks and rotary embeddings before the first block; they don't depend on the hidden
+states. So the model's forward runs once per batch with every block replaced by a recorder that hands its
+input on, and each block's own arguments are kept. The tail (final norm, head, soft-caps, scales) is the
+same forward with the blocks bypassed and a given state put in at the end.
+
+Shapes: B sequences, T tokens, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from shortlm.model.anatomy import Anatomy
+
+
+@dataclass
+class Batch:
+    """Sequences that are computed together, and what the blocks are called with for them."""
+
+    ids_BT: torch.Tensor
+    keep_BT: torch.Tensor
+    h_BTD: torch.Tensor | None = None  # enters block 0
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """attention_mask, or None where nothing is padded: transformers is faster without."""
+        return None if bool(self.keep_BT.all()) else self.keep_BT.long()
+
+
+class BlockCaller:
+    """The blocks of one model, callable one at a time. The model is left as it was found."""
+
+    def __init__(self, model: Any, anatomy: Anatomy):
+        self.model, self.blocks, self.norm = model, anatomy.blocks, anatomy.norm
+        self.device = model.get_input_embeddings().weight.device
+        self.returns_tuple: dict[type[nn.Module], bool] = {}
+        self.forwards = 0
+
+    def prepare(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> Batch:
+        """Record what every block is called with for these sequences."""
+        batch = Batch(ids_BT.to(self.device), keep_BT.to(self.device))
+
+        def recorder(i: int, original: Callable[..., Any]) -> Callable[..., Any]:
+            def record(h_BTD: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                batch.h_BTD = h_BTD if i == 0 else batch.h_BTD
+                batch.calls.append((args, kwargs))
+                return self._as_output(i, h_BTD, original, args, kwargs)
+
+            return record
+
+        with torch.no_grad(), replaced_forwards(self.blocks, recorder):
+            self._forward(batch)
+        return batch
+
+    def __call__(self, i: int, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Block i on h_BTD: the state that enters block i + 1."""
+        args, kwargs = batch.calls[i]
+        self.forwards += 1
+        output = self.blocks[i](h_BTD, *args, **kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
+    def tail(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """logits_BTV of a state that has passed the last block."""
+        last = len(self.blocks) - 1
+
+        def bypass(i: int, original: Callable[..., Any]) -> Callable[..., Any]:
+            def hand_on(h: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                state = h_BTD if i == last else h
+                return (state,) if self.returns_tuple[type(self.blocks[i])] else state
+
+            return hand_on
+
+        with replaced_forwards(self.blocks, bypass):
+            return self._forward(batch)
+
+    def _forward(self, batch: Batch) -> torch.Tensor:
+        return self.model(input_ids=batch.ids_BT, attention_mask=batch.mask, use_cache=False).logits
+
+    def _as_output(self, i: int, h_BTD: torch.Tensor, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """h_BTD in the form that this kind of block returns; found out by one real call per kind."""
+        kind = type(self.blocks[i])
+        if kind not in self.returns_tuple:
+            self.returns_tuple[kind] = isinstance(original(h_BTD, *args, **kwargs), tuple)
+        return (h_BTD,) if self.returns_tuple[kind] else h_BTD
+
+
+@contextmanager
+def replaced_forwards(
+    blocks: list[nn.Module], make: Callable[[int, Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Each block's instance-level forward replaced by make(i, original); restored even on error."""
+    had = [vars(block).get("forward") for block in blocks]
+    try:
+        for i, block in enumerate(blocks):
+            block.forward = make(i, block.forward)  # type: ignore[method-assign]
+        yield
+    finally:
+        for block, forward in zip(blocks, had, strict=True):
+            if forward is None:
+                vars(block).pop("forward", None)
+            else:
+                block.forward = forward  # type: ignore[method-assign]
+
+
+@contextmanager
+def bypassed(blocks: list[nn.Module], dropped: list[int]) -> Iterator[None]:
+    """The model with some blocks' outputs replaced by their inputs: slow and plain, the reference for cuts."""
+
+    def hand_on(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return (args[0], *output[1:]) if isinstance(output, tuple) else args[0]
+
+    hooks = [blocks[i].register_forward_hook(hand_on) for i in dropped]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

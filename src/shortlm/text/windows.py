@@ -1,0 +1,160 @@
+"""Token windows of equal length, with a BOS policy.
+
+Shapes: B windows, T tokens. `keep_BT` is False on padding. BOS policies (METHODS, section 5): on every
+window (length + 1 tokens), on the first only (the token stream begins with it), or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shortlm.artifacts import DataFacts
+from shortlm.errors import TextError
+from shortlm.recipe import TextSettings
+from shortlm.text.sources import Source, open_source
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Token ids (int64) with their mask, and the facts that go into artifacts."""
+
+    ids_BT: torch.Tensor
+    keep_BT: torch.Tensor
+    facts: DataFacts
+
+    def batches(self, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """(ids_BT, keep_BT) of `size` windows each; the last one may have fewer."""
+        return list(zip(self.ids_BT.split(size), self.keep_BT.split(size), strict=True))
+
+
+def open_windows(settings: TextSettings, tokenizer: Any, vocabulary: int) -> Windows:
+    """Windows of the text (or the ids) that `settings` name. Raises TextError if there is too little."""
+    if settings.ids is not None:
+        return windows_from_ids(_read_ids(Path(settings.ids)), vocabulary, settings.ids)
+    if tokenizer is None:
+        raise TextError("the model has no tokenizer; put its tokenizer files into the folder, or give token ids (--ids)")
+    source = open_source(settings)
+    if source.endless and not settings.sequences:
+        raise TextError(f"{source.name}: this text is endless; say how many windows with --sequences")
+    bos = _bos_policy(settings, tokenizer)
+    make = _document_windows if settings.packing == "documents" else _joined_windows
+    rows = make(source, settings, tokenizer, bos)
+    ids_BT = torch.tensor(rows, dtype=torch.long)
+    return _windows(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), source.name, bos, settings.seed)
+
+
+def windows_from_ids(ids: Any, vocabulary: int, name: str = "ids") -> Windows:
+    """Windows from a tensor, or from lists of ids (of unequal length: padded on the right and masked)."""
+    rows = ids.tolist() if isinstance(ids, torch.Tensor) else ids
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and len(row) > 1 for row in rows):
+        raise TextError(f"{name}: token ids must be sequences x tokens, with at least 2 tokens in each")
+    wrong = [i for row in rows for i in row if not isinstance(i, int) or not 0 <= i < vocabulary]
+    if wrong:
+        raise TextError(f"{name}: token id {wrong[0]!r} is outside the vocabulary (0..{vocabulary - 1})")
+    longest = max(map(len, rows))
+    ids_BT = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    keep_BT = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows])
+    return _windows(ids_BT, keep_BT, name, "as given", None)
+
+
+def _windows(ids_BT: torch.Tensor, keep_BT: torch.Tensor, name: str, bos: str, seed: int | None) -> Windows:
+    digest = hashlib.sha256(ids_BT.numpy().tobytes() + keep_BT.numpy().tobytes()).hexdigest()
+    facts = DataFacts(
+        source=name, sha256=digest, sequences=len(ids_BT), tokens=int(keep_BT.sum()), bos=bos, seed=seed
+    )
+    return Windows(ids_BT, keep_BT, facts)
+
+
+def _read_ids(path: Path) -> Any:
+    if not path.is_file():
+        raise TextError(f"{path}: no such file of token ids (.json or .npy)")
+    try:
+        if path.suffix == ".npy":
+            import numpy
+
+            return numpy.load(path, allow_pickle=False).tolist()
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise TextError(f"{path}: can't be read as token ids ({error}); give a .json or .npy file") from error
+    return content.get("ids") if isinstance(content, dict) else content
+
+
+def _bos_policy(settings: TextSettings, tokenizer: Any) -> str:
+    adds = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+    if settings.bos == "auto":
+        return "every" if adds else "none"
+    if settings.bos != "none" and tokenizer.bos_token_id is None:
+        raise TextError(f"--bos {settings.bos}: this tokenizer has no BOS token; use --bos none")
+    return settings.bos
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+
+
+def _joined_windows(source: Source, settings: TextSettings, tokenizer: Any, bos: str) -> list[list[int]]:
+    length, skip = settings.length, settings.skip
+    wanted = skip + settings.sequences if settings.sequences else None
+    stream = _stream(source, tokenizer, None if wanted is None else wanted * length)
+    if bos == "first":
+        stream = [tokenizer.bos_token_id, *stream]
+    count = min(len(stream) // length, wanted or len(stream))
+    _refuse_too_short(source.name, len(stream), count, wanted or skip + 1, length)
+    rows = [stream[i * length : (i + 1) * length] for i in range(skip, count)]
+    return [[tokenizer.bos_token_id, *row] for row in rows] if bos == "every" else rows
+
+
+def _stream(source: Source, tokenizer: Any, enough: int | None) -> list[int]:
+    """Tokens of the joined text: all of it, or a beginning of at least `enough` tokens.
+
+    The text is tokenised as a whole, not piece by piece, so that windows don't depend on how far was read.
+    A few tokens more than enough are asked for, since the last ones may change when the text goes on.
+    """
+    if enough is None:
+        return _tokens(tokenizer, source.joiner.join(source.pieces))
+    pieces: list[str] = []
+    more = 64
+    while more:
+        fresh = list(islice(source.pieces, more))
+        pieces += fresh
+        tokens = _tokens(tokenizer, source.joiner.join(pieces))
+        more = 0 if len(tokens) >= enough + 16 or len(fresh) < more else 2 * more
+    return tokens
+
+
+def _document_windows(source: Source, settings: TextSettings, tokenizer: Any, bos: str) -> list[list[int]]:
+    rng, rows, length = random.Random(settings.seed), [], settings.length
+    wanted = settings.skip + settings.sequences if settings.sequences else None
+    for document in source.pieces:
+        tokens = _tokens(tokenizer, document)
+        if len(tokens) >= length:
+            start = rng.randrange(len(tokens) - length + 1)
+            rows.append(_with_bos(tokens[start : start + length], tokenizer.bos_token_id, bos, first=not rows))
+        if len(rows) == wanted:
+            break
+    _refuse_too_short(source.name, len(rows) * length, len(rows), wanted or settings.skip + 1, length)
+    return rows[settings.skip :]
+
+
+def _with_bos(row: list[int], token: int, bos: str, first: bool) -> list[int]:
+    if bos == "every":
+        return [token, *row]
+    return [token, *row[:-1]] if bos == "first" and first else row
+
+
+def _refuse_too_short(name: str, tokens: int, count: int, wanted: int, length: int) -> None:
+    if tokens == 0:
+        raise TextError(f"{name}: gives no window of {length} tokens (the text is empty or too short); give more text")
+    if count < wanted:
+        raise TextError(
+            f"{name}: gives {tokens} tokens, {count} windows of {length}, and {wanted} are needed; "
+            "give more text, or fewer --sequences or a smaller --length"
+        )

@@ -1,0 +1,89 @@
+"""Every listed architecture: criteria run, the sweep is exact, a cut reloads, its logits are those of the bypassed original."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from architectures import ARCHITECTURES, BLOCKS, save_tiny
+
+from shortlm.choose import plan_by_hand
+from shortlm.cut import cached_logits, cut
+from shortlm.model import open_model, quiet
+from shortlm.recipe import CutSettings, ModelSettings, ScoreSettings
+from shortlm.score import CRITERIA, score_model
+from shortlm.sweep import BlockCaller, sweep
+from shortlm.text import windows_from_ids
+
+IDS_BT = torch.randint(3, 96, (3, 24), generator=torch.Generator().manual_seed(0))
+REMOVED = [1, 3]
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def opened(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    with quiet():
+        save_tiny(request.param, folder)
+    return open_model(ModelSettings(model=str(folder)))
+
+
+def logits_by_plain_loop(model, blocks, dropped, ids_BT):
+    """The model's own forward, with the forward of each dropped block replaced by one that returns its input."""
+    originals = {i: blocks[i].forward for i in dropped}
+    kinds = {}
+    for i, block in enumerate(blocks):
+        block.register_forward_hook(lambda m, args, out, i=i: kinds.update({i: isinstance(out, tuple)}))
+    with torch.no_grad():
+        model(input_ids=ids_BT, use_cache=False)
+    for block in blocks:
+        block._forward_hooks.clear()
+    try:
+        for i in dropped:
+            blocks[i].forward = lambda h, *args, i=i, **kwargs: (h,) if kinds[i] else h
+        with torch.no_grad():
+            return model(input_ids=ids_BT, use_cache=False).logits
+    finally:
+        for i, original in originals.items():
+            blocks[i].forward = original
+
+
+def test_parts_are_found(opened):
+    anatomy = opened.anatomy
+    assert len(anatomy.blocks) == BLOCKS
+    assert "norm" in type(anatomy.norm).__name__.lower()
+    assert anatomy.head.weight.shape[0] == 96
+    assert all(len(names) == 1 and "attn" in names[0] or "attention" in names[0] for names in anatomy.attention)
+    assert all(names in (["mlp"], ["fc1", "fc2"]) for names in anatomy.ffn)
+
+
+def test_every_criterion_runs(opened):
+    windows = windows_from_ids(IDS_BT, 96)
+    scores = score_model(opened, windows, ScoreSettings(criteria=list(CRITERIA), batch_size=2, resamples=20))
+    assert set(scores.criteria) == set(CRITERIA)
+    assert all(len(c.scores) == BLOCKS for c in scores.criteria.values())
+
+
+def test_sweep_equals_really_dropped_blocks(opened):
+    windows = windows_from_ids(IDS_BT, 96)
+    masks = [frozenset({i}) for i in range(BLOCKS)] + [frozenset({1, 3, 4}), frozenset({0, 5})]
+    losses = sweep(BlockCaller(opened.model, opened.anatomy), windows.batches(3), masks)
+    for mask, nats_S in zip(masks, losses.nats_MS, strict=True):
+        logits_BTV = logits_by_plain_loop(opened.model, opened.anatomy.blocks, sorted(mask), IDS_BT)
+        expected = F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), IDS_BT[:, 1:].flatten(), reduction="sum")
+        assert float(nats_S.sum()) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_cut_reloads_and_equals_the_bypassed_original(opened, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    out = tmp_path / "cut"
+    cut(ModelSettings(model=opened.facts.name), plan_by_hand(opened.facts, REMOVED), CutSettings(), out)
+    with quiet():
+        shorter = AutoModelForCausalLM.from_pretrained(out)
+    expected_BTV = logits_by_plain_loop(opened.model, opened.anatomy.blocks, REMOVED, IDS_BT)
+    with torch.no_grad():
+        whole_BTV = shorter(input_ids=IDS_BT).logits
+    assert float((whole_BTV - expected_BTV).abs().max()) <= 1e-4
+    assert float((cached_logits(shorter, IDS_BT) - expected_BTV).abs().max()) <= 1e-4
+    generated = shorter.generate(IDS_BT[:1], max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert generated.shape == (1, IDS_BT.shape[1] + 4)

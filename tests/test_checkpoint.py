@@ -1,0 +1,151 @@
+"""Checkpoints that are missing, damaged or foreign: one clear error each."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+from architectures import save_tiny
+
+from shortlm.errors import ModelError
+from shortlm.model import open_checkpoint, open_model, quiet, read_header
+from shortlm.recipe import ModelSettings
+
+
+def first_shard(folder):
+    return sorted(folder.glob("model-*.safetensors"))[0]
+
+
+def failure(folder) -> str:
+    with pytest.raises(ModelError) as error:
+        open_checkpoint(str(folder))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_reads_every_tensor(llama_folder):
+    from safetensors import safe_open
+
+    checkpoint = open_checkpoint(str(llama_folder))
+    assert len(list(llama_folder.glob("*.safetensors"))) > 1
+    for entry in checkpoint.tensors.values():
+        with safe_open(entry.file, "pt") as file:
+            assert tuple(file.get_slice(entry.name).get_shape()) == entry.shape
+        raw = entry.file.read_bytes()[entry.begin : entry.begin + entry.nbytes]
+        assert len(raw) == entry.nbytes
+
+
+def test_missing_shard(llama_copy):
+    shard = first_shard(llama_copy)
+    shard.unlink()
+    assert failure(llama_copy) == f"{shard}: shard is missing; download it again"
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_shard(llama_copy, keep):
+    shard = first_shard(llama_copy)
+    raw = shard.read_bytes()
+    shard.write_bytes(raw[:keep])
+    assert f"{shard}: shard is cut short" in failure(llama_copy)
+
+
+def test_shard_with_bytes_too_many(llama_copy):
+    shard = first_shard(llama_copy)
+    shard.write_bytes(shard.read_bytes() + b"more")
+    assert f"{shard}: shard is damaged" in failure(llama_copy)
+
+
+def test_corrupt_header(llama_copy):
+    shard = first_shard(llama_copy)
+    raw = shard.read_bytes()
+    shard.write_bytes(raw[:8] + b"?" + raw[9:])
+    assert "shard is damaged (its header is not JSON)" in failure(llama_copy)
+
+
+def test_header_that_lies_about_a_shape(tmp_path):
+    header = json.dumps({"w": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 8)
+    with pytest.raises(ModelError, match=r"shard is damaged \('w': 8 bytes for F32 \[3\]\)"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("outside", ["../x.safetensors", "/etc/passwd", "a/../../x", "C:\\x.safetensors", "..\\x"])
+def test_index_that_points_outside(llama_copy, outside):
+    index = llama_copy / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"][next(iter(content["weight_map"]))] = outside
+    index.write_text(json.dumps(content))
+    assert "which is outside the folder; this index is not trusted" in failure(llama_copy)
+
+
+def test_index_that_names_a_tensor_the_shard_lacks(llama_copy):
+    index = llama_copy / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["model.extra.weight"] = first_shard(llama_copy).name
+    index.write_text(json.dumps(content))
+    assert "lacks tensor 'model.extra.weight'" in failure(llama_copy)
+
+
+def test_index_that_is_no_json(llama_copy):
+    (llama_copy / "model.safetensors.index.json").write_text("{")
+    assert "is not a valid index" in failure(llama_copy)
+
+
+def test_no_weights_and_pickles(llama_copy):
+    for path in llama_copy.glob("model*"):
+        path.unlink()
+    assert "has no weights" in failure(llama_copy)
+    (llama_copy / "pytorch_model.bin").write_bytes(b"")
+    assert "holds pickled .bin weights only; save it as safetensors first" in failure(llama_copy)
+
+
+def test_no_such_folder(tmp_path):
+    assert "no such folder (and no hub id" in failure(tmp_path / "nothing")
+    assert "has no config.json" in failure(tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    assert "is a file; a checkpoint folder or a hub id is needed" in failure(file)
+
+
+def test_hub_id_that_cannot_be_fetched():
+    assert "is no folder here and can't be fetched from the hub" in failure("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "lama"}, "unknown architecture 'lama'; did you mean 'llama'?"),
+        ({"hidden_size": 64}, "mismatched weights"),
+        ({"num_hidden_layers": 7}, "missing weights (first: model.layers.6."),
+        ({"num_hidden_layers": 5}, "unexpected weights (first: model.layers.5."),
+        ({"model_type": "x", "auto_map": {"AutoConfig": "c.C"}}, "needs the code that comes with it"),
+    ],
+)
+def test_config_that_does_not_fit(llama_copy, change, message):
+    path = llama_copy / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ModelError) as error:
+        open_model(ModelSettings(model=str(llama_copy)))
+    assert message in str(error.value)
+
+
+def test_config_that_is_no_json(llama_copy):
+    (llama_copy / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="is not valid JSON; download the checkpoint again"):
+        open_model(ModelSettings(model=str(llama_copy)))
+
+
+def test_device_that_is_not_there(llama_folder):
+    with pytest.raises(ModelError, match="device 'cuda:99' is not there; known here: cpu"):
+        open_model(ModelSettings(model=str(llama_folder), device="cuda:99"))
+
+
+def test_tied_and_untied_counts(tmp_path):
+    with quiet():
+        save_tiny("llama", tmp_path / "tied", tie_word_embeddings=True)
+        save_tiny("llama", tmp_path / "untied", tie_word_embeddings=False)
+    tied, untied = (open_model(ModelSettings(model=str(tmp_path / n))).facts for n in ("tied", "untied"))
+    assert untied.parameters - tied.parameters == 96 * 32
+    assert sum(tied.block_parameters) < tied.parameters

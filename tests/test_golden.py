@@ -1,0 +1,78 @@
+"""Scores equal those of the methods' own public code, on real models."""
+
+from __future__ import annotations
+
+import json
+from math import cos, pi
+
+import pytest
+
+from shortlm.model import open_model
+from shortlm.recipe import ModelSettings, ScoreSettings
+from shortlm.score import score_model
+from shortlm.sweep import BlockCaller, sweep
+from shortlm.text import windows_from_ids
+
+MODELS = ["stories260K", "stories260K-planted", "babyllama-105"]
+SPECS = ["ppl", "taylor", "taylor:batches=2", "bi", "bi:shortgpt", "angular", "angular:pruneme", "magnitude"]
+EPSILON = 2.0**-23  # float32: what a cosine near 1, of which the public code takes 1 - cos, is rounded to
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def case(request, shared):
+    golden = json.loads((shared / "golden" / f"{request.param}.json").read_text())
+    opened = open_model(ModelSettings(model=str(shared / "data" / "models" / request.param)))
+    windows = windows_from_ids(golden["ids"], opened.model.config.vocab_size)
+    scores = score_model(opened, windows, ScoreSettings(criteria=SPECS, resamples=0))
+    return golden, opened, windows, scores
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ("ppl", "shortened_llm_ppl"),
+        ("magnitude", "shortened_llm_magnitude"),
+        ("taylor", "shortened_llm_taylor"),
+        ("taylor:batches=2", "shortened_llm_taylor_two_batches"),
+    ],
+)
+def test_shortened_llama(case, spec, key):
+    golden, _, _, scores = case
+    assert scores.criteria[spec].scores == pytest.approx(golden[key], rel=1e-4)
+
+
+def test_base_perplexity(case):
+    golden, _, _, scores = case
+    assert scores.base_perplexity == pytest.approx(golden["ppl_uncut"], rel=1e-5)
+
+
+def test_block_influence(case):
+    golden, _, windows, scores = case
+    assert scores.criteria["bi"].scores == pytest.approx(golden["bi_mean"], rel=1e-4, abs=EPSILON)
+    tokens = windows.ids_BT.numel()
+    expected = golden["shortgpt_bi_sum_postnorm_last"]
+    assert scores.criteria["bi:shortgpt"].scores == pytest.approx(expected, rel=1e-4, abs=EPSILON * tokens)
+
+
+@pytest.mark.parametrize(("spec", "key", "first"), [("angular", "angular_mean_last_token", 0), ("angular:pruneme", "pruneme_postnorm", 1)])
+def test_angular_tables(case, spec, key, first):
+    golden, _, _, scores = case
+    for n, expected in golden[key].items():
+        ours = scores.criteria[spec].table[int(n) - 1][first:]
+        assert len(ours) == len(expected)
+        for a, b in zip(ours, expected, strict=True):
+            assert a == pytest.approx(b, rel=1e-4) or abs(cos(a * pi) - cos(b * pi)) < EPSILON
+
+
+def test_greedy_losses(case):
+    """SLEB's candidates of each round: the sum over sequences of mean cross-entropy x length."""
+    golden, opened, windows, _ = case
+    caller = BlockCaller(opened.model, opened.anatomy)
+    removed: list[int] = []
+    for chosen, expected in zip(golden["sleb_removal_order"], golden["sleb_losses_per_round"], strict=True):
+        masks = [frozenset({*removed, int(i)}) for i in expected]
+        losses = sweep(caller, windows.batches(10), masks)
+        ours = losses.nats_MS / losses.tokens_S * windows.ids_BT.shape[1]
+        assert ours.sum(1).tolist() == pytest.approx(list(expected.values()), rel=1e-4)
+        assert int(list(expected)[int(ours.sum(1).argmin())]) == chosen
+        removed.append(chosen)

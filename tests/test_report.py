@@ -1,0 +1,391 @@
+"""The report: drawn from artifacts made by hand, so that every number on the page can be checked."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from shortlm.artifacts import (
+    BlockScores,
+    CriterionScores,
+    CutPlan,
+    DataFacts,
+    Manifest,
+    Measurement,
+    ModelFacts,
+    Perplexity,
+    Proof,
+    Provenance,
+    Sample,
+)
+from shortlm.errors import OutputError
+from shortlm.report import model_card, numbers, write_page
+from shortlm.report.card import is_hub_id
+from shortlm.report.headline import headline
+from shortlm.report.quality import difference
+
+N = 12
+REMOVED = [5, 6, 7, 8]
+PROTECTED = [0, 1, 2, 3, 10, 11]
+SCRIPT = "<script>alert(1)</script>"
+SETTINGS = "name: shortlm run\nmodel:\n  model: embedded\nchoose:\n  drop: 33%\n"
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+def facts(name: str = "embedded", blocks: int = N) -> ModelFacts:
+    return ModelFacts(
+        name=name, revision="main", architecture="LlamaForCausalLM", n_blocks=blocks,
+        block_parameters=[147_712] * blocks, parameters=147_712 * blocks + 65_664,
+    )  # fmt: skip
+
+
+def origin(seconds: float = 12.34) -> Provenance:
+    return Provenance(
+        created="2026-11-22T03:00:00+00:00", versions={"python": "3.12.3", "torch": "2.9.0", "transformers": "5.2.0"},
+        machine="Linux x86_64, 2 cores", device="cpu", dtype="float32", seconds=seconds,
+    )  # fmt: skip
+
+
+def data(source: str = "embedded", sha: str = "5ca1ab1e" * 8) -> DataFacts:
+    return DataFacts(source=source, sha256=sha, sequences=10, tokens=1280, bos="every", seed=0)
+
+
+def criterion(values: list[float], unit: str, spread: float, rng: random.Random, **more) -> CriterionScores:
+    noise = [abs(rng.gauss(1, 0.25)) for _ in values]
+    stderr = [spread * n * v for n, v in zip(noise, values, strict=True)] if spread else None
+    return CriterionScores(scores=values, unit=unit, stderr=stderr, rank_agreement=0.87 if spread else None, **more)
+
+
+def block_scores(name: str = "embedded", blocks: int = N) -> BlockScores:
+    rng = random.Random(1)
+    depth = [i / (blocks - 1) for i in range(blocks)]
+    bowl = [0.05 + (2 * x - 1) ** 4 + 0.04 * rng.random() for x in depth]
+    angular = [0.03 + 0.25 * b for b in bowl]
+    table = [
+        [min(0.5, sum(angular[i : i + n]) * n**-0.35) for i in range(blocks - n + 1)] for n in range(1, blocks + 1)
+    ]
+    return BlockScores(
+        model=facts(name, blocks), data=data(), base_perplexity=3.021, block_forwards=780, provenance=origin(),
+        criteria={
+            "ppl": criterion([3.06 + 2 * b for b in bowl], "perplexity", 0.02, rng),
+            "taylor": criterion([40 + 90 * b for b in bowl], "sum of |W g|", 0.05, rng),
+            "bi:shortgpt": criterion([0.004 + 0.9 * b**2.2 for b in bowl], "1 - cosine", 0.06, rng),
+            "angular": criterion(angular, "angle / pi", 0.05, rng, table=table),
+            "magnitude": criterion([41_000 + 5_000 * x for x in depth], "sum of |W|", 0, rng),
+        },
+    )  # fmt: skip
+
+
+def cut_plan(name: str = "embedded") -> CutPlan:
+    model = facts(name)
+    return CutPlan(
+        model=model, removed=REMOVED, method="one-shot", criterion="ppl", budget="33%", protected=PROTECTED,
+        parameters_after=model.parameters - 4 * 147_712, agreement=0.82, source="scores.json", provenance=origin(0.01),
+    )  # fmt: skip
+
+
+def manifest(name: str = "embedded") -> Manifest:
+    proof = Proof(
+        max_abs_difference=2.1e-6, max_abs_difference_cached=3.4e-6, tolerance=1e-4, tokens=512, dtype="float32"
+    )
+    return Manifest(
+        plan=cut_plan(name), blocks=[i for i in range(N) if i not in REMOVED], bytes_before=7_352_832,
+        bytes_after=4_989_440, proof=proof, provenance=origin(0.4),
+    )  # fmt: skip
+
+
+def perplexity(text: str, nats: float, seed: int, source: str = "embedded") -> Perplexity:
+    """`per_sequence_nats` are sums over the tokens of each window."""
+    rng, shared = random.Random(seed), random.Random(99)
+    means = [nats + shared.gauss(0, 0.1) + rng.gauss(0, 0.02) for _ in range(8)]
+    mean = sum(means) / 8
+    stderr = math.sqrt(sum((m - mean) ** 2 for m in means) / 7 / 8)
+    return Perplexity(
+        text=text, data=data(source), perplexity=math.exp(mean), nats_per_token=mean, stderr_nats=stderr,
+        per_sequence_nats=[128 * m for m in means], tokens_per_sequence=[128] * 8,
+    )  # fmt: skip
+
+
+def measurement(role: str, name: str = "embedded") -> Measurement:
+    extra = 0.0 if role == "dense" else 0.161
+    tail = "the red door, and she opened it slowly." if role == "dense" else "the door the door."
+    return Measurement(
+        model=facts(name, N if role == "dense" else 8), role=role, bytes=7_352_832, provenance=origin(),
+        perplexities=[
+            perplexity("embedded", 1.105 + extra, len(role)),
+            perplexity("wikitext-2", 2.61 + 2 * extra, 9 + len(role), "wikitext"),
+        ],
+        samples=[Sample(prompt="Mira walked to", text=f"Mira walked to {tail}")],
+    )  # fmt: skip
+
+
+def measurements(name: str = "embedded") -> list[Measurement]:
+    return [measurement("cut", name), measurement("dense", name)]
+
+
+def page(folder: Path, name: str = "embedded", **changes) -> str:
+    arguments = {
+        "title": "Embedded model, a third shorter", "scores": block_scores(name), "plan": cut_plan(name),
+        "manifest": manifest(name), "measurements": measurements(name), "settings_yaml": SETTINGS,
+    }  # fmt: skip
+    path = write_page(folder / "report.html", **(arguments | changes), force=True)
+    return path.read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Collects elements and text, and complains about elements that don't nest."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    def ids(self) -> list[str]:
+        return [a["id"] or "" for _, a in self.elements if "id" in a]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> str:
+    return page(tmp_path_factory.mktemp("report"))
+
+
+def test_the_page_parses_and_holds_every_chart(whole):
+    parsed = Page(whole)
+    assert parsed.open == []
+    charts = [a["id"] for tag, a in parsed.elements if tag == "svg"]
+    assert charts == ["perplexity", "parameters", *(f"scores-{i}" for i in range(5)), "runs-3"]
+    sections = [a["id"] for tag, a in parsed.elements if tag == "section"]
+    assert sections == ["quality", "plan", "scores", "runs", "samples", "proof", "provenance", "settings"]
+
+
+def test_charts_are_labelled_and_their_ids_are_unique(whole):
+    parsed = Page(whole)
+    assert len(parsed.ids()) == len(set(parsed.ids()))
+    labels = [a["aria-label"] for tag, a in parsed.elements if tag == "svg"]
+    assert all(labels)
+    assert "removed blocks: 5–8" in labels[2]
+    used = re.findall(r"url\(#([^)]+)\)", whole) + re.findall(r'href="#([^"]+)"', whole)
+    assert set(used) <= set(parsed.ids())
+
+
+def test_charts_take_their_colours_and_fonts_from_the_page(whole):
+    for svg in re.findall(r"<svg.*?</svg>", whole, re.DOTALL):
+        assert not re.search(r"#[0-9a-fA-F]{6}", svg)
+        assert "font-family" not in svg and "DejaVu" not in svg
+        assert "<text" in svg and "var(--soft)" in svg
+
+
+def test_nothing_is_loaded_from_outside(whole):
+    parsed = Page(whole)
+    for tag, attributes in parsed.elements:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert not (attributes.get(name) or "").startswith(("http", "//", "file")), (tag, attributes)
+    assert "@import" not in whole
+    assert not re.search(r"url\((?!#)", whole)
+    assert not re.search(r'(?<!xmlns:xlink=")https?://', re.sub(r"<script.*?</script>", "", whole, flags=re.DOTALL))
+
+
+def test_the_headline_says_what_the_artifacts_say(whole):
+    dense, cut = measurement("dense").perplexities[0], measurement("cut").perplexities[0]
+    text = headline(block_scores(), cut_plan(), measurements()).replace("\u00a0", " ")
+    expected = "4 of 12 blocks removed: 1.84 M → 1.25 M parameters (−32 %), "
+    assert text == f"{expected}perplexity {dense.perplexity:.2f} → {cut.perplexity:.2f} on embedded."
+    assert 147_712 * 12 + 65_664 == 1_838_208 and 1_838_208 - 4 * 147_712 == 1_247_360
+    assert text in " ".join(Page(whole).words).replace("\u00a0", " ")
+
+
+def test_untrusted_text_is_shown_and_never_run(tmp_path):
+    sample = Sample(prompt=SCRIPT, text="$x_{1$ & </script>")
+    evil = [m.model_copy(update={"samples": [sample]}) for m in measurements(SCRIPT)]
+    evil[0].perplexities[0].text = evil[1].perplexities[0].text = f"{SCRIPT} $\\frac$ --> 漢字"
+    text = page(tmp_path, SCRIPT, measurements=evil, title=SCRIPT, settings_yaml=SCRIPT)
+    parsed = Page(text)
+    assert [a for tag, a in parsed.elements if tag == "script"] == [{"type": "application/json", "id": "artifacts"}]
+    assert SCRIPT not in text
+    assert SCRIPT in "".join(parsed.words)
+
+
+def test_the_artifacts_are_inside_the_page(whole):
+    found = json.loads(re.findall(r'id="artifacts">(.*?)</script>', whole, re.DOTALL)[0])
+    assert [a["kind"] for a in found] == ["BlockScores", "CutPlan", "Manifest", "Measurement", "Measurement"]
+    assert BlockScores.model_validate(found[0]) == block_scores()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sections"),
+    [
+        ({"scores": None}, ["quality", "plan", "samples", "proof", "provenance", "settings"]),
+        ({"plan": None, "manifest": None, "measurements": []}, ["scores", "runs", "provenance", "settings"]),
+        ({"plan": None, "scores": None, "measurements": []}, ["plan", "proof", "provenance", "settings"]),
+        ({"plan": None, "scores": None, "manifest": None}, ["quality", "samples", "provenance", "settings"]),
+        ({"plan": None, "scores": None, "manifest": None, "measurements": [], "settings_yaml": ""}, []),
+    ],
+)
+def test_what_is_missing_is_left_out(tmp_path, changes, sections):
+    parsed = Page(page(tmp_path, **changes))
+    assert [a["id"] for tag, a in parsed.elements if tag == "section"] == sections
+    assert "None" not in "".join(parsed.words)
+
+
+def test_the_page_has_the_same_bytes_every_time(tmp_path, whole):
+    assert page(tmp_path) == whole
+
+
+def test_an_existing_page_is_kept_unless_forced(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("mine")
+    with pytest.raises(OutputError, match=r"exists.*--force"):
+        write_page(path, title="t", scores=None, plan=None, manifest=None, measurements=[], settings_yaml="")
+    assert path.read_text() == "mine"
+
+
+def test_scores_of_any_shape_can_be_drawn(tmp_path):
+    rng = random.Random(3)
+    odd = {
+        "wide": [10.0**i for i in range(-6, 6)], "mixed": [(-1) ** i * i for i in range(N)], "flat": [0.0] * N,
+        "huge": [1e30 + i for i in range(N)], "tiny": [1e-30] * N,
+    }  # fmt: skip
+    criteria = {name: criterion([float(v) for v in values], "unit", 0.1, rng) for name, values in odd.items()}
+    scores = block_scores().model_copy(update={"criteria": criteria})
+    assert page(tmp_path, scores=scores).count("<svg") == 2 + len(odd)
+
+
+def test_one_block_and_a_hundred_can_be_drawn(tmp_path):
+    one = CriterionScores(scores=[1.0], unit="u", table=[[0.3]])
+    small = block_scores().model_copy(update={"model": facts(blocks=1), "criteria": {"angular": one}})
+    assert page(tmp_path, scores=small, plan=None, manifest=None).count("<svg") == 4
+    text = page(tmp_path, scores=block_scores(blocks=100), plan=None, manifest=None)
+    assert text.count("<svg") == 8 and len(text) < 2_500_000
+
+
+def test_paired_difference_equals_the_plain_formula():
+    before, after = measurement("dense").perplexities[0], measurement("cut").perplexities[0]
+    found = difference(before, after)
+    deltas = [(b - a) / 128 for a, b in zip(before.per_sequence_nats, after.per_sequence_nats, strict=True)]
+    mean = sum(deltas) / 8
+    assert found.paired and found.nats == pytest.approx(mean)
+    assert found.stderr == pytest.approx(math.sqrt(sum((d - mean) ** 2 for d in deltas) / 7 / 8))
+    assert found.stderr < before.stderr_nats
+
+
+def test_other_windows_are_not_paired():
+    before, after = measurement("dense").perplexities[0], measurement("cut").perplexities[0]
+    after.data.sha256 = "0" * 64
+    found = difference(before, after)
+    assert not found.paired and found.stderr == pytest.approx(math.hypot(before.stderr_nats, after.stderr_nats))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (numbers.count(1_774_080), "1.77 M"), (numbers.count(6_738_415_616), "6.74 B"),
+        (numbers.count(999_999), "1.00 M"), (numbers.count(512), "512"), (numbers.size(3_540_000), "3.54 MB"),
+        (numbers.change(1770, 1180), "-33 %"), (numbers.change(100, 91.7), "-8.3 %"), (numbers.change(0, 1), ""),
+        (numbers.significant(3.0214), "3.02"), (numbers.significant(9.9996), "10.0"),
+        (numbers.significant(12345.6), "12,346"), (numbers.significant(0), "0"),
+        (numbers.significant(2.13e-6, 2), "2.1 × 10⁻⁶"), (numbers.with_error(3.02149, 0.0412), "3.021 ± 0.041"),
+        (numbers.with_error(3.02149, None), "3.021"), (numbers.with_error(0.1613, 0.00973), "0.1613 ± 0.0097"),
+        (numbers.significant(math.inf), "infinite"), (numbers.duration(250), "4 min 10 s"),
+        (numbers.blocks([9, 3, 4, 5, 7, 8]), "3–5, 7–9"), (numbers.blocks([1, 2, 9]), "1, 2, 9"),
+        (numbers.blocks([]), "none"), (numbers.tick(40_000), "40 K"), (numbers.tick(-100), "−100"),
+        (numbers.duration(0.01), "0.01 s"),
+        (numbers.typeset("-33 %"), "−33\u00a0%"),
+    ],
+)  # fmt: skip
+def test_numbers_read_well(text, expected):
+    assert text == expected
+
+
+def card(**changes) -> tuple[dict, str]:
+    arguments = {"title": "Shorter", "license": "apache-2.0", "base_model": "owner/name", "language": "en"}
+    text = model_card(manifest(), measurements(), **(arguments | changes))
+    _, front, body = text.split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def test_the_card_has_front_matter_for_a_hub():
+    front, _ = card()
+    assert front["library_name"] == "transformers" and front["pipeline_tag"] == "text-generation"
+    assert front["license"] == "apache-2.0" and front["language"] == "en"
+    assert front["base_model"] == "owner/name" and front["base_model_relation"] == "finetune"
+    assert {"shortlm", "depth-pruning"} <= set(front["tags"])
+    results = front["model-index"][0]["results"]
+    assert [r["dataset"]["name"] for r in results] == ["embedded", "wikitext-2"]
+    expected = measurement("cut").perplexities[0].perplexity
+    assert results[0]["metrics"][0]["value"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_card_says_what_was_done_and_how_to_repeat_it():
+    _, body = card()
+    for words in (
+        "4 of 12 Transformer blocks", "| Removed blocks | 5–8 (original", "1.84 M → 1.25 M parameters (-32 %)",
+        "AutoModelForCausalLM.from_pretrained(path)", "shortlm cut owner/name --plan manifest.json --out",
+        "2.1 × 10⁻⁶", "embedded | dense | ", "[owner/name](https://huggingface.co/owner/name)",
+    ):  # fmt: skip
+        assert words in body
+
+
+def test_a_local_base_model_is_no_link():
+    front, body = card(base_model="/models/my base")
+    assert "base_model" not in front and "huggingface.co" not in body
+    assert "shortlm cut 'my base' --plan" in body and "/models" not in body
+    assert [is_hub_id(name) for name in ("a/b", "./a", "../a", "a", "a/b/c", "", None)] == [True] + [False] * 6
+
+
+def test_the_card_escapes_yaml_and_markdown():
+    front, body = card(title="a: [b\n---\n# c | `d` <script>", base_model="x`\n```\nrm")
+    assert front["model-index"][0]["name"] == "a: [b --- # c | `d` <script>"
+    assert body.strip().splitlines()[0] == r"# a: \[b --- \# c \| \`d\` \<script\>"
+    assert "shortlm cut 'x` ``` rm' --plan" in body
+
+
+def test_the_card_needs_neither_proof_nor_measurements():
+    plain = manifest().model_copy(update={"proof": None})
+    text = model_card(plain, [], title="t", license=None, base_model=None)
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert set(front) == {"library_name", "pipeline_tag", "tags"}
+    assert "Proof" not in text and "Quality" not in text and "None" not in text
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_charts_without_complaint(tmp_path):
+    page(tmp_path)
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "chromium is needed for tests marked 'browser'; deselect them with -m 'not browser'"
+    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    options += "--disable-component-update --disable-sync --enable-logging=stderr --dump-dom"
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    address = (tmp_path / "report.html").as_uri()
+    done = subprocess.run(
+        [chromium, *options.split(), profile, address], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.count('class="chart"') == 8
+    assert ":CONSOLE" not in done.stderr

@@ -1,0 +1,164 @@
+"""Windows: lengths, BOS policies, packing, hashes; ids; errors."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+
+import numpy
+import pytest
+import torch
+
+from shortlm.embedded import documents, model_path
+from shortlm.errors import TextError
+from shortlm.model import open_tokenizer
+from shortlm.recipe import TextSettings
+from shortlm.text import open_windows, windows_from_ids
+
+TOKENIZER = open_tokenizer(model_path())
+BOS = TOKENIZER.bos_token_id
+
+
+def windows(**settings):
+    return open_windows(TextSettings(**settings), TOKENIZER, len(TOKENIZER))
+
+
+def plain(text: str) -> list[int]:
+    return TOKENIZER(text, add_special_tokens=False).input_ids
+
+
+def test_joined_windows_are_those_of_the_whole_text():
+    stream = plain("\n\n".join(islice(documents(7), 400)))
+    got = windows(seed=7, sequences=20, length=32, bos="none")
+    assert got.ids_BT.flatten().tolist() == stream[: 20 * 32]
+    held_out = windows(seed=7, sequences=5, skip=15, length=32, bos="none")
+    assert torch.equal(held_out.ids_BT, got.ids_BT[15:])
+
+
+def test_bos_policies():
+    none, first, every = (windows(sequences=3, length=16, bos=bos).ids_BT for bos in ("none", "first", "every"))
+    assert every.shape == (3, 17) and every[:, 0].tolist() == [BOS] * 3
+    assert torch.equal(every[:, 1:], none)
+    assert first.shape == (3, 16) and first[0, 0] == BOS
+    assert first.flatten()[1:].tolist() == none.flatten()[:-1].tolist()
+    assert windows(sequences=3, length=16).facts.bos == "every"
+
+
+def test_text_file_and_tail(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one two three\nfour five\n" * 50, encoding="utf-8")
+    stream = plain(path.read_text(encoding="utf-8"))
+    got = windows(text=str(path), sequences=0, length=16, bos="none")
+    assert got.ids_BT.flatten().tolist() == stream[: len(stream) // 16 * 16]
+
+
+def test_jsonl_and_documents(tmp_path):
+    path = tmp_path / "a.jsonl"
+    texts = [" ".join(islice(documents(s), 3)) for s in range(6)] + ["short"]
+    path.write_text("\n".join(json.dumps({"body": t}) for t in texts) + "\n", encoding="utf-8")
+    joined = windows(text=str(path), field="body", sequences=2, length=20, bos="none")
+    assert joined.ids_BT.flatten().tolist() == plain("\n\n".join(texts))[:40]
+    rows = windows(text=str(path), field="body", sequences=0, length=20, packing="documents", bos="none").ids_BT
+    assert len(rows) == 6
+    for row, text in zip(rows.tolist(), texts, strict=False):
+        tokens = plain(text)
+        assert any(tokens[i : i + 20] == row for i in range(len(tokens)))
+    again = windows(text=str(path), field="body", sequences=0, length=20, packing="documents", bos="none")
+    assert torch.equal(rows, again.ids_BT)
+
+
+def test_hash_tells_windows_apart():
+    one, same, other = windows(seed=1), windows(seed=1), windows(seed=2)
+    assert one.facts.sha256 == same.facts.sha256 != other.facts.sha256
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_ids_from_files(tmp_path, wrap):
+    ids = [[1, 2, 3], [4, 5, 6]]
+    (tmp_path / "a.json").write_text(json.dumps({"ids": ids} if wrap else ids))
+    numpy.save(tmp_path / "a.npy", numpy.array(ids))
+    for name in ("a.json", "a.npy"):
+        assert windows(ids=str(tmp_path / name)).ids_BT.tolist() == ids
+
+
+def test_ragged_ids_are_padded_and_masked():
+    got = windows_from_ids([[1, 2, 3], [4, 5]], 10)
+    assert got.keep_BT.tolist() == [[True] * 3, [True, True, False]]
+    assert got.facts.tokens == 5
+    assert windows_from_ids(torch.tensor([[1, 2]]), 10).ids_BT.tolist() == [[1, 2]]
+
+
+def test_streaming_takes_only_what_is_needed(tmp_path):
+    """Lines that are never reached may even be broken."""
+    path = tmp_path / "a.jsonl"
+    good = [json.dumps({"text": t}) for t in islice(documents(0), 300)]
+    path.write_text("\n".join([*good, "broken"]), encoding="utf-8")
+    assert len(windows(text=str(path), sequences=5, length=16).ids_BT) == 5
+    with pytest.raises(TextError, match="line 301 is not JSON"):
+        windows(text=str(path), sequences=0, length=16)
+
+
+def write(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "message"),
+    [
+        ("a.txt", b"", {}, "gives no window of 128 tokens (the text is empty or too short); give more text"),
+        ("a.txt", b"a few words", {}, "windows of 128, and 10 are needed; give more text, or fewer --sequences"),
+        ("a.txt", b"\xff\xfe bad", {}, "is not UTF-8 text"),
+        ("a.jsonl", b'{"body": "x"}\n', {}, "line 1: has no text field 'text' (fields: body); choose one with --field"),
+        ("a.jsonl", b'"x"\n', {}, "line 1: has no text field 'text' (fields: none)"),
+        ("a.jsonl", b"{\n", {}, "line 1 is not JSON"),
+    ],
+)
+def test_bad_text(tmp_path, name, content, settings, message):
+    with pytest.raises(TextError) as error:
+        windows(text=str(write(tmp_path, name, content)), **settings)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[[1, 2], [3, 9999]]", "token id 9999 is outside the vocabulary"),
+        (b"[[1, 2], [3, 0.5]]", "token id 0.5 is outside the vocabulary"),
+        (b"[1, 2]", "token ids must be sequences x tokens"),
+        (b"[[1]]", "with at least 2 tokens in each"),
+        (b"[]", "token ids must be"),
+        (b"[[", "can't be read as token ids"),
+    ],
+)
+def test_bad_ids(tmp_path, content, message):
+    with pytest.raises(TextError) as error:
+        windows(ids=str(write(tmp_path, "a.json", content)))
+    assert message in str(error.value)
+
+
+def test_missing_files_and_sources(tmp_path):
+    with pytest.raises(TextError, match="no such text file"):
+        windows(text=str(tmp_path / "no.txt"))
+    with pytest.raises(TextError, match="no such file of token ids"):
+        windows(ids=str(tmp_path / "no.json"))
+    with pytest.raises(TextError, match="this text is endless; say how many windows"):
+        windows(sequences=0)
+    with pytest.raises(TextError, match=r"can't be streamed from the hub|need an extra"):
+        windows(text="nobody/nothing")
+
+
+def test_no_tokenizer_and_no_bos():
+    with pytest.raises(TextError, match="the model has no tokenizer; put its tokenizer files into the folder"):
+        open_windows(TextSettings(), None, 10)
+
+    class Bare:
+        bos_token_id = None
+
+        def __call__(self, text, **kwargs):
+            return type("E", (), {"input_ids": [1] * len(text)})()
+
+    with pytest.raises(TextError, match="--bos every: this tokenizer has no BOS token; use --bos none"):
+        open_windows(TextSettings(bos="every"), Bare(), 10)
+    assert open_windows(TextSettings(sequences=2), Bare(), 10).facts.bos == "none"
