@@ -278,6 +278,15 @@ def test_scores_of_any_shape_can_be_drawn(tmp_path):
     assert page(tmp_path, scores=scores).count("<svg") == 2 + len(odd)
 
 
+def test_a_bar_that_would_dwarf_the_others_is_cut_off_and_says_so(tmp_path):
+    scores = block_scores()
+    assert "cut off" not in page(tmp_path)
+    scores.criteria["ppl"].scores[0] = 2345.6
+    text = page(tmp_path, scores=scores)
+    assert "Bars too tall for their chart are cut off" in text
+    assert ">2,346</text>" in text and "highest 2,346 at block 0" in text
+
+
 def test_one_block_and_a_hundred_can_be_drawn(tmp_path):
     one = CriterionScores(scores=[1.0], unit="u", table=[[0.3]])
     small = block_scores().model_copy(update={"model": facts(blocks=1), "criteria": {"angular": one}})

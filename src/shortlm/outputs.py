@@ -16,7 +16,8 @@ from pathlib import Path
 
 from shortlm.errors import OutputError
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+UNWRITABLE |= {errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def refuse_existing(target: Path, force: bool) -> None:

@@ -96,6 +96,7 @@ def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
                 config=config,
                 dtype=settings.dtype,
                 trust_remote_code=settings.trust_remote_code,
+                ignore_mismatched_sizes=True,  # so that they are told in `info`, and refused below
                 output_loading_info=True,
             )
     except (ValueError, OSError, RuntimeError, KeyError) as error:

@@ -36,7 +36,7 @@ def scores_chart(
             tall = top is not None and value > top
             _bar(axes, i, top if tall else value, base, i in removed, i in protected)
             if tall:
-                _carried(axes, i, value, top, crowded=len(values) > 16)
+                _cut_mark(axes, i, value, top, base)
             elif error > 0:
                 _whisker(axes, i, value, error, log)
         if floor:
@@ -54,9 +54,10 @@ def ceiling(criterion: CriterionScores, dense: float | None) -> float | None:
     """Where bars of `ppl` are cut off: one block (often the first) can be so tall that the others vanish."""
     floor = _floor(criterion, dense)
     typical = statistics.median(criterion.scores) - floor
-    if not floor or typical <= 0 or max(criterion.scores) - floor < 12 * typical:
+    shown = [value for value in criterion.scores if value - floor <= 10 * typical]
+    if not floor or typical <= 0 or len(shown) == len(criterion.scores):
         return None
-    return floor + 5 * typical
+    return floor + max(1.3 * (max(shown) - floor), 2 * typical)
 
 
 def perplexity_chart(chart: str, rows: list[Row]) -> str:
@@ -130,7 +131,11 @@ def _bar(axes: Axes, i: int, value: float, base: float, removed: bool, protected
         bar.set(facecolor=COLOURS["paper"], edgecolor=colour, width=0.68, x=i - 0.34)
 
 
-def _carried(axes: Axes, i: int, value: float, top: float, crowded: bool) -> None:
+def _cut_mark(axes: Axes, i: int, value: float, top: float, base: float) -> None:
+    """A gap near the upper end of a bar that is cut off, and its value above."""
+    crowded = axes.get_xlim()[1] > 16
+    height = base + 0.9 * (top - base)
+    axes.plot([i - 0.55, i + 0.55], [height, height + 0.04 * (top - base)], color=COLOURS["paper"], linewidth=3.5, zorder=3)
     axes.annotate(
         significant(value), (i, top), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=9.5,
         rotation=90 if crowded else 0,

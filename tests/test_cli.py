@@ -1,0 +1,225 @@
+"""The commands as a user types them: outputs, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
+from shortlm.cli import app
+
+FAST = ["--sequences", "4", "--length", "32"]
+QUICK_RUN = [*FAST, "--criteria", "bi,magnitude", "--blocks", "1", "--protect", "ends", "--held-out", "4", "--new-tokens", "4"]
+
+
+def shortlm(*args: object):
+    return CliRunner().invoke(app, [str(a) for a in args], prog_name="shortlm")
+
+
+def done(*args: object) -> str:
+    result = shortlm(*args)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def failed(*args: object) -> str:
+    """The one line on standard error of a command that failed with exit code 2."""
+    result = shortlm(*args)
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("shortlm: "), result.stderr
+    return lines[0]
+
+
+def test_stage_by_stage(llama_folder, tmp_path):
+    model = ["--model", llama_folder]
+    scores, plan, out = tmp_path / "scores.json", tmp_path / "plan.json", tmp_path / "cut"
+    assert "rank agreement" in done("score", *model, *FAST, "-c", "ppl,taylor,bi:shortgpt,magnitude:p=2,weights=mean", "-o", scores)
+    assert list(BlockScores.load(scores).criteria) == ["ppl", "taylor", "bi:shortgpt", "magnitude:p=2,weights=mean"]
+    text = done("choose", scores, "--criterion", "bi:shortgpt", "--blocks", 2, "--protect", "none", "-o", plan)
+    assert "remove 2 of 6 blocks" in text
+    assert "proved: logits differ by at most" in done("cut", *model, "--plan", plan, "-o", out)
+    assert Manifest.load(out / "manifest.json").plan.removed == CutPlan.load(plan).removed
+    dense, shorter = tmp_path / "dense.json", tmp_path / "shorter.json"
+    assert "perplexity" in done("eval", *model, *FAST, "-o", dense)
+    done("eval", "-m", out, *FAST, "-o", shorter)
+    assert Measurement.load(shorter).model.n_blocks == 4
+    page = tmp_path / "page.html"
+    done("report", "--scores", scores, "--plan", plan, "--manifest", out / "manifest.json", "--eval", dense, "--eval", shorter, "-o", page)
+    assert "<svg" in page.read_text(encoding="utf-8")
+    done("cut", *model, "--plan", out / "manifest.json", "-o", tmp_path / "again")
+    done("cut", *model, "--remove", "1,-2", "-o", tmp_path / "by-hand")
+
+
+def test_run_goes_on_where_it_stopped(llama_folder, tmp_path):
+    out = tmp_path / "run"
+    first = done("run", "-m", llama_folder, *QUICK_RUN, "-o", out)
+    assert "kept" not in first and first.strip().endswith(f"open {out / 'report.html'}")
+    names = ["scores.json", "plan.json", "model", "eval-dense.json", "eval-cut.json", "report.html", "recipe.yaml"]
+    assert sorted(p.name for p in out.iterdir()) == sorted(names)
+    assert (out / "model" / "README.md").read_text(encoding="utf-8").startswith("---\n")
+    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.json")}
+    assert done("run", "-m", llama_folder, *QUICK_RUN, "-o", out).count("kept") == 5
+    (out / "eval-cut.json").unlink()
+    assert done("run", out / "recipe.yaml", "-o", out).count("kept") == 4
+    assert {p for p, t in stamps.items() if p.stat().st_mtime_ns != t} == {out / "eval-cut.json"}
+
+
+def test_run_with_other_settings_needs_force(llama_folder, tmp_path):
+    out = tmp_path / "run"
+    done("run", "-m", llama_folder, *QUICK_RUN, "-o", out)
+    line = failed("run", "-m", llama_folder, *QUICK_RUN, "--protect", "none", "-o", out)
+    assert "holds a run with other settings (choose.protect: ends, now none); give --force" in line
+    again = done("run", "-m", llama_folder, *QUICK_RUN, "--protect", "none", "-o", out, "--force")
+    assert again.count("kept") == 2  # the scores and the dense model's measurement
+
+
+def test_run_notices_that_an_input_changed(llama_copy, tmp_path):
+    out = tmp_path / "run"
+    done("run", "-m", llama_copy, *QUICK_RUN, "-o", out)
+    os.utime(llama_copy / "config.json", (1, 1))
+    assert "scores.json: is there but was made with other settings or inputs" in failed(
+        "run", "-m", llama_copy, *QUICK_RUN, "-o", out
+    )
+
+
+def test_run_refuses_a_foreign_folder(llama_folder, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    assert "the folder exists, is not empty and holds no run" in failed("run", "-m", llama_folder, *QUICK_RUN, "-o", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_published_choice():
+    text = done("choose", "--published", "llama-1-7b/taylor", "--blocks", "6")
+    assert "remove 6 of 32 blocks: 24, 25, 26, 27, 28, 29" in text
+    assert "6,738,415,616 -> 5,524,115,456" in text
+
+
+def test_ids_without_a_tokenizer(llama_copy, tmp_path):
+    for path in llama_copy.glob("tokenizer*"):
+        path.unlink()
+    ids = tmp_path / "ids.json"
+    ids.write_text(json.dumps([[5, 6, 7, 8]] * 3))
+    done("score", "-m", llama_copy, "--ids", ids, "-c", "ppl")
+    line = failed("score", "-m", llama_copy, "-c", "ppl")
+    assert "the model has no tokenizer; put its tokenizer files into the folder, or give token ids (--ids)" in line
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["score", "-c", "pppl"], "unknown criterion 'pppl'; did you mean 'ppl'?"),
+        (["score", "--length", "1"], "options: length: input should be greater than or equal to 2 (got 1)"),
+        (["score", "--sequences", "-1"], "options: sequences: input should be greater than or equal to 0"),
+        (["score", "-m", "./nowhere"], "./nowhere: no such folder"),
+        (["score", "-m", "nobody/nothing"], "is no folder here and can't be fetched from the hub"),
+        (["score", "--text", "nowhere.txt"], "nowhere.txt: no such text file"),
+        (["choose"], "give a scores file, or --published with one of: llama-1-7b/ppl"),
+        (["choose", "nowhere.json"], "nowhere.json: no such file; a BlockScores file (JSON) is needed"),
+        (["choose", "--published", "llama-1-7b/taylr"], "did you mean 'llama-1-7b/taylor'?"),
+        (["choose", "--published", "llama-1-7b/taylor"], "no budget; give one of"),
+        (["choose", "--published", "llama-1-7b/taylor", "--blocks", "30"], "the closest is --blocks 26"),
+        (["cut", "-o", "x"], "give the blocks to remove: --plan FILE or --remove 3,7"),
+        (["cut", "--remove", "99", "-o", "x"], "blocks to remove: 99 is out of range"),
+        (["cut", "--remove", "1,1", "-o", "x"], "blocks to remove: 1 is given twice"),
+        (["cut", "--remove", "0-11", "-o", "x"], "blocks to remove: all 12 blocks; at least one has to stay"),
+        (["cut", "--plan", "nowhere.json", "-o", "x"], "nowhere.json: no such file; a CutPlan file (JSON) is needed"),
+        (["report", "-o", "x.html"], "nothing to report; give --scores"),
+        (["run", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
+        (["run", "--to-params", "1"], "can't be met"),
+    ],
+)
+def test_mistakes(args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in failed(*args)
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_wrong_artifact(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"kind": "CutPlan"}')
+    assert f"{path}: is not a BlockScores file: " in failed("choose", path, "--blocks", "1")
+    path.write_text("nonsense")
+    assert "is not a BlockScores file: the file: Invalid JSON" in failed("choose", path, "--blocks", "1")
+
+
+def test_outputs_are_not_overwritten(llama_folder, tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text("precious")
+    line = failed("score", "-m", llama_folder, *FAST, "-c", "magnitude", "-o", path)
+    assert f"{path}: the output file exists; choose another --out, or give --force" in line
+    assert path.read_text() == "precious"
+    done("score", "-m", llama_folder, *FAST, "-c", "magnitude", "-o", path, "--force")
+    BlockScores.load(path)
+
+
+def test_unwritable_output(llama_folder, tmp_path):
+    (tmp_path / "file").touch()
+    line = failed("score", "-m", llama_folder, "-c", "magnitude", "-o", tmp_path / "file" / "scores.json")
+    assert "scores.json: can't be written (file exists)" in line
+
+
+def test_debug_shows_the_traceback():
+    result = shortlm("--debug", "choose")
+    assert result.exit_code == 1 and "PlanError" in repr(result.exception)
+
+
+def test_run_stage_failure_keeps_what_was_done(llama_folder, tmp_path):
+    out = tmp_path / "run"
+    line = failed("run", "-m", llama_folder, *FAST, "-c", "bi", "--blocks", "5", "--protect", "ends", "-o", out)
+    assert "closest is --blocks 4" in line
+    assert sorted(p.name for p in out.iterdir()) == ["recipe.yaml", "scores.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_from_outside(tmp_path, number):
+    """A real process, stopped while it scores: one line, exit code 2, nothing under the final name."""
+    out = tmp_path / "scores.json"
+    args = ["score", "--sequences", "4000", "--length", "128", "-c", "ppl", "-o", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shortlm", *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")},
+    )  # fmt: skip
+    time.sleep(6)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2, stderr
+    assert stderr.strip().splitlines() == [
+        "shortlm: stopped; nothing half-written was left, and the same command goes on with what was finished"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_quick_and_light():
+    """No heavy library is imported for --help; the time itself is measured in benchmarks/."""
+    code = "import sys; from shortlm.cli import app; app(['--help'], standalone_mode=False)\n"
+    code += "print('HEAVY', [m for m in ('torch', 'transformers', 'matplotlib', 'datasets', 'numpy') if m in sys.modules])"
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert "HEAVY []" in result.stdout
+    for verb in ("score", "choose", "cut", "eval", "report", "run"):
+        assert verb in result.stdout
+
+
+def test_every_setting_is_an_option_with_its_description():
+    from shortlm.recipe import ChooseSettings, CutSettings, ModelSettings, ScoreSettings, TextSettings
+
+    text = re.sub(r"[\s│]+", " ", done("run", "--help"))
+    for kind in (ModelSettings, TextSettings, ScoreSettings, ChooseSettings, CutSettings):
+        for name in kind.model_fields:
+            assert name.replace("_", "-")[:10] in text, name
+
+
+def test_version():
+    import shortlm
+
+    assert done("--version").strip() == f"shortlm {shortlm.__version__}"

@@ -1,0 +1,221 @@
+"""Surgery on files: bytes, names, shards; whole outputs or none; inputs untouched."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+
+import pytest
+import torch
+from architectures import save_tiny
+
+from shortlm.artifacts import Manifest, load_plan
+from shortlm.choose import plan_by_hand
+from shortlm.cut import cut, surgery
+from shortlm.errors import ModelError, OutputError, PlanError, ShortLMError
+from shortlm.model import facts_from_config, open_checkpoint, open_model, quiet
+from shortlm.recipe import CutSettings, ModelSettings
+
+REMOVED = [1, 4]
+
+
+def cut_to(folder, out, removed=REMOVED, **settings):
+    model = ModelSettings(model=str(folder))
+    force = settings.pop("force", False)
+    return cut(model, plan_by_hand(facts_from_config(model), removed), CutSettings(**settings), out, force)
+
+
+def contents(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def tensors(folder):
+    from safetensors.torch import load_file
+
+    return {name: t for path in folder.glob("*.safetensors") for name, t in load_file(path).items()}
+
+
+def test_kept_tensors_are_copied_under_their_new_names(llama_folder, tmp_path):
+    before = contents(llama_folder)
+    manifest = cut_to(llama_folder, tmp_path / "out")
+    old, new = tensors(llama_folder), tensors(tmp_path / "out")
+    for position, original in enumerate([0, 2, 3, 5]):
+        name = "self_attn.q_proj.weight"
+        assert torch.equal(new[f"model.layers.{position}.{name}"], old[f"model.layers.{original}.{name}"])
+    assert torch.equal(new["model.embed_tokens.weight"], old["model.embed_tokens.weight"])
+    assert not any(".layers.4." in name for name in new)
+    assert contents(llama_folder) == before
+    assert manifest.blocks == [0, 2, 3, 5]
+    assert manifest.bytes_after == sum(t.numel() * 4 for t in new.values())
+    assert manifest.proof.max_abs_difference <= 1e-4 and manifest.proof.max_abs_difference_cached <= 1e-4
+
+
+def test_shards_are_split_again(llama_folder, tmp_path):
+    cut_to(llama_folder, tmp_path / "one")
+    cut_to(llama_folder, tmp_path / "many", shard_size="50KB")
+    assert [p.name for p in (tmp_path / "one").glob("*.safetensors")] == ["model.safetensors"]
+    shards = sorted((tmp_path / "many").glob("*.safetensors"))
+    assert len(shards) > 2 and not (tmp_path / "many" / "model.safetensors").exists()
+    index = json.loads((tmp_path / "many" / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == tensors(tmp_path / "one").keys()
+    assert all(torch.equal(t, tensors(tmp_path / "many")[n]) for n, t in tensors(tmp_path / "one").items())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_tied_embeddings_and_types(tmp_path, tied, dtype):
+    from architectures import tiny_model
+
+    with quiet():
+        tiny_model("llama", tie_word_embeddings=tied).to(getattr(torch, dtype)).save_pretrained(tmp_path / "m")
+    manifest = cut_to(tmp_path / "m", tmp_path / "out")
+    assert ("lm_head.weight" in tensors(tmp_path / "out")) is not tied
+    assert manifest.proof.dtype == dtype
+    facts = open_model(ModelSettings(model=str(tmp_path / "out"))).facts
+    assert facts.parameters == manifest.plan.parameters_after
+
+
+def test_a_cut_can_be_cut_again_and_repeated_from_its_manifest(llama_folder, tmp_path):
+    cut_to(llama_folder, tmp_path / "first")
+    cut_to(tmp_path / "first", tmp_path / "second", removed=[0])
+    assert open_model(ModelSettings(model=str(tmp_path / "second"))).facts.n_blocks == 3
+    plan = load_plan(tmp_path / "first")
+    assert plan.removed == REMOVED
+    cut(ModelSettings(model=str(llama_folder)), plan, CutSettings(), tmp_path / "again")
+    names = ["model.safetensors", "config.json", "tokenizer.json"]
+    assert all(contents(tmp_path / "first")[n] == contents(tmp_path / "again")[n] for n in names)
+
+
+def test_files_carried_along(llama_copy, tmp_path):
+    (llama_copy / "LICENSE").write_text("terms")
+    (llama_copy / "README.md").write_text("the original's card")
+    (llama_copy / "pytorch_model.bin").write_bytes(b"old")
+    cut_to(llama_copy, tmp_path / "out")
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"LICENSE", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "manifest.json"} <= names
+    assert not {"README.md", "pytorch_model.bin", "model.safetensors.index.json"} & names
+
+
+def test_what_exists_is_not_overwritten(llama_folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    cut_to(llama_folder, out)  # an empty folder is free
+    before = contents(out)
+    with pytest.raises(OutputError, match=f"{out}: the output folder exists and is not empty; choose another --out, or give --force"):
+        cut_to(llama_folder, out)
+    assert contents(out) == before
+    cut_to(llama_folder, out, removed=[2], force=True)
+    assert Manifest.load(out / "manifest.json").plan.removed == [2]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_model_itself_is_never_the_output(llama_copy):
+    before = contents(llama_copy)
+    for out in (llama_copy, llama_copy.parent):
+        with pytest.raises(OutputError, match="the output would replace the model itself"):
+            cut_to(llama_copy, out, force=True)
+    assert contents(llama_copy) == before
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "no space"), KeyboardInterrupt(), ModelError("no proof")])
+def test_a_failure_leaves_nothing_and_keeps_what_was_there(llama_folder, tmp_path, monkeypatch, failure):
+    out = tmp_path / "out"
+    cut_to(llama_folder, out)
+    before = contents(out)
+    done = []
+
+    def copy_then_fail(entry, target):
+        done.append(entry.name)
+        if len(done) == 5:
+            raise failure
+        target.write(b"\0" * entry.nbytes)
+
+    monkeypatch.setattr(surgery, "_copy", copy_then_fail)
+    for target, force in [(tmp_path / "new", False), (out, True)]:
+        done.clear()
+        with pytest.raises((ShortLMError, KeyboardInterrupt)) as error:
+            cut_to(llama_folder, target, force=force)
+        if isinstance(failure, OSError):
+            assert f"{target}: can't be written (no space left on device); free some space" in str(error.value)
+    assert contents(out) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_disk_known_to_be_too_small(llama_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: os.terminal_size((0, 0)) and type("U", (), {"free": 10}))
+    with pytest.raises(OutputError, match=r"needs [\d,]+ bytes and the disk has 10 free; free some space"):
+        cut_to(llama_folder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_result_is_not_written(llama_folder, tmp_path, monkeypatch):
+    """The proof can fail: here tensors are copied with one byte changed."""
+    real = surgery._copy
+
+    def damage(entry, target):
+        real(entry, target)
+        if "layers.3.mlp.down_proj" in entry.name:
+            target.seek(-1, 1)
+            target.write(b"\x42")
+
+    monkeypatch.setattr(surgery, "_copy", damage)
+    with pytest.raises(ModelError, match="the cut model's logits differ from the original's by"):
+        cut_to(llama_folder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_that_shrinks_meanwhile(llama_copy, tmp_path, monkeypatch):
+    real = surgery.carry_files
+
+    def shrink(source, folder):
+        real(source, folder)
+        shard = sorted(source.glob("*.safetensors"))[-1]
+        os.truncate(shard, shard.stat().st_size - 8)
+
+    monkeypatch.setattr("shortlm.cut.cutting.carry_files", shrink)
+    with pytest.raises(ModelError, match="shard ended while"):
+        cut_to(llama_copy, tmp_path / "out")
+
+
+def test_a_plan_for_another_model(llama_folder, tmp_path):
+    with quiet():
+        save_tiny("llama", tmp_path / "other", intermediate_size=64)
+    plan = plan_by_hand(facts_from_config(ModelSettings(model=str(tmp_path / "other"))), [1])
+    with pytest.raises(PlanError, match="the plan is for .*other .* this model is .* make a new plan"):
+        cut(ModelSettings(model=str(llama_folder)), plan, CutSettings(), tmp_path / "out")
+
+
+def test_weights_beyond_the_config(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    with quiet():
+        save_tiny("llama", tmp_path / "m")
+    path = tmp_path / "m" / "model.safetensors"
+    save_file(load_file(path) | {"model.layers.6.x.weight": torch.zeros(1)}, path, {"format": "pt"})
+    with pytest.raises(ModelError, match="holds weights of block 6 beyond the 6 of its config"):
+        cut_to(tmp_path / "m", tmp_path / "out")
+
+
+def test_files_of_another_model(llama_copy, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    with quiet():
+        save_tiny("llama", tmp_path / "m")
+    path = tmp_path / "m" / "model.safetensors"
+    save_file({n.replace("layers", "blocks"): t for n, t in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.raises(ModelError, match="don't hold blocks 0..5 under 'model.layers.'"):
+        cut_to(tmp_path / "m", tmp_path / "out")
+
+
+@pytest.mark.parametrize("size", ["5XB", "0", "", "-1GB"])
+def test_bad_shard_size(llama_folder, tmp_path, size):
+    with pytest.raises(PlanError, match="a size is needed, e.g. 5GB or 500MiB"):
+        cut_to(llama_folder, tmp_path / "out", shard_size=size)
+
+
+def test_whole_checkpoint_stays_readable_by_its_header(llama_folder, tmp_path):
+    cut_to(llama_folder, tmp_path / "out", prove=False)
+    checkpoint = open_checkpoint(str(tmp_path / "out"))
+    assert checkpoint.nbytes == Manifest.load(tmp_path / "out" / "manifest.json").bytes_after

@@ -1,0 +1,69 @@
+"""Recipes: each shipped one is parsed; mistakes are told by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shortlm.choose.budget import read_budget
+from shortlm.choose.protect import protected_blocks
+from shortlm.artifacts import ModelFacts
+from shortlm.errors import RecipeError
+from shortlm.recipe import Recipe, load_recipe, to_yaml
+from shortlm.score import parse
+
+SHIPPED = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_recipes(path):
+    recipe = load_recipe(path)
+    assert recipe.name != Recipe().name
+    for spec in recipe.score.criteria:
+        parse(spec)
+    assert recipe.choose.criterion in (None, *recipe.score.criteria)
+    facts = ModelFacts(name="m", architecture="llama", n_blocks=40, block_parameters=[10] * 40, parameters=500)
+    read_budget(recipe.choose, facts)
+    protected_blocks(recipe.choose.protect, 40)
+    assert path.stem == "embedded-demo" or recipe.source
+
+
+def test_there_are_all_published_ones():
+    names = " ".join(p.stem for p in SHIPPED)
+    for wanted in ("embedded-demo", "llama-1-7b-ppl", "llama-1-7b-taylor", "llama-2-7b", "llama-3-8b", "vicuna-7b",
+                   "vicuna-13b", "gemma-2b", "gemma-7b", "shortgpt", "gromov"):  # fmt: skip
+        assert wanted in names, wanted
+
+
+def test_round_trip(tmp_path):
+    recipe = load_recipe(SHIPPED[0])
+    (tmp_path / "r.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "r.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("txt: {}", "txt: unknown setting; did you mean 'text'?"),
+        ("text: {lenght: 5}", "text.lenght: unknown setting; did you mean 'length'?"),
+        ("text: {length: x}", "text.length: input should be a valid integer"),
+        ("eval: {texts: [{sequence: 1}]}", "eval.texts.0.sequence: unknown setting; did you mean 'sequences'?"),
+        ("choose: {method: best}", "choose.method: input should be 'one-shot' or 'contiguous' (got 'best')"),
+        ("- a", "holds a list, settings (key: value) are needed"),
+        ("a: [", "is not valid YAML"),
+        ("score: {criteria: []}", "score.criteria: list should have at least 1 item"),
+    ],
+)
+def test_bad_recipes(tmp_path, content, message):
+    path = tmp_path / "r.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(RecipeError) as error:
+        load_recipe(path)
+    assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
+
+
+def test_held_out_text_follows_what_was_scored():
+    recipe = Recipe()
+    (text,) = recipe.eval_texts()
+    assert (text.skip, text.sequences, text.text) == (recipe.text.sequences, recipe.eval.held_out, recipe.text.text)
