@@ -13,7 +13,14 @@ COMMON |= {"max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2,
 WIDE = {"intermediate_size": 48}
 GROUPED = {"num_key_value_heads": 2}
 HEADS = {"head_dim": 8}
-MIXED = ["sliding_attention", "full_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention"]
+MIXED = [
+    "sliding_attention",
+    "full_attention",
+    "full_attention",
+    "sliding_attention",
+    "full_attention",
+    "sliding_attention",
+]
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": WIDE | GROUPED,
@@ -38,7 +45,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     | GROUPED
     | HEADS
     | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "decoder_sparse_step": 2},
-    "gpt_oss": WIDE | GROUPED | HEADS | {"num_local_experts": 4, "num_experts_per_tok": 2, "layer_types": MIXED, "sliding_window": 8},
+    "gpt_oss": WIDE
+    | GROUPED
+    | HEADS
+    | {"num_local_experts": 4, "num_experts_per_tok": 2, "layer_types": MIXED, "sliding_window": 8},
 }  # fmt: skip
 
 

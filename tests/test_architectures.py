@@ -1,4 +1,4 @@
-"""Every listed architecture: criteria run, the sweep is exact, a cut reloads, its logits are those of the bypassed original."""
+"""Every listed architecture: criteria run, the sweep is exact, a cut reloads and equals the bypassed original."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_parts_are_found(opened):
     assert len(anatomy.blocks) == BLOCKS
     assert "norm" in type(anatomy.norm).__name__.lower()
     assert anatomy.head.weight.shape[0] == 96
-    assert all(len(names) == 1 and "attn" in names[0] or "attention" in names[0] for names in anatomy.attention)
+    assert all((len(names) == 1 and "attn" in names[0]) or "attention" in names[0] for names in anatomy.attention)
     assert all(names in (["mlp"], ["fc1", "fc2"]) for names in anatomy.ffn)
 
 

@@ -18,7 +18,19 @@ from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
 from shortlm.cli import app
 
 FAST = ["--sequences", "4", "--length", "32"]
-QUICK_RUN = [*FAST, "--criteria", "bi,magnitude", "--blocks", "1", "--protect", "ends", "--held-out", "4", "--new-tokens", "4"]
+QUICK_RUN = [
+    *FAST,
+    "--criteria",
+    "bi,magnitude",
+    "--blocks",
+    "1",
+    "--protect",
+    "ends",
+    "--held-out",
+    "4",
+    "--new-tokens",
+    "4",
+]
 
 
 def shortlm(*args: object):
@@ -43,7 +55,9 @@ def failed(*args: object) -> str:
 def test_stage_by_stage(llama_folder, tmp_path):
     model = ["--model", llama_folder]
     scores, plan, out = tmp_path / "scores.json", tmp_path / "plan.json", tmp_path / "cut"
-    assert "rank agreement" in done("score", *model, *FAST, "-c", "ppl,taylor,bi:shortgpt,magnitude:p=2,weights=mean", "-o", scores)
+    assert "rank agreement" in done(
+        "score", *model, *FAST, "-c", "ppl,taylor,bi:shortgpt,magnitude:p=2,weights=mean", "-o", scores
+    )
     assert list(BlockScores.load(scores).criteria) == ["ppl", "taylor", "bi:shortgpt", "magnitude:p=2,weights=mean"]
     text = done("choose", scores, "--criterion", "bi:shortgpt", "--blocks", 2, "--protect", "none", "-o", plan)
     assert "remove 2 of 6 blocks" in text
@@ -54,7 +68,21 @@ def test_stage_by_stage(llama_folder, tmp_path):
     done("eval", "-m", out, *FAST, "-o", shorter)
     assert Measurement.load(shorter).model.n_blocks == 4
     page = tmp_path / "page.html"
-    done("report", "--scores", scores, "--plan", plan, "--manifest", out / "manifest.json", "--eval", dense, "--eval", shorter, "-o", page)
+    done(
+        "report",
+        "--scores",
+        scores,
+        "--plan",
+        plan,
+        "--manifest",
+        out / "manifest.json",
+        "--eval",
+        dense,
+        "--eval",
+        shorter,
+        "-o",
+        page,
+    )
     assert "<svg" in page.read_text(encoding="utf-8")
     done("cut", *model, "--plan", out / "manifest.json", "-o", tmp_path / "again")
     done("cut", *model, "--remove", "1,-2", "-o", tmp_path / "by-hand")
@@ -78,7 +106,7 @@ def test_run_with_other_settings_needs_force(llama_folder, tmp_path):
     out = tmp_path / "run"
     done("run", "-m", llama_folder, *QUICK_RUN, "-o", out)
     line = failed("run", "-m", llama_folder, *QUICK_RUN, "--protect", "none", "-o", out)
-    assert "holds a run with other settings (choose.protect: ends, now none); give --force" in line
+    assert "plan.json: was made with other settings or inputs (choose.protect: ends, now none); give --force" in line
     again = done("run", "-m", llama_folder, *QUICK_RUN, "--protect", "none", "-o", out, "--force")
     assert again.count("kept") == 2  # the scores and the dense model's measurement
 
@@ -87,14 +115,16 @@ def test_run_notices_that_an_input_changed(llama_copy, tmp_path):
     out = tmp_path / "run"
     done("run", "-m", llama_copy, *QUICK_RUN, "-o", out)
     os.utime(llama_copy / "config.json", (1, 1))
-    assert "scores.json: is there but was made with other settings or inputs" in failed(
+    assert "scores.json: was made with other settings or inputs (inputs changed); give --force" in failed(
         "run", "-m", llama_copy, *QUICK_RUN, "-o", out
     )
 
 
 def test_run_refuses_a_foreign_folder(llama_folder, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
-    assert "the folder exists, is not empty and holds no run" in failed("run", "-m", llama_folder, *QUICK_RUN, "-o", tmp_path)
+    assert "the folder exists, is not empty and holds no run" in failed(
+        "run", "-m", llama_folder, *QUICK_RUN, "-o", tmp_path
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
 
@@ -178,6 +208,8 @@ def test_run_stage_failure_keeps_what_was_done(llama_folder, tmp_path):
     line = failed("run", "-m", llama_folder, *FAST, "-c", "bi", "--blocks", "5", "--protect", "ends", "-o", out)
     assert "closest is --blocks 4" in line
     assert sorted(p.name for p in out.iterdir()) == ["recipe.yaml", "scores.json"]
+    mended = ["--blocks", "1", "--protect", "ends", "--held-out", "4", "--new-tokens", "0"]
+    assert done("run", "-m", llama_folder, *FAST, "-c", "bi", *mended, "-o", out).count("kept") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -202,7 +234,9 @@ def test_stopped_from_outside(tmp_path, number):
 def test_help_is_quick_and_light():
     """No heavy library is imported for --help; the time itself is measured in benchmarks/."""
     code = "import sys; from shortlm.cli import app; app(['--help'], standalone_mode=False)\n"
-    code += "print('HEAVY', [m for m in ('torch', 'transformers', 'matplotlib', 'datasets', 'numpy') if m in sys.modules])"
+    code += (
+        "print('HEAVY', [m for m in ('torch', 'transformers', 'matplotlib', 'datasets', 'numpy') if m in sys.modules])"
+    )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert "HEAVY []" in result.stdout

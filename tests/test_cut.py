@@ -103,7 +103,9 @@ def test_what_exists_is_not_overwritten(llama_folder, tmp_path):
     out.mkdir()
     cut_to(llama_folder, out)  # an empty folder is free
     before = contents(out)
-    with pytest.raises(OutputError, match=f"{out}: the output folder exists and is not empty; choose another --out, or give --force"):
+    with pytest.raises(
+        OutputError, match=f"{out}: the output folder exists and is not empty; choose another --out, or give --force"
+    ):
         cut_to(llama_folder, out)
     assert contents(out) == before
     cut_to(llama_folder, out, removed=[2], force=True)
@@ -183,7 +185,7 @@ def test_a_plan_for_another_model(llama_folder, tmp_path):
     with quiet():
         save_tiny("llama", tmp_path / "other", intermediate_size=64)
     plan = plan_by_hand(facts_from_config(ModelSettings(model=str(tmp_path / "other"))), [1])
-    with pytest.raises(PlanError, match="the plan is for .*other .* this model is .* make a new plan"):
+    with pytest.raises(PlanError, match=r"the plan is for .*other .* this model is .* make a new plan"):
         cut(ModelSettings(model=str(llama_folder)), plan, CutSettings(), tmp_path / "out")
 
 
@@ -205,13 +207,13 @@ def test_files_of_another_model(llama_copy, tmp_path):
         save_tiny("llama", tmp_path / "m")
     path = tmp_path / "m" / "model.safetensors"
     save_file({n.replace("layers", "blocks"): t for n, t in load_file(path).items()}, path, {"format": "pt"})
-    with pytest.raises(ModelError, match="don't hold blocks 0..5 under 'model.layers.'"):
+    with pytest.raises(ModelError, match=r"don't hold blocks 0..5 under 'model.layers.'"):
         cut_to(tmp_path / "m", tmp_path / "out")
 
 
 @pytest.mark.parametrize("size", ["5XB", "0", "", "-1GB"])
 def test_bad_shard_size(llama_folder, tmp_path, size):
-    with pytest.raises(PlanError, match="a size is needed, e.g. 5GB or 500MiB"):
+    with pytest.raises(PlanError, match=r"a size is needed, e.g. 5GB or 500MiB"):
         cut_to(llama_folder, tmp_path / "out", shard_size=size)
 
 

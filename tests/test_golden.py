@@ -54,7 +54,9 @@ def test_block_influence(case):
     assert scores.criteria["bi:shortgpt"].scores == pytest.approx(expected, rel=1e-4, abs=EPSILON * tokens)
 
 
-@pytest.mark.parametrize(("spec", "key", "first"), [("angular", "angular_mean_last_token", 0), ("angular:pruneme", "pruneme_postnorm", 1)])
+@pytest.mark.parametrize(
+    ("spec", "key", "first"), [("angular", "angular_mean_last_token", 0), ("angular:pruneme", "pruneme_postnorm", 1)]
+)
 def test_angular_tables(case, spec, key, first):
     golden, _, _, scores = case
     for n, expected in golden[key].items():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from shortlm.artifacts import ModelFacts
 from shortlm.choose.budget import read_budget
 from shortlm.choose.protect import protected_blocks
-from shortlm.artifacts import ModelFacts
 from shortlm.errors import RecipeError
 from shortlm.recipe import Recipe, load_recipe, to_yaml
 from shortlm.score import parse

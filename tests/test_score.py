@@ -46,7 +46,9 @@ def hidden(opened):
 
 def test_block_influence(opened, hidden):
     result = scored(opened, "bi", "bi:shortgpt")
-    plain = [float((1 - F.cosine_similarity(hidden[i].double(), hidden[i + 1].double(), -1)).mean()) for i in range(BLOCKS)]
+    plain = [
+        float((1 - F.cosine_similarity(hidden[i].double(), hidden[i + 1].double(), -1)).mean()) for i in range(BLOCKS)
+    ]
     assert result["bi"].scores == pytest.approx(plain, rel=1e-5)
     last = opened.anatomy.norm(hidden[-1])
     published = [p * IDS_BT.numel() for p in plain[:-1]]
@@ -56,7 +58,9 @@ def test_block_influence(opened, hidden):
 
 def test_relative_magnitude_and_mse(opened, hidden):
     result = scored(opened, "relative_magnitude", "mse")
-    ratio = [float(((hidden[i + 1] - hidden[i]).norm(dim=-1) / hidden[i + 1].norm(dim=-1)).mean()) for i in range(BLOCKS)]
+    ratio = [
+        float(((hidden[i + 1] - hidden[i]).norm(dim=-1) / hidden[i + 1].norm(dim=-1)).mean()) for i in range(BLOCKS)
+    ]
     square = [float((hidden[i + 1] - hidden[i]).square().sum(-1).mean()) for i in range(BLOCKS)]
     assert result["relative_magnitude"].scores == pytest.approx(ratio, rel=1e-5)
     assert result["mse"].scores == pytest.approx(square, rel=1e-5)
@@ -67,7 +71,9 @@ def test_angular_table(opened, hidden):
     for n in range(1, BLOCKS + 1):
         for start in range(BLOCKS - n + 1):
             cosine = F.cosine_similarity(hidden[start][:, -1].double(), hidden[start + n][:, -1].double(), -1)
-            assert result.table[n - 1][start] == pytest.approx(float((cosine.clamp(-1, 1).acos() / pi).mean()), rel=1e-5)
+            assert result.table[n - 1][start] == pytest.approx(
+                float((cosine.clamp(-1, 1).acos() / pi).mean()), rel=1e-5
+            )
     assert result.scores == pytest.approx(result.table[0])
 
 
@@ -78,7 +84,9 @@ def test_angular_looks_at_the_last_real_token(opened):
     mean = [sum(a["angular"].scores[i] for a in alone) / len(rows) for i in range(BLOCKS)]
     assert ragged["angular"].scores == pytest.approx(mean, rel=1e-5)
     tokens = sum(map(len, rows))
-    weighted = [sum(a["bi"].scores[i] * len(r) for a, r in zip(alone, rows, strict=True)) / tokens for i in range(BLOCKS)]
+    weighted = [
+        sum(a["bi"].scores[i] * len(r) for a, r in zip(alone, rows, strict=True)) / tokens for i in range(BLOCKS)
+    ]
     assert ragged["bi"].scores == pytest.approx(weighted, rel=1e-5)
 
 
@@ -165,7 +173,7 @@ def test_blocks_that_do_nothing(tmp_path, idle):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_idle_blocks_hidden_in_the_embedded_model(tmp_path, seed):
-    """Known answer: insert blocks that do nothing at random places; every data-driven criterion ranks exactly them first."""
+    """Known answer: blocks that do nothing, at random places, come first by every data-driven criterion."""
     idle = hide_idle_blocks(tmp_path, count=4, seed=seed)
     text = TextSettings(sequences=8, seed=100 + seed)
     result = score(ModelSettings(model=str(tmp_path)), text, ScoreSettings(criteria=DATA_DRIVEN)).criteria
@@ -196,7 +204,7 @@ def hide_idle_blocks(folder, count: int, seed: int) -> list[int]:
 
 
 def test_idle_blocks_of_a_real_model(shared):
-    """Criteria that say how much a block does; first_order says how much the loss would change, which may be negative."""
+    """first_order is left out: it says how much the loss would change, which may be negative for a real block."""
     import json
 
     folder = shared / "data" / "models" / "stories260K-planted"
@@ -232,7 +240,9 @@ def test_nan_names_the_block(tmp_path, bad):
     with quiet():
         model.save_pretrained(tmp_path)
     opened = open_model(ModelSettings(model=str(tmp_path)))
-    with pytest.raises(ScoreError, match=r"criterion 'magnitude': the score of block 3 is (nan|inf); check the block's weights"):
+    with pytest.raises(
+        ScoreError, match=r"criterion 'magnitude': the score of block 3 is (nan|inf); check the block's weights"
+    ):
         score_model(opened, None, ScoreSettings(criteria=["magnitude"]))
     with pytest.raises(ScoreError, match=r"perplexity is nan|score of block \d is nan"):
         score_model(opened, windows_from_ids(IDS_BT, 96), ScoreSettings(criteria=["bi"]))

@@ -59,13 +59,13 @@ class Provenance(Record):
     device: str = "cpu"
     dtype: str | None = None
     seconds: float | None = None
-    key: str | None = Field(None, description="Hash of all settings and inputs; `run` skips a stage whose key is the same.")
+    key: str | None = Field(
+        None, description="Hash of all settings and inputs; `run` skips a stage whose key is the same."
+    )
 
 
 class Artifact(Record):
     """A JSON file that one stage writes and the next one reads."""
-
-    kind: str
 
     def save(self, path: Path | str, force: bool = False) -> Path:
         """Write the artifact, whole or not at all. Raises OutputError if `path` exists and `force` is off."""
@@ -90,7 +90,9 @@ class CriterionScores(Record):
 
     scores: list[float] = Field(description="One per block.")
     unit: str
-    per_sequence: list[list[float]] | None = Field(None, description="L x S; their mean by `weights` orders the blocks.")
+    per_sequence: list[list[float]] | None = Field(
+        None, description="L x S; their mean by `weights` orders the blocks."
+    )
     weights: list[float] | None = Field(None, description="S: the share of each sequence in the mean.")
     stderr: list[float] | None = Field(None, description="Standard error of each score.")
     rank_interval: list[tuple[int, int]] | None = Field(None, description="5 % and 95 % of each block's rank.")
@@ -166,7 +168,9 @@ class Perplexity(Record):
     data: DataFacts
     perplexity: float
     nats_per_token: float
-    stderr_nats: float | None = Field(None, description="Over windows; that of the perplexity is perplexity times this.")
+    stderr_nats: float | None = Field(
+        None, description="Over windows; that of the perplexity is perplexity times this."
+    )
     per_sequence_nats: list[float]
     tokens_per_sequence: list[int]
 

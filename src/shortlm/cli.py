@@ -13,7 +13,15 @@ from typer.core import TyperGroup
 from shortlm.errors import ShortLMError
 from shortlm.options import with_settings
 from shortlm.recipe import (
-    ChooseSettings, CutSettings, EvalSettings, ModelSettings, Recipe, ScoreSettings, TextSettings, load_recipe, validated,
+    ChooseSettings,
+    CutSettings,
+    EvalSettings,
+    ModelSettings,
+    Recipe,
+    ScoreSettings,
+    TextSettings,
+    load_recipe,
+    validated,
 )  # fmt: skip
 
 
@@ -61,7 +69,9 @@ def _version(show: bool) -> None:
 @app.callback()
 def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Make language models shorter: score, choose, cut, prove."""
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
@@ -98,12 +108,12 @@ def choose(
     from shortlm.console import show_plan
     from shortlm.errors import PlanError
 
-    if (scores is None) == (published is None):
-        raise PlanError(f"give a scores file, or --published with one of: {', '.join(published_names())}")
-    if published:
+    if published and not scores:
         plan = do_choose(published_scores(published), choose_settings, published_source())
-    else:
+    elif scores and not published:
         plan = do_choose(BlockScores.load(scores), choose_settings, str(scores))
+    else:
+        raise PlanError(f"give a scores file, or --published with one of: {', '.join(published_names())}")
     show_plan(plan)
     _save(plan, out, force)
 
@@ -114,11 +124,13 @@ def cut(
     model_settings: Any,
     cut_settings: Any,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the shorter checkpoint.")],
-    plan: Annotated[Path | None, typer.Option(help="A plan of 'choose', or the manifest.json of an earlier cut.")] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="A plan of 'choose', or the manifest.json of an earlier cut.")
+    ] = None,
     remove: Annotated[str | None, typer.Option(help="Or the blocks by hand, as 3,7 or 21-29.")] = None,
     force: Force = False,
 ) -> None:
-    """Write the checkpoint without the chosen blocks, and prove that it computes the same as the original without them."""
+    """Write the checkpoint without the chosen blocks, and prove that it computes what it should."""
     from shortlm.artifacts import load_plan
     from shortlm.choose import block_list, plan_by_hand
     from shortlm.console import show_manifest
@@ -126,12 +138,12 @@ def cut(
     from shortlm.errors import PlanError
     from shortlm.model import facts_from_config
 
-    if (plan is None) == (remove is None):
-        raise PlanError("give the blocks to remove: --plan FILE or --remove 3,7")
-    if remove is not None:
+    if plan and remove is None:
+        the_plan = load_plan(plan)
+    elif remove is not None and not plan:
         the_plan = plan_by_hand(facts_from_config(model_settings), block_list(remove, "--remove"))
     else:
-        the_plan = load_plan(plan)  # type: ignore[arg-type]
+        raise PlanError("give the blocks to remove: --plan FILE or --remove 3,7")
     show_manifest(do_cut(model_settings, the_plan, cut_settings, out, force), out)
 
 
@@ -158,7 +170,9 @@ def report(
     scores: Annotated[Path | None, typer.Option(help="A file of 'score'.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A file of 'choose'.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="The manifest.json of a cut checkpoint.")] = None,
-    evals: Annotated[list[Path] | None, typer.Option("--eval", help="A file of 'eval'; the first is the reference.")] = None,
+    evals: Annotated[
+        list[Path] | None, typer.Option("--eval", help="A file of 'eval'; the first is the reference.")
+    ] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "shortlm report",
     force: Force = False,
 ) -> None:
@@ -180,7 +194,14 @@ def report(
 
 @app.command()
 @with_settings(
-    ModelSettings, TextSettings, ScoreSettings, ChooseSettings, CutSettings, EvalSettings, omit=("texts",), only_given=True
+    ModelSettings,
+    TextSettings,
+    ScoreSettings,
+    ChooseSettings,
+    CutSettings,
+    EvalSettings,
+    omit=("texts",),
+    only_given=True,
 )
 def run(
     model_settings: Any,
@@ -191,7 +212,9 @@ def run(
     eval_settings: Any,
     recipe: Annotated[Path | None, typer.Argument(help="A YAML recipe; options given here are laid over it.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("shortlm-run"),
-    eval_text: Annotated[list[str] | None, typer.Option(help="Text for perplexity, instead of held-out --text.")] = None,
+    eval_text: Annotated[
+        list[str] | None, typer.Option(help="Text for perplexity, instead of held-out --text.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Redo the stages whose settings differ.")] = False,
 ) -> None:
     """The whole path in one command: score, choose, cut, evaluate, report. Goes on where it was stopped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -36,8 +37,8 @@ def with_settings(
         keywords = {_keyword(kind) for kind in kinds}
         parameters = inspect.signature(command, eval_str=True).parameters
         own = {n: p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for n, p in parameters.items() if n not in keywords}
-        called.__signature__ = inspect.Signature([*own.values(), *made])  # type: ignore[attr-defined]
-        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        functools.update_wrapper(called, command)
+        vars(called)["__signature__"] = inspect.Signature([*own.values(), *made])
         return called
 
     return decorate

@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def refuse_existing(target: Path, force: bool) -> None:
 
 
 @contextmanager
-def whole_file(target: Path | str, force: bool = False) -> Iterator[Path]:
+def whole_file(target: Path | str, force: bool = False) -> Generator[Path, None, None]:
     """Yield a temporary path beside `target`; on success it becomes `target`, on any failure it vanishes."""
     target = Path(target)
     if target.is_dir():
@@ -50,7 +50,7 @@ def whole_file(target: Path | str, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(target: Path | str, force: bool = False) -> Iterator[Path]:
+def whole_folder(target: Path | str, force: bool = False) -> Generator[Path, None, None]:
     """Yield a temporary folder beside `target`; on success it becomes `target`, on any failure it vanishes."""
     target = Path(target)
     if target.exists() and not target.is_dir():
@@ -78,7 +78,7 @@ def write_text(target: Path | str, text: str, force: bool = False) -> Path:
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def _explained(target: Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from shortlm.artifacts import Artifact, BlockScores, CutPlan, Manifest, Measurement
 from shortlm.choose import choose
@@ -22,116 +22,128 @@ from shortlm.recipe import Recipe, Settings, load_recipe, to_yaml
 from shortlm.report import model_card, write_page
 from shortlm.score import score
 
-A = TypeVar("A", bound=Artifact)
 Say = Callable[[str], object]
+OUTPUTS: dict[str, tuple[str, type[Artifact]]] = {
+    "score": ("scores.json", BlockScores),
+    "choose": ("plan.json", CutPlan),
+    "cut": ("model/manifest.json", Manifest),
+    "evaluate dense": ("eval-dense.json", Measurement),
+    "evaluate cut": ("eval-cut.json", Measurement),
+}
 
 
 def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda line: None) -> Path:
     """Do all stages that are not done yet in the folder `out`; returns the path of its report.html.
 
-    Raises OutputError if `out` holds a run with other settings or inputs (`force` redoes what differs), and
-    whatever the stages raise. `say` gets one line per stage.
+    Raises OutputError if a stage's output is there but was made with other settings or inputs (`force`
+    redoes it), and whatever the stages raise. `say` gets one line per stage.
     """
     out = Path(out)
-    _claim(out, recipe, force)
-    do = _Stages(force, say)
-    model, cut_model = recipe.model, recipe.model.model_copy(update={"model": str(out / "model"), "revision": None})
+    stages = _Stages(out, _keys(recipe), force, say)
+    stages.claim(recipe)
+    model = recipe.model
+    shorter = model.model_copy(update={"model": str(out / "model"), "revision": None})
     evaluation = recipe.eval.model_copy(update={"texts": recipe.eval_texts()})
-    texts = [_fingerprint(text.text, text.ids) for text in (recipe.text, *evaluation.texts)]
-    root = _key(model, _fingerprint(model.model), recipe.text, texts[0])
 
-    key = _key(root, recipe.score)
-    scores = do.stage(
-        "score", BlockScores, out / "scores.json", key, lambda: score(model, recipe.text, recipe.score)
-    )
-    key = _key(key, recipe.choose)
-    plan = do.stage("choose", CutPlan, out / "plan.json", key, lambda: choose(scores, recipe.choose, "scores.json"))
-    key = _key(key, recipe.cut)
-    manifest = do.folder("cut", Manifest, out / "model", key, lambda: cut(model, plan, recipe.cut, out / "model", force, key))
-    dense_key, cut_key = _key(root, evaluation, texts), _key(key, evaluation, texts)
-    dense = do.stage(
-        "evaluate dense", Measurement, out / "eval-dense.json", dense_key, lambda: evaluate(model, evaluation, "dense")
-    )
-    shorter = do.stage(
-        "evaluate cut", Measurement, out / "eval-cut.json", cut_key, lambda: evaluate(cut_model, evaluation, "cut")
-    )
-    return do.report(out, recipe, scores, plan, manifest, [dense, shorter])
+    scores = stages.do("score", lambda: score(model, recipe.text, recipe.score))
+    plan = stages.do("choose", lambda: choose(scores, recipe.choose, "scores.json"))
+    manifest = stages.do("cut", lambda: cut(model, plan, recipe.cut, out / "model", force, stages.keys["cut"]))
+    dense = stages.do("evaluate dense", lambda: evaluate(model, evaluation, "dense"))
+    measured = [dense, stages.do("evaluate cut", lambda: evaluate(shorter, evaluation, "cut"))]
+    if stages.made or not (out / "report.html").exists() or not (out / "model" / "README.md").exists():
+        _report(recipe, out, scores, plan, manifest, measured)
+    say(f"{'report':15} {out / 'report.html'}")
+    return out / "report.html"
+
+
+def _report(
+    recipe: Recipe, out: Path, scores: BlockScores, plan: CutPlan, manifest: Manifest, measured: list[Measurement]
+) -> None:
+    write_page(
+        out / "report.html", title=recipe.name, scores=scores, plan=plan, manifest=manifest, measurements=measured,
+        settings_yaml=to_yaml(recipe), force=True,
+    )  # fmt: skip
+    name = recipe.model.model
+    base = None if name == "embedded" or Path(name).exists() else name
+    card = model_card(manifest, measured, title=recipe.name, license=None, base_model=base)
+    write_text(out / "model" / "README.md", card, force=True)
 
 
 class _Stages:
-    """Runs a stage, or keeps what is there; remembers whether anything was made."""
+    """Does a stage, or keeps what is there; remembers whether anything was made."""
 
-    def __init__(self, force: bool, say: Say):
-        self.force, self.say, self.made = force, say, False
+    def __init__(self, out: Path, keys: dict[str, str], force: bool, say: Say):
+        self.out, self.keys, self.force, self.say, self.made = out, keys, force, say, False
 
-    def stage(self, name: str, kind: type[A], path: Path, key: str, make: Callable[[], A]) -> A:
-        """The artifact at `path`, made and saved unless it is there with the same key."""
-        kept = self._kept(name, kind, path, path, key)
-        if kept is not None:
-            return kept
-        artifact: Any = make()
-        artifact.provenance.key = key
-        artifact.save(path, self.force)
-        return self._told(name, path, artifact)
-
-    def folder(self, name: str, kind: type[A], path: Path, key: str, make: Callable[[], A]) -> A:
-        """The same for a checkpoint folder, whose manifest holds the key."""
-        kept = self._kept(name, kind, path, path / "manifest.json", key)
-        return kept if kept is not None else self._told(name, path, make())
-
-    def _kept(self, name: str, kind: type[A], path: Path, artifact_path: Path, key: str) -> A | None:
-        if not path.exists():
-            return None
-        try:
-            artifact: Any = kind.load(artifact_path)
-        except ShortLMError:
-            artifact = None
-        if artifact is not None and artifact.provenance.key == key:
-            self.say(f"{name:15} kept {path}")
-            return artifact
-        if not self.force:
+    def claim(self, recipe: Recipe) -> None:
+        """Make `out` the folder of this run. Raises OutputError if that would replace something unasked."""
+        settings = self.out / "recipe.yaml"
+        if self.out.exists() and not self.out.is_dir():
+            raise OutputError(f"{self.out}: is a file, a folder is needed; choose another --out")
+        if self.out.is_dir() and any(self.out.iterdir()) and not settings.exists() and not self.force:
+            raise OutputError(f"{self.out}: the folder exists, is not empty and holds no run; choose another --out")
+        stale = [name for name in OUTPUTS if self._path(name).exists() and self._kept(name) is None]
+        if stale and not self.force:
+            change = _difference(load_recipe(settings), recipe) or "inputs changed"
             raise OutputError(
-                f"{path}: is there but was made with other settings or inputs; give --force to redo it, or another --out"
+                f"{self._path(stale[0])}: was made with other settings or inputs ({change}); "
+                "give --force to redo what differs, or another --out"
             )
-        return None
+        write_text(settings, to_yaml(recipe), force=True)
 
-    def _told(self, name: str, path: Path, artifact: Any) -> Any:
+    def do(self, name: str, make: Callable[[], Any]) -> Any:
+        """The stage's artifact: the one that is there with the same key, or a new one."""
+        kept = self._kept(name)
+        if kept is not None:
+            self.say(f"{name:15} kept {self._path(name)}")
+            return kept
+        artifact = make()
+        if name != "cut":  # which writes its manifest with the checkpoint
+            artifact.provenance.key = self.keys[name]
+            artifact.save(self._path(name), self.force)
         self.made = True
         seconds = artifact.provenance.seconds
-        self.say(f"{name:15} {path}" + (f" ({seconds:.1f} s)" if seconds else ""))
+        self.say(f"{name:15} {self._path(name)}" + (f" ({seconds:.1f} s)" if seconds else ""))
         return artifact
 
-    def report(
-        self, out: Path, recipe: Recipe, scores: BlockScores, plan: CutPlan, manifest: Manifest, measured: list[Measurement]
-    ) -> Path:
-        """Draw the page and the model card, unless they are there and nothing was made since."""
-        page, card = out / "report.html", out / "model" / "README.md"
-        if self.made or not (page.exists() and card.exists()):
-            write_page(
-                page, title=recipe.name, scores=scores, plan=plan, manifest=manifest, measurements=measured,
-                settings_yaml=to_yaml(recipe), force=True,
-            )  # fmt: skip
-            base = None if Path(recipe.model.model).exists() or recipe.model.model == "embedded" else recipe.model.model
-            text = model_card(manifest, measured, title=recipe.name, license=None, base_model=base)
-            write_text(card, text, force=True)
-        self.say(f"{'report':15} {page}")
-        return page
+    def _path(self, name: str) -> Path:
+        path = self.out / OUTPUTS[name][0]
+        return path.parent if name == "cut" else path
+
+    def _kept(self, name: str) -> Any:
+        file, kind = OUTPUTS[name]
+        try:
+            artifact: Any = kind.load(self.out / file)
+        except ShortLMError:
+            return None
+        return artifact if artifact.provenance.key == self.keys[name] else None
 
 
-def _claim(out: Path, recipe: Recipe, force: bool) -> None:
-    """Make `out` the folder of this run. Raises OutputError if it holds something else."""
-    settings = out / "recipe.yaml"
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file, a folder is needed; choose another --out")
-    if out.is_dir() and any(out.iterdir()) and not settings.exists() and not force:
-        raise OutputError(f"{out}: the folder exists, is not empty and holds no run; choose another --out")
-    if settings.exists():
-        change = _difference(load_recipe(settings), recipe)
-        if change and not force:
-            raise OutputError(
-                f"{out}: holds a run with other settings ({change}); give --force to redo what differs, or another --out"
-            )
-    write_text(settings, to_yaml(recipe), force=True)
+def _keys(recipe: Recipe) -> dict[str, str]:
+    """Every stage's key: the hash of its settings, its inputs and the keys of the stages before it."""
+    texts = recipe.eval_texts()
+    inputs = _key(recipe.model, _fingerprint(recipe.model.model))
+    text_files = [_fingerprint(text.ids or text.text) for text in (recipe.text, *texts)]
+    keys = {"score": _key(inputs, recipe.text, text_files[0], recipe.score)}
+    keys["choose"] = _key(keys["score"], recipe.choose)
+    keys["cut"] = _key(keys["choose"], recipe.cut)
+    for name, model in (("evaluate dense", inputs), ("evaluate cut", keys["cut"])):
+        keys[name] = _key(model, recipe.eval, *texts, text_files)
+    return keys
+
+
+def _key(*parts: Any) -> str:
+    plain = [part.model_dump(mode="json") if isinstance(part, Settings) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fingerprint(name: str) -> list[Any]:
+    """Names, sizes and times of the local files behind an input; the name alone for what is not local."""
+    path = Path(name).expanduser()
+    if name == "embedded" or not path.exists():
+        return [name]
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    return [str(path.resolve()), *((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)]
 
 
 def _difference(old: Settings, new: Settings, path: str = "") -> str | None:
@@ -143,20 +155,3 @@ def _difference(old: Settings, new: Settings, path: str = "") -> str | None:
         if not isinstance(before, Settings) and before != after:
             return f"{path}{name}: {before}, now {after}"
     return None
-
-
-def _key(*parts: Any) -> str:
-    """Hash of settings, keys and fingerprints."""
-    plain = [part.model_dump(mode="json") if isinstance(part, Settings) else part for part in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _fingerprint(name: str, ids: str | None = None) -> list[Any]:
-    """Names, sizes and times of the local files behind an input; the name alone for what is on the hub."""
-    path = Path(ids or name).expanduser()
-    if name == "embedded" and ids is None:
-        return ["embedded"]
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
-    return [str(path.resolve()) if files else name] + [(p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in files]
-
-

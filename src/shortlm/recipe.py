@@ -38,7 +38,7 @@ class ModelSettings(Settings):
 class TextSettings(Settings):
     """Which text, and how it becomes token windows."""
 
-    text: str = Field("embedded", description="A .txt or .jsonl file, a hub data set, or 'embedded' (the made-up world).")
+    text: str = Field("embedded", description="A .txt or .jsonl file, a hub data set, or 'embedded' (a made-up world).")
     field: str = Field("text", description="The field of a .jsonl file or data set that holds the text.")
     subset: str | None = Field(None, description="Configuration of a hub data set, e.g. wikitext-2-raw-v1.")
     split: str = Field("train", description="Split of a hub data set.")
@@ -48,7 +48,7 @@ class TextSettings(Settings):
     length: int = Field(128, ge=2, description="Tokens per window (a BOS comes on top).")
     bos: Literal["auto", "every", "first", "none"] = Field(
         "auto",
-        description="BOS token on every window, on the first only, or on none; 'auto': every, if the tokenizer adds one.",
+        description="BOS token on every window, on the first only, or none; 'auto': every, if the tokenizer adds one.",
     )
     packing: Literal["joined", "documents"] = Field(
         "joined", description="Windows of the joined text, or one random window from each long enough document."
@@ -66,7 +66,9 @@ class ScoreSettings(Settings):
         description="Criteria, each as name or name:preset (bi:shortgpt) or name:key=value (magnitude:p=2).",
     )
     batch_size: int = Field(8, ge=1, description="Sequences that are computed together.")
-    resamples: int = Field(200, ge=0, description="Bootstrap resamples of the sequences for the stability of the ranks.")
+    resamples: int = Field(
+        200, ge=0, description="Bootstrap resamples of the sequences for the stability of the ranks."
+    )
 
 
 class ChooseSettings(Settings):
@@ -77,7 +79,9 @@ class ChooseSettings(Settings):
         "one-shot", description="The lowest scores, or the best run of neighbouring blocks."
     )
     blocks: int | None = Field(None, description="Budget: this many blocks go.")
-    drop: str | None = Field(None, description="Budget: this share of the blocks goes, e.g. 25% (nearest whole number).")
+    drop: str | None = Field(
+        None, description="Budget: this share of the blocks goes, e.g. 25% (nearest whole number)."
+    )
     drop_params: str | None = Field(None, description="Budget: this share of all parameters goes, e.g. 20% (nearest).")
     to_params: str | None = Field(None, description="Budget: at most this many parameters stay, e.g. 5.5B.")
     protect: str = Field(
@@ -96,7 +100,9 @@ class CutSettings(Settings):
 class EvalSettings(Settings):
     """How quality is measured."""
 
-    texts: list[TextSettings] = Field([], description="Texts for perplexity; empty: held-out windows of the scoring text.")
+    texts: list[TextSettings] = Field(
+        [], description="Texts for perplexity; empty: held-out windows of the scoring text."
+    )
     held_out: int = Field(64, ge=1, description="Windows of the scoring text, after those scored, for perplexity.")
     batch_size: int = Field(8, ge=1, description="Windows that are computed together.")
     prompt: str = Field("", description="Prompt of the text sample; empty: the beginning of the first text.")
@@ -151,13 +157,14 @@ def _reason(kind: type[BaseModel], error: Any) -> str:
     if error["type"] != "extra_forbidden":
         return f"{error['msg'][0].lower()}{error['msg'][1:]} (got {error['input']!r})"
     fields: Any = kind
-    for part in error["loc"][:-1]:
-        if isinstance(part, int):
-            fields = TextSettings  # the only list of settings there is
-        else:
-            fields = fields.model_fields[part].annotation
-    known = getattr(fields, "model_fields", TextSettings.model_fields)
+    for part in error["loc"][:-1]:  # the only list of settings there is holds texts
+        fields = TextSettings if isinstance(part, int) else _fields(fields)[part].annotation
+    known = _fields(fields)
     return f"unknown setting; {did_you_mean(str(error['loc'][-1]), known)}"
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    return getattr(kind, "model_fields", {})
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -66,9 +66,10 @@ def blocks_to_remove(budget: Budget, order: list[int], model: ModelFacts) -> int
         raise PlanError(f"all {model.n_blocks} blocks are protected; give fewer with --protect (none, ends, last, 0,1)")
     nearest = 1 if count <= 0 else len(removed) - 1
     what = "removes no block" if count <= 0 else "needs more blocks than may go"
+    left = model.parameters - removed[nearest]
     raise PlanError(
-        f"budget '{budget.label}' can't be met: it {what} ({len(removed) - 1} of {model.n_blocks} may go); the closest is "
-        f"--blocks {nearest}, which leaves {model.parameters - removed[nearest]:,} of {model.parameters:,} parameters"
+        f"budget '{budget.label}' can't be met: it {what} ({len(removed) - 1} of {model.n_blocks} may go); "
+        f"the closest is --blocks {nearest}, which leaves {left:,} of {model.parameters:,} parameters"
     )
 
 
@@ -81,7 +82,9 @@ def share(text: str, name: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        raise PlanError(f"{option} {text}: a share between 0 and 100% is needed, e.g. 25% (a number of blocks is --blocks)")
+        raise PlanError(
+            f"{option} {text}: a share between 0 and 100% is needed, e.g. 25% (a number of blocks is --blocks)"
+        )
     return value
 
 

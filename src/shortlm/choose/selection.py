@@ -56,25 +56,20 @@ def _one_shot(criterion: CriterionScores, model: ModelFacts, protected: list[int
 
 
 def _contiguous(criterion: CriterionScores, model: ModelFacts, protected: list[int], budget: Budget) -> list[int]:
-    """The run with the lowest score: from the table of runs where the criterion has one, else the mean of its blocks."""
-    longest = _longest_run(model.n_blocks, protected)
-    length = blocks_to_remove(budget, longest, model)
-    first = criterion.options.get("first_start", 0)
-    starts = [
-        start
-        for start in range(first, model.n_blocks - length + 1)
-        if not set(protected) & set(range(start, start + length))
-    ]
+    """The run with the lowest score: that of the criterion's table of runs, or the mean of its blocks."""
+    taken = {*protected, *range(criterion.options.get("first_start", 0))}
+    length = blocks_to_remove(budget, _longest_run(model.n_blocks, taken), model)
+    starts = [s for s in range(model.n_blocks - length + 1) if not taken & set(range(s, s + length))]
     best = min(starts, key=lambda start: (_run_score(criterion, start, length), start))
     return list(range(best, best + length))
 
 
-def _longest_run(n_blocks: int, protected: list[int]) -> list[int]:
-    """The longest stretch of unprotected neighbours: no run can be longer."""
+def _longest_run(n_blocks: int, taken: set[int]) -> list[int]:
+    """The longest stretch of neighbours that may go: no run can be longer."""
     best: list[int] = []
     current: list[int] = []
     for i in range(n_blocks):
-        current = [] if i in protected else [*current, i]
+        current = [] if i in taken else [*current, i]
         best = max(best, current, key=len)
     return best
 

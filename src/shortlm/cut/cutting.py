@@ -5,13 +5,22 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from shortlm.artifacts import CutPlan, Manifest, ModelFacts, provenance
 from shortlm.cut.proof import prove
-from shortlm.cut.surgery import byte_size, carry_files, kept_pieces, write_shards
+from shortlm.cut.surgery import Piece, byte_size, carry_files, kept_pieces, write_shards
 from shortlm.errors import OutputError, PlanError
 from shortlm.model import (
-    Checkpoint, check_blocks, cut_config, facts_of, find_anatomy, guard, meta_model, open_checkpoint, open_config,
+    Checkpoint,
+    check_blocks,
+    cut_config,
+    facts_of,
+    find_anatomy,
+    guard,
+    meta_model,
+    open_checkpoint,
+    open_config,
     open_tokenizer,
 )  # fmt: skip
 from shortlm.outputs import refuse_existing, whole_folder
@@ -38,28 +47,34 @@ def cut(
     refuse_existing(out, force)
     checkpoint = open_checkpoint(model.model, model.revision)
     _refuse_own_folder(checkpoint, out)
-    config = open_config(model)
-    before = meta_model(config, model.trust_remote_code)
-    facts = facts_of(before, model.model, checkpoint.revision)
-    _check_plan(plan, facts)
     open_tokenizer(checkpoint.folder, model.trust_remote_code)
-    shorter = cut_config(config, plan.kept)
-    guard(config, shorter, plan.kept)
-    pieces = kept_pieces(checkpoint, find_anatomy(before).blocks_path, plan.kept, facts.n_blocks)
-    shard_size, needed = byte_size(settings.shard_size), sum(piece.entry.nbytes for piece in pieces)
+    shorter, facts, pieces = _planned(checkpoint, model, plan)
+    shard_size = byte_size(settings.shard_size)
     with whole_folder(out, force) as part:
-        _refuse_full_disk(part, needed, out)
+        _refuse_full_disk(part, sum(piece.entry.nbytes for piece in pieces), out)
         carry_files(checkpoint.folder, part)
         shorter.save_pretrained(part)
         written = write_shards(pieces, part, shard_size)
         proof = prove(model, checkpoint.folder, part, plan.removed) if settings.prove else None
+        seconds = round(time.perf_counter() - started, 3)
         manifest = Manifest(
             plan=plan.model_copy(update={"model": facts}), blocks=plan.kept, bytes_before=checkpoint.nbytes,
             bytes_after=written, proof=proof,
-            provenance=provenance(dtype=proof.dtype if proof else None, seconds=round(time.perf_counter() - started, 3), key=key),
+            provenance=provenance(dtype=proof.dtype if proof else None, seconds=seconds, key=key),
         )  # fmt: skip
         manifest.save(part / "manifest.json")
     return manifest
+
+
+def _planned(checkpoint: Checkpoint, model: ModelSettings, plan: CutPlan) -> tuple[Any, ModelFacts, list[Piece]]:
+    """The config of the result, the facts of the original, the tensors to copy: all that can be refused, first."""
+    config = open_config(model)
+    before = meta_model(config, model.trust_remote_code)
+    facts = facts_of(before, model.model, checkpoint.revision)
+    _check_plan(plan, facts)
+    shorter = cut_config(config, plan.kept)
+    guard(config, shorter, plan.kept)
+    return shorter, facts, kept_pieces(checkpoint, find_anatomy(before).blocks_path, plan.kept, facts.n_blocks)
 
 
 def _check_plan(plan: CutPlan, facts: ModelFacts) -> None:

@@ -7,10 +7,10 @@ and carries tokenizer and other files along. Memory: one copy buffer, whatever t
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -68,7 +68,7 @@ def _block_prefix(checkpoint: Checkpoint, blocks_path: str, n_blocks: int) -> st
 
 
 def write_shards(pieces: list[Piece], folder: Path, shard_size: int) -> int:
-    """Write `pieces` into `folder` in files of at most `shard_size` bytes (a larger tensor has its own). Returns bytes."""
+    """Write `pieces` into files of at most `shard_size` bytes (a larger tensor has its own). Returns all bytes."""
     shards = _split(pieces, shard_size)
     names = ["model.safetensors"]
     if len(shards) > 1:
@@ -96,7 +96,7 @@ def _split(pieces: list[Piece], shard_size: int) -> list[list[Piece]]:
     return shards
 
 
-def _write_shard(path: Path, pieces: list[Piece], done: object) -> None:
+def _write_shard(path: Path, pieces: list[Piece], done: Callable[[int], object]) -> None:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for piece in pieces:
@@ -111,7 +111,7 @@ def _write_shard(path: Path, pieces: list[Piece], done: object) -> None:
         target.flush()
         for piece in pieces:
             _copy(piece.entry, target)
-            done(piece.entry.nbytes)  # type: ignore[operator]
+            done(piece.entry.nbytes)
 
 
 def _copy(entry: TensorEntry, target: BinaryIO) -> None:
@@ -122,7 +122,9 @@ def _copy(entry: TensorEntry, target: BinaryIO) -> None:
         while left:
             block = source.read(min(left, BUFFER))
             if not block:
-                raise ModelError(f"{entry.file}: shard ended while '{entry.name}' was copied; was it changed meanwhile?")
+                raise ModelError(
+                    f"{entry.file}: shard ended while '{entry.name}' was copied; was it changed meanwhile?"
+                )
             target.write(block)
             left -= len(block)
 
@@ -130,10 +132,9 @@ def _copy(entry: TensorEntry, target: BinaryIO) -> None:
 def carry_files(source: Path, folder: Path) -> None:
     """Copy what is neither weights nor rewritten: tokenizer, generation config, licence, remote code."""
     for path in sorted(source.iterdir()):
-        if path.is_file() and path.name not in NOT_CARRIED and not WEIGHTS.match(path.name):
-            if not path.name.startswith("."):
-                shutil.copyfile(path, folder / path.name)
-                os.chmod(folder / path.name, 0o644)
+        hidden_or_weights = path.name.startswith(".") or WEIGHTS.match(path.name)
+        if path.is_file() and path.name not in NOT_CARRIED and not hidden_or_weights:
+            shutil.copyfile(path, folder / path.name)  # without its mode: sources may be read-only
 
 
 def byte_size(text: str) -> int:

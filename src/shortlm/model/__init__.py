@@ -5,7 +5,15 @@ from shortlm.model.checkpoint import Checkpoint, TensorEntry, open_checkpoint, r
 from shortlm.model.config import check_blocks, cut_config
 from shortlm.model.guard import guard, meta_model
 from shortlm.model.opening import (
-    OpenModel, facts_from_config, facts_of, load_strictly, open_config, open_model, open_tokenizer, pick_device, quiet,
+    OpenModel,
+    facts_from_config,
+    facts_of,
+    load_strictly,
+    open_config,
+    open_model,
+    open_tokenizer,
+    pick_device,
+    quiet,
 )  # fmt: skip
 
 __all__ = [

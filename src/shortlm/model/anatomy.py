@@ -8,6 +8,7 @@ sublayers of a block: the child that is called attention, and all other children
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -29,11 +30,11 @@ class Anatomy:
     ffn: list[list[str]]
 
 
-def find_anatomy(model: nn.Module) -> Anatomy:
+def find_anatomy(model: Any) -> Anatomy:
     """The parts of `model`. Raises ModelError, naming the class, if they can't be told apart."""
     path, blocks = _find_blocks(model)
     parent = model.get_submodule(path.rpartition(".")[0])
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    head = model.get_output_embeddings()
     if head is None:
         raise ModelError(f"{type(model).__name__}: has no language-model head; a causal LM is needed")
     sublayers = [_sublayers(block) for block in blocks]
@@ -45,11 +46,13 @@ def block_count(config: object) -> int:
     count = getattr(config, "num_hidden_layers", None)
     if not isinstance(count, int):
         name = getattr(config, "model_type", type(config).__name__)
-        raise ModelError(f"{name}: its config has no num_hidden_layers (a composite model?); cut its language model alone")
+        raise ModelError(
+            f"{name}: its config has no num_hidden_layers (a composite model?); cut its language model alone"
+        )
     return count
 
 
-def _find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
+def _find_blocks(model: Any) -> tuple[str, list[nn.Module]]:
     count = block_count(model.config)
     lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not lists:

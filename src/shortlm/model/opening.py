@@ -7,13 +7,13 @@ mismatched tensor is an error.
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from shortlm.artifacts import ModelFacts
 from shortlm.errors import ModelError, did_you_mean
@@ -91,7 +91,7 @@ def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
 
     try:
         with quiet():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
                 dtype=settings.dtype,
@@ -101,6 +101,7 @@ def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
             )
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         raise ModelError(f"{folder}: can't be loaded ({str(error).strip().splitlines()[0][:300]})") from error
+    model, info = loaded
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if info.get(kind):
             first = sorted(map(str, info[kind]))[0]
@@ -140,7 +141,7 @@ def open_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
         raise ModelError(f"{folder}: its tokenizer can't be read ({str(error).strip().splitlines()[0]})") from error
 
 
-def facts_of(model: nn.Module, name: str, revision: str | None = None) -> ModelFacts:
+def facts_of(model: Any, name: str, revision: str | None = None) -> ModelFacts:
     """Counts that a config alone gives too: works on a meta model."""
     anatomy = find_anatomy(model)
     total = sum(p.numel() for p in model.parameters())  # parameters() gives a tied tensor once
@@ -159,7 +160,7 @@ def facts_from_config(settings: ModelSettings) -> ModelFacts:
 
 
 @contextmanager
-def quiet() -> Any:
+def quiet() -> Generator[None, None, None]:
     """transformers' own bars and load reports off for a while."""
     from transformers.utils import logging
 

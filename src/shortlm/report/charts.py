@@ -35,10 +35,10 @@ def scores_chart(
         for i, (value, error) in enumerate(pairs):
             tall = top is not None and value > top
             _bar(axes, i, top if tall else value, base, i in removed, i in protected)
-            if tall:
-                _cut_mark(axes, i, value, top, base)
-            elif error > 0:
+            if error > 0 and not tall:
                 _whisker(axes, i, value, error, log)
+        if top is not None:
+            _cut_marks(axes, values, top, base)
         if floor:
             axes.axhline(floor, color=COLOURS["ink"], linewidth=0.9, linestyle=(0, (4, 2)))
         _room(axes, [(v, e) if top is None or v <= top else (top, 0.06 * (top - base)) for v, e in pairs], base, log)
@@ -51,9 +51,12 @@ def is_log(values: list[float]) -> bool:
 
 
 def ceiling(criterion: CriterionScores, dense: float | None) -> float | None:
-    """Where bars of `ppl` are cut off: one block (often the first) can be so tall that the others vanish."""
-    floor = _floor(criterion, dense)
-    typical = statistics.median(criterion.scores) - floor
+    """Where bars of `ppl` are cut off: one block (often the first) can be so tall that the others vanish.
+
+    None if all bars fit. What is typical includes the standard errors, so that whiskers stay whole.
+    """
+    floor, errors = _floor(criterion, dense), criterion.stderr or [0.0]
+    typical = statistics.median(criterion.scores) - floor + statistics.median(errors)
     shown = [value for value in criterion.scores if value - floor <= 10 * typical]
     if not floor or typical <= 0 or len(shown) == len(criterion.scores):
         return None
@@ -61,22 +64,19 @@ def ceiling(criterion: CriterionScores, dense: float | None) -> float | None:
 
 
 def perplexity_chart(chart: str, rows: list[Row]) -> str:
-    """A line per text with a dot per model, the dense one filled grey; whiskers are standard errors."""
-    texts = list(dict.fromkeys(r.text for r in rows))
+    """A lane per text and model with a dot (dense: grey) and its standard error; texts stand apart."""
+    texts = list(dict.fromkeys(row.text for row in rows))
+    lanes = [-(i + 0.8 * texts.index(row.text)) for i, row in enumerate(rows)]
     with styled():
-        figure = new_figure(70 + 46 * len(texts))
+        figure = new_figure(64 + 21 * (lanes[0] - lanes[-1] + 1))
         axes = figure.add_subplot()
         axes.set_xscale("log")
-        for y, text in enumerate(reversed(texts)):
-            _dots(axes, y, [r for r in rows if r.text == text])
-        axes.set_yticks(range(len(texts)), [_short(text) for text in reversed(texts)])
-        axes.set_ylim(-0.6, len(texts) - 0.4)
-        axes.set_xlabel("perplexity (log scale, lower is better)")
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        axes.margins(x=0.36)  # room for the labels beside the outermost dots
-        _decades(axes.xaxis)
-        axes.grid(axis="x")
+        for y, row in zip(lanes, rows, strict=True):
+            _lane(axes, y, row)
+        middles = [statistics.mean(y for y, r in zip(lanes, rows, strict=True) if r.text == text) for text in texts]
+        axes.set_yticks(middles, [_short(text) for text in texts])
+        axes.set_ylim(lanes[-1] - 0.7, lanes[0] + 0.7)
+        _perplexity_axis(axes)
         label = "; ".join(f"{r.text}, {r.role}: {with_error(r.result.perplexity, r.stderr)}" for r in rows)
         return to_svg(figure, chart, f"Perplexity. {label}")
 
@@ -125,26 +125,35 @@ def _axes(axes: Axes, n_blocks: int, log: bool, unit: str) -> None:
 
 def _bar(axes: Axes, i: int, value: float, base: float, removed: bool, protected: bool) -> None:
     colour = COLOURS["gone" if removed else "kept"]
-    (bar,) = axes.bar(i, value - base, bottom=base, width=0.74, color=colour, linewidth=1.2)
+    (bar,) = axes.bar(i, value - base, bottom=base, width=0.74, color=colour, linewidth=_line(axes))
     bar.set_gid(f"block-{i}")
     if protected and not removed:
         bar.set(facecolor=COLOURS["paper"], edgecolor=colour, width=0.68, x=i - 0.34)
 
 
-def _cut_mark(axes: Axes, i: int, value: float, top: float, base: float) -> None:
-    """A gap near the upper end of a bar that is cut off, and its value above."""
-    crowded = axes.get_xlim()[1] > 16
-    height = base + 0.9 * (top - base)
-    axes.plot([i - 0.55, i + 0.55], [height, height + 0.04 * (top - base)], color=COLOURS["paper"], linewidth=3.5, zorder=3)
-    axes.annotate(
-        significant(value), (i, top), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=9.5,
-        rotation=90 if crowded else 0,
-    )  # fmt: skip
+def _cut_marks(axes: Axes, values: list[float], top: float, base: float) -> None:
+    """A gap near the upper end of every bar that is cut off, and its value above."""
+    tall = [i for i, value in enumerate(values) if value > top]
+    span = top - base
+    for i in tall:
+        slope = [base + 0.9 * span, base + 0.94 * span]
+        axes.plot([i - 0.55, i + 0.55], slope, color=COLOURS["paper"], linewidth=3.5, zorder=3)
+    if len(values) > 16:  # too narrow for a number above each
+        words = ", ".join(f"block {i}: {significant(values[i])}" for i in tall[:4]) + (" …" if len(tall) > 4 else "")
+        axes.text(0, 1.01, words, transform=axes.transAxes, fontsize=9.5)
+        return
+    for i in tall:
+        axes.text(i, top + 0.03 * span, significant(values[i]), ha="center", va="bottom", fontsize=9.5)
+
+
+def _line(axes: Axes) -> float:
+    """Thinner where many blocks share the width."""
+    return 1.2 if axes.get_xlim()[1] < 40 else 0.7
 
 
 def _whisker(axes: Axes, i: int, value: float, error: float, log: bool) -> None:
     bottom = max(value - error, value / 1e3) if log else value - error
-    axes.plot([i, i], [bottom, value + error], color=COLOURS["ink"], linewidth=1.1, solid_capstyle="butt")
+    axes.plot([i, i], [bottom, value + error], color=COLOURS["ink"], linewidth=_line(axes), solid_capstyle="butt")
 
 
 def _room(axes: Axes, pairs: list[tuple[float, float]], base: float, log: bool) -> None:
@@ -190,24 +199,26 @@ def _summary(criterion: CriterionScores, removed: list[int]) -> str:
     return f"{ends} at block {high}, {criterion.unit}; removed blocks: {blocks(removed)}"
 
 
-def _dots(axes: Axes, y: int, rows: list[Row]) -> None:
-    values = [r.result.perplexity for r in rows]
-    axes.plot([min(values), max(values)], [y, y], color=COLOURS["rule"], linewidth=3, solid_capstyle="round", zorder=1)
-    for row, value in zip(rows, values, strict=True):
-        colour = COLOURS["soft" if row.role == "dense" else "kept"]
-        if row.stderr:
-            axes.plot([value - row.stderr, value + row.stderr], [y, y], color=colour, linewidth=2, zorder=2)
-        axes.plot(value, y, marker="o", markersize=7.5, color=colour, markeredgecolor=COLOURS["paper"], zorder=3)
-    for row in {id(r): r for r in (min(rows, key=_value), max(rows, key=_value))}.values():
-        left = row.result.perplexity == min(values) and len(rows) > 1
-        axes.annotate(
-            f"{row.role} {significant(row.result.perplexity)}", (row.result.perplexity, y), (3 if left else -3, 7),
-            textcoords="offset points", va="bottom", ha="right" if left else "left", fontsize=10.5,
-        )  # fmt: skip
+def _lane(axes: Axes, y: float, row: Row) -> None:
+    """One model: a dot, its standard error, and the value beside them."""
+    value, error = row.result.perplexity, row.stderr or 0.0
+    colour = COLOURS["soft" if row.role == "dense" else "kept"]
+    axes.plot([value - error, value + error], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
+    axes.plot(value, y, marker="o", markersize=7, color=colour)
+    words = f"{_short(row.role)} {significant(value)}"
+    axes.annotate(words, (value + error, y), (7, 0), textcoords="offset points", va="center", fontsize=10.5)
 
 
-def _value(row: Row) -> float:
-    return row.result.perplexity
+def _perplexity_axis(axes: Axes) -> None:
+    """Logarithmic, with room for the values on the right."""
+    low, high = axes.dataLim.intervalx
+    reach = max(high / low, 1.02)
+    axes.set_xlim(low / reach**0.1, high * reach**0.5)
+    _decades(axes.xaxis)
+    axes.set_xlabel("perplexity (log scale, lower is better)")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
 
 
 def _short(text: str, most: int = 22) -> str:

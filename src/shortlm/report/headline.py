@@ -46,7 +46,7 @@ def key_figures(plan: CutPlan | None, manifest: Manifest | None, measurements: l
     pair = _pair(measurements)
     if pair:
         before, after = (row.result.perplexity for row in pair)
-        note = f"× {significant(after / before)} on {pair[1].text}"
+        note = f"× {significant(after / before, 4)} on {pair[1].text}"
         found.append(Figure("Perplexity", significant(before), significant(after), note))
     return found
 

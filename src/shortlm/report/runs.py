@@ -22,7 +22,16 @@ def runs_chart(chart: str, name: str, table: list[list[float]], removed: list[in
         for shade, outline in _cells(table, low, high).items():
             axes.add_patch(PathPatch(outline, facecolor=COLOURS["heat"], edgecolor="none", alpha=_alpha(shade)))
         lengths = range(1, len(table) + 1)
-        axes.plot(best, lengths, "o", markersize=5, color=COLOURS["ink"], markeredgecolor=COLOURS["paper"])
+        size = max(2.0, 5 - len(table) / 24)
+        axes.plot(
+            best,
+            lengths,
+            "o",
+            markersize=size,
+            markeredgewidth=size / 6,
+            color=COLOURS["ink"],
+            markeredgecolor=COLOURS["paper"],
+        )
         _chosen_run(axes, removed)
         _run_axes(axes, len(table))
         _shade_bar(figure.add_axes((0.62, 0.83, 0.33, 0.035)), low, high)

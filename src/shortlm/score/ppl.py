@@ -1,4 +1,4 @@
-"""Perplexity without each block: exp of the mean cross-entropy over all tokens (Shortened LLaMA, 2402.02834, section 3.2)."""
+"""Perplexity without each block (Shortened LLaMA, 2402.02834): exp of the mean cross-entropy over all tokens."""
 
 from __future__ import annotations
 

@@ -12,7 +12,18 @@ from shortlm.score.ppl import Ppl
 from shortlm.score.tokenwise import BlockInfluence, RelativeMagnitude, SquaredDifference
 from shortlm.score.weights import REDUCTIONS, FirstOrder, Magnitude, Taylor
 
-_KINDS = (Ppl, Taylor, BlockInfluence, Angular, Magnitude, RelativeMagnitude, SquaredDifference, FirstOrder, Random, Depth)
+_KINDS = (
+    Ppl,
+    Taylor,
+    BlockInfluence,
+    Angular,
+    Magnitude,
+    RelativeMagnitude,
+    SquaredDifference,
+    FirstOrder,
+    Random,
+    Depth,
+)
 CRITERIA: dict[str, type[Criterion]] = {kind.name: kind for kind in _KINDS}
 CHOICES = {
     "reduction": ("mean", "sum"), "last_state": ("pre-norm", "post-norm"),

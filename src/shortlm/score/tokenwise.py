@@ -50,7 +50,7 @@ class TokenwiseCriterion(Criterion):
 
 
 class BlockInfluence(TokenwiseCriterion):
-    """1 - cos(h_i, h_{i+1}) (ShortGPT, 2403.03853, section 2.2).
+    """1 - cos(h_i, h_{i+1}) (ShortGPT, 2403.03853).
 
     The preset is its public code: sums over tokens, the last state behind the final norm.
     """

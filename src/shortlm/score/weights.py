@@ -1,4 +1,4 @@
-"""Criteria over a block's weights: magnitude and taylor (Shortened LLaMA, 2402.02834, section 3.2).
+"""Criteria over a block's weights: magnitude and taylor (Shortened LLaMA, 2402.02834).
 
 Both reduce |x|^p first within each weight, then over the weights of the block; x is W, or W * dLoss/dW.
 Biases are left out. Sums in float32 or better.

@@ -9,7 +9,7 @@ Shapes: S sequences, B of them in a batch, T tokens, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -114,7 +114,7 @@ def _tail_grad(caller: BlockCaller, h_BTD: torch.Tensor, batch: Batch, weights_B
 
 
 @contextmanager
-def _needing_grad(weights: dict[str, nn.Parameter]) -> Iterator[None]:
+def _needing_grad(weights: dict[str, nn.Parameter]) -> Generator[None, None, None]:
     """Gradients switched on for these weights only, and freed afterwards."""
     try:
         for weight in weights.values():

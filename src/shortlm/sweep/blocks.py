@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens, D hidden, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +96,7 @@ class BlockCaller:
 @contextmanager
 def replaced_forwards(
     blocks: list[nn.Module], make: Callable[[int, Callable[..., Any]], Callable[..., Any]]
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Each block's instance-level forward replaced by make(i, original); restored even on error."""
     had = [vars(block).get("forward") for block in blocks]
     try:
@@ -112,7 +112,7 @@ def replaced_forwards(
 
 
 @contextmanager
-def bypassed(blocks: list[nn.Module], dropped: list[int]) -> Iterator[None]:
+def bypassed(blocks: list[nn.Module], dropped: list[int]) -> Generator[None, None, None]:
     """The model with some blocks' outputs replaced by their inputs: slow and plain, the reference for cuts."""
 
     def hand_on(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:

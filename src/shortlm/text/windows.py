@@ -40,7 +40,9 @@ def open_windows(settings: TextSettings, tokenizer: Any, vocabulary: int) -> Win
     if settings.ids is not None:
         return windows_from_ids(_read_ids(Path(settings.ids)), vocabulary, settings.ids)
     if tokenizer is None:
-        raise TextError("the model has no tokenizer; put its tokenizer files into the folder, or give token ids (--ids)")
+        raise TextError(
+            "the model has no tokenizer; put its tokenizer files into the folder, or give token ids (--ids)"
+        )
     source = open_source(settings)
     if source.endless and not settings.sequences:
         raise TextError(f"{source.name}: this text is endless; say how many windows with --sequences")
@@ -67,9 +69,7 @@ def windows_from_ids(ids: Any, vocabulary: int, name: str = "ids") -> Windows:
 
 def _windows(ids_BT: torch.Tensor, keep_BT: torch.Tensor, name: str, bos: str, seed: int | None) -> Windows:
     digest = hashlib.sha256(ids_BT.numpy().tobytes() + keep_BT.numpy().tobytes()).hexdigest()
-    facts = DataFacts(
-        source=name, sha256=digest, sequences=len(ids_BT), tokens=int(keep_BT.sum()), bos=bos, seed=seed
-    )
+    facts = DataFacts(source=name, sha256=digest, sequences=len(ids_BT), tokens=int(keep_BT.sum()), bos=bos, seed=seed)
     return Windows(ids_BT, keep_BT, facts)
 
 
