@@ -173,11 +173,14 @@ def test_blocks_that_do_nothing(tmp_path, idle):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_idle_blocks_hidden_in_the_embedded_model(tmp_path, seed):
-    """Known answer: blocks that do nothing, at random places, come first by every data-driven criterion."""
+    """Known answer: blocks that do nothing, at random places, come first by every criterion that says how much a
+    block does. first_order says how the loss would change, which may be an improvement; an idle block's is 0.
+    """
     idle = hide_idle_blocks(tmp_path, count=4, seed=seed)
     text = TextSettings(sequences=8, seed=100 + seed)
     result = score(ModelSettings(model=str(tmp_path)), text, ScoreSettings(criteria=DATA_DRIVEN)).criteria
-    for name in DATA_DRIVEN:
+    assert [result["first_order"].scores[i] for i in idle] == pytest.approx([0] * len(idle), abs=1e-9)
+    for name in DATA_DRIVEN[:-1]:
         assert sorted(result[name].order()[: len(idle)]) == idle, name
 
 
@@ -221,10 +224,19 @@ def test_standard_errors_and_ranks(opened):
     nats_LS = torch.tensor(result["ppl"].per_sequence)
     plain = nats_LS.std(1) / 5**0.5 * nats_LS.mean(1).exp()
     assert result["ppl"].stderr == pytest.approx(plain.tolist(), rel=1e-4)
+    increase_LS = nats_LS - torch.tensor(base_nats(opened))
+    assert result["ppl"].paired_stderr == pytest.approx(
+        (increase_LS.std(1) / 5**0.5 * nats_LS.mean(1).exp()).tolist(), rel=1e-4
+    )
     assert all(low <= high for low, high in result["bi"].rank_interval)
     assert -1 <= result["bi"].rank_agreement <= 1
     same = scored(opened, "bi", ids=IDS_BT[:1].repeat(4, 1))["bi"]
     assert same.rank_agreement == 1 and same.stderr == pytest.approx([0] * BLOCKS, abs=1e-9)
+
+
+def base_nats(opened) -> list[float]:
+    logits_BTV = opened.model(input_ids=IDS_BT, use_cache=False).logits
+    return [float(F.cross_entropy(row[:-1], ids[1:])) for row, ids in zip(logits_BTV, IDS_BT, strict=True)]
 
 
 def test_one_sweep_feeds_all(opened):

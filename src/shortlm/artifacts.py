@@ -95,6 +95,9 @@ class CriterionScores(Record):
     )
     weights: list[float] | None = Field(None, description="S: the share of each sequence in the mean.")
     stderr: list[float] | None = Field(None, description="Standard error of each score.")
+    paired_stderr: list[float] | None = Field(
+        None, description="Standard error of each score's difference to the whole model's, on the same sequences."
+    )
     rank_interval: list[tuple[int, int]] | None = Field(None, description="5 % and 95 % of each block's rank.")
     rank_agreement: float | None = Field(None, description="Mean Kendall tau of resampled orders with this order.")
     table: list[list[float]] | None = Field(None, description="Runs: row n-1, column l: blocks l..l+n-1.")

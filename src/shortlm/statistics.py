@@ -18,7 +18,7 @@ def resampled(values_LS: torch.Tensor, weights_S: torch.Tensor, resamples: int, 
 
 
 def mean_stderr(values_LS: torch.Tensor, weights_S: torch.Tensor) -> torch.Tensor:
-    """Standard error of the weighted mean over sequences (weights sum to 1), by its linearisation; L values."""
+    """Standard error of the weighted mean over sequences (weights sum to 1), by its linearisation; L, NaN if S is 1."""
     count = len(weights_S)
     deviations_LS = (values_LS - (values_LS @ weights_S)[:, None]) * weights_S
-    return (deviations_LS.square().sum(1) * count / (count - 1)).sqrt()
+    return (deviations_LS.square().sum(1) * (count / (count - 1) if count > 1 else torch.nan)).sqrt()

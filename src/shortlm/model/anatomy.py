@@ -43,7 +43,10 @@ def find_anatomy(model: Any) -> Anatomy:
 
 def block_count(config: object) -> int:
     """The number of blocks in a config. Raises ModelError for composite models (vision, audio)."""
-    count = getattr(config, "num_hidden_layers", None)
+    try:
+        count = getattr(config, "num_hidden_layers", None)
+    except NotImplementedError:  # prophetnet
+        count = None
     if not isinstance(count, int):
         name = getattr(config, "model_type", type(config).__name__)
         raise ModelError(

@@ -56,7 +56,11 @@ def cut_config(config: Any, kept: list[int]) -> Any:
     rewritten = {name: _rewritten(config, name, value, kept, n_blocks) for name, value in fields.items()}
     rewritten |= _explicit_periods(fields, kept, n_blocks)
     rewritten[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(kept)
-    return type(config).from_dict(rewritten)
+    try:
+        return type(config).from_dict(rewritten)
+    except Exception as error:  # validators of all architectures, with all their ways to fail
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ModelError(f"{config.model_type}: its config refuses to be shortened ({reason})") from error
 
 
 def _refuse_depth_dependent(config: Any) -> None:

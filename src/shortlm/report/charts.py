@@ -22,7 +22,7 @@ def scores_chart(
 ) -> str:
     """Bars per block with standard errors. `dense` is the whole model's perplexity: bars of `ppl` stand on it."""
     values = criterion.scores
-    errors = criterion.stderr or [0.0] * len(values)
+    errors = criterion.paired_stderr or criterion.stderr or [0.0] * len(values)
     floor, top = _floor(criterion, dense), ceiling(criterion, dense)
     log = top is None and is_log(values)
     base = floor if floor or not log else min(values) / 2
@@ -55,7 +55,7 @@ def ceiling(criterion: CriterionScores, dense: float | None) -> float | None:
 
     None if all bars fit. What is typical includes the standard errors, so that whiskers stay whole.
     """
-    floor, errors = _floor(criterion, dense), criterion.stderr or [0.0]
+    floor, errors = _floor(criterion, dense), criterion.paired_stderr or criterion.stderr or [0.0]
     typical = statistics.median(criterion.scores) - floor + statistics.median(errors)
     shown = [value for value in criterion.scores if value - floor <= 10 * typical]
     if not floor or typical <= 0 or len(shown) == len(criterion.scores):

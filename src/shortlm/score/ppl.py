@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shortlm.artifacts import CriterionScores
 from shortlm.score.criterion import Criterion
+from shortlm.statistics import mean_stderr
 from shortlm.sweep import Losses
 
 
@@ -18,8 +19,11 @@ class Ppl(Criterion):
         self.losses = losses
 
     def result(self) -> CriterionScores:
-        nats_LS, tokens_S = self.losses.nats_MS, self.losses.tokens_S
+        losses, tokens_S, ppl_L = self.losses, self.losses.tokens_S, self.losses.mean_M.exp()
+        weights_S = tokens_S / tokens_S.sum()
+        paired_L = mean_stderr((losses.nats_MS - losses.base_S) / tokens_S, weights_S) * ppl_L
         return CriterionScores(
-            scores=self.losses.mean_M.exp().tolist(), unit=self.unit,
-            per_sequence=(nats_LS / tokens_S).tolist(), weights=(tokens_S / tokens_S.sum()).tolist(),
+            scores=ppl_L.tolist(), unit=self.unit,
+            paired_stderr=paired_L.tolist() if len(tokens_S) > 1 else None,
+            per_sequence=(losses.nats_MS / tokens_S).tolist(), weights=weights_S.tolist(),
         )  # fmt: skip
