@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
 from shortlm.cli import app
 
-FAST = ["--sequences", "4", "--length", "32"]
+FAST = ["--text", "embedded", "--sequences", "4", "--length", "32"]
 QUICK_RUN = [
     *FAST,
     "--criteria",
@@ -140,7 +140,7 @@ def test_ids_without_a_tokenizer(llama_copy, tmp_path):
     ids = tmp_path / "ids.json"
     ids.write_text(json.dumps([[5, 6, 7, 8]] * 3))
     done("score", "-m", llama_copy, "--ids", ids, "-c", "ppl")
-    line = failed("score", "-m", llama_copy, "-c", "ppl")
+    line = failed("score", "-m", llama_copy, "--text", "embedded", "-c", "ppl")
     assert "the model has no tokenizer; put its tokenizer files into the folder, or give token ids (--ids)" in line
 
 
@@ -148,8 +148,8 @@ def test_ids_without_a_tokenizer(llama_copy, tmp_path):
     ("args", "message"),
     [
         (["score", "-c", "pppl"], "unknown criterion 'pppl'; did you mean 'ppl'?"),
-        (["score", "--length", "1"], "options: length: input should be greater than or equal to 2 (got 1)"),
-        (["score", "--sequences", "-1"], "options: sequences: input should be greater than or equal to 0"),
+        (["score", "--length", "1"], "--length: input should be greater than or equal to 2 (got 1)"),
+        (["score", "--sequences", "-1"], "--sequences: input should be greater than or equal to 0"),
         (["score", "-m", "./nowhere"], "./nowhere: no such folder"),
         (["score", "-m", "nobody/nothing"], "is no folder here and can't be fetched from the hub"),
         (["score", "--text", "nowhere.txt"], "nowhere.txt: no such text file"),
@@ -228,6 +228,17 @@ def test_stopped_from_outside(tmp_path, number):
     assert stderr.strip().splitlines() == [
         "shortlm: stopped; nothing half-written was left, and the same command goes on with what was finished"
     ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_really_full(llama_folder, tmp_path):
+    """The system itself refuses to write more than 100 kB to a file."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    code += f"from shortlm.cli import app; app(['cut', '-m', {str(llama_folder)!r}, '--remove', '1', '-o', 'out'])"
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "shortlm: out: can't be written (file too large); free some space or choose another --out\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from shortlm.artifacts import ModelFacts
 from shortlm.choose.budget import read_budget
 from shortlm.choose.protect import protected_blocks
 from shortlm.errors import RecipeError
-from shortlm.recipe import Recipe, load_recipe, to_yaml
+from shortlm.recipe import Recipe, TextSettings, load_recipe, to_yaml
 from shortlm.score import parse
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
@@ -61,6 +61,14 @@ def test_bad_recipes(tmp_path, content, message):
     with pytest.raises(RecipeError) as error:
         load_recipe(path)
     assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
+
+
+def test_the_text_suits_the_model():
+    assert TextSettings().for_model("embedded").text == "embedded"
+    assert TextSettings(length=64).for_model("some/model") == TextSettings(
+        text="Salesforce/wikitext", subset="wikitext-2-raw-v1", length=64
+    )
+    assert TextSettings(text="a.txt").for_model("embedded").text == "a.txt"
 
 
 def test_held_out_text_follows_what_was_scored():

@@ -177,7 +177,7 @@ def test_idle_blocks_hidden_in_the_embedded_model(tmp_path, seed):
     block does. first_order says how the loss would change, which may be an improvement; an idle block's is 0.
     """
     idle = hide_idle_blocks(tmp_path, count=4, seed=seed)
-    text = TextSettings(sequences=8, seed=100 + seed)
+    text = TextSettings(text="embedded", sequences=8, seed=100 + seed)
     result = score(ModelSettings(model=str(tmp_path)), text, ScoreSettings(criteria=DATA_DRIVEN)).criteria
     assert [result["first_order"].scores[i] for i in idle] == pytest.approx([0] * len(idle), abs=1e-9)
     for name in DATA_DRIVEN[:-1]:

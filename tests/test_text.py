@@ -20,7 +20,7 @@ BOS = TOKENIZER.bos_token_id
 
 
 def windows(**settings):
-    return open_windows(TextSettings(**settings), TOKENIZER, len(TOKENIZER))
+    return open_windows(TextSettings(**{"text": "embedded", **settings}), TOKENIZER, len(TOKENIZER))
 
 
 def plain(text: str) -> list[int]:
@@ -151,7 +151,7 @@ def test_missing_files_and_sources(tmp_path):
 
 def test_no_tokenizer_and_no_bos():
     with pytest.raises(TextError, match="the model has no tokenizer; put its tokenizer files into the folder"):
-        open_windows(TextSettings(), None, 10)
+        open_windows(TextSettings(text="embedded"), None, 10)
 
     class Bare:
         bos_token_id = None
@@ -160,5 +160,5 @@ def test_no_tokenizer_and_no_bos():
             return type("E", (), {"input_ids": [1] * len(text)})()
 
     with pytest.raises(TextError, match="--bos every: this tokenizer has no BOS token; use --bos none"):
-        open_windows(TextSettings(bos="every"), Bare(), 10)
-    assert open_windows(TextSettings(sequences=2), Bare(), 10).facts.bos == "none"
+        open_windows(TextSettings(text="embedded", bos="every"), Bare(), 10)
+    assert open_windows(TextSettings(text="embedded", sequences=2), Bare(), 10).facts.bos == "none"

@@ -237,7 +237,7 @@ def _laid_over(recipe: Recipe, given: dict[str, dict[str, Any]], eval_text: list
     if eval_text:
         base = values["text"] | {"skip": 0, "sequences": values["eval"]["held_out"], "ids": None}
         values["eval"]["texts"] = [base | {"text": text} for text in eval_text]
-    return validated(Recipe, values, "options")
+    return validated(Recipe, values)
 
 
 def _save(artifact: Any, out: Path | None, force: bool) -> None:

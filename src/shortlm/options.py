@@ -79,5 +79,5 @@ def _collected(kind: type[Settings], values: dict[str, Any], only_given: bool) -
     for name, value in given.items():
         if get_origin(kind.model_fields[name].annotation) is list and value is not None:
             given[name] = [part.strip() for part in LISTS.split(value) if part.strip()]
-    settings = validated(kind, given, "options")
+    settings = validated(kind, given)
     return given if only_given else settings

@@ -17,7 +17,7 @@ from pathlib import Path
 from shortlm.errors import OutputError
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-UNWRITABLE |= {errno.EEXIST, errno.ENAMETOOLONG}
+UNWRITABLE |= {errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG}
 
 
 def refuse_existing(target: Path, force: bool) -> None:

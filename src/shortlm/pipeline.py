@@ -39,6 +39,7 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
     redoes it), and whatever the stages raise. `say` gets one line per stage.
     """
     out = Path(out)
+    recipe = recipe.model_copy(update={"text": recipe.text.for_model(recipe.model.model)})
     stages = _Stages(out, _keys(recipe), force, say)
     stages.claim(recipe)
     model = recipe.model

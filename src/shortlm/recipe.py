@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shortlm.errors import RecipeError, did_you_mean
 
+WIKITEXT = {"text": "Salesforce/wikitext", "subset": "wikitext-2-raw-v1", "split": "train", "field": "text"}
 DEFAULT_CRITERIA = ["ppl", "taylor", "bi", "angular", "magnitude"]
 
 
@@ -38,7 +39,11 @@ class ModelSettings(Settings):
 class TextSettings(Settings):
     """Which text, and how it becomes token windows."""
 
-    text: str = Field("embedded", description="A .txt or .jsonl file, a hub data set, or 'embedded' (a made-up world).")
+    text: str = Field(
+        "auto",
+        description="A .txt or .jsonl file, a hub data set, or 'embedded' (a made-up world); "
+        "'auto': that world for the embedded model, WikiText-2 from the hub for others.",
+    )
     field: str = Field("text", description="The field of a .jsonl file or data set that holds the text.")
     subset: str | None = Field(None, description="Configuration of a hub data set, e.g. wikitext-2-raw-v1.")
     split: str = Field("train", description="Split of a hub data set.")
@@ -55,6 +60,13 @@ class TextSettings(Settings):
     )
     separator: str = Field("\n\n", description="What joins two documents.")
     seed: int = Field(0, description="Seed of the embedded text and of random windows.")
+
+    def for_model(self, model: str) -> TextSettings:
+        """The same with 'auto' replaced by the text that suits this model."""
+        if self.text != "auto":
+            return self
+        found = {"text": "embedded"} if model == "embedded" else WIKITEXT
+        return self.model_copy(update=found)
 
 
 class ScoreSettings(Settings):
@@ -143,14 +155,15 @@ def load_recipe(path: Path | str) -> Recipe:
     return validated(Recipe, content or {}, str(path))
 
 
-def validated(kind: type[Settings], values: dict[str, Any], where: str) -> Any:
-    """`kind` made from `values`; a mistake becomes one RecipeError line that names the field."""
+def validated(kind: type[Settings], values: dict[str, Any], where: str = "") -> Any:
+    """`kind` made from `values`; a mistake becomes one RecipeError line that names the field, or its option."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{where}: {name}: {_reason(kind, first)}") from error
+        place = f"{where}: {name}" if where else "--" + name.rpartition(".")[2].replace("_", "-")
+        raise RecipeError(f"{place}: {_reason(kind, first)}") from error
 
 
 def _reason(kind: type[BaseModel], error: Any) -> str:

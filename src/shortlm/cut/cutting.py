@@ -73,7 +73,7 @@ def _planned(checkpoint: Checkpoint, model: ModelSettings, plan: CutPlan) -> tup
     facts = facts_of(before, model.model, checkpoint.revision)
     _check_plan(plan, facts)
     shorter = cut_config(config, plan.kept)
-    guard(config, shorter, plan.kept)
+    guard(config, shorter, plan.kept, model.trust_remote_code)
     return shorter, facts, kept_pieces(checkpoint, find_anatomy(before).blocks_path, plan.kept, facts.n_blocks)
 
 

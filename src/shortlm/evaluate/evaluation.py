@@ -16,7 +16,8 @@ def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", 
     """Measure one model. Raises ShortLMError for bad input; `settings.texts` must name at least one text."""
     started = time.perf_counter()
     opened = open_model(model)
-    windows = [open_windows(text, opened.tokenizer, opened.model.config.vocab_size) for text in settings.texts]
+    texts = [text.for_model(model.model) for text in settings.texts]
+    windows = [open_windows(text, opened.tokenizer, opened.model.config.vocab_size) for text in texts]
     measured = [perplexity(opened.model, w, settings.batch_size) for w in windows]
     samples = []
     if settings.new_tokens and opened.tokenizer is not None and windows:

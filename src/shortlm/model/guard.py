@@ -29,9 +29,9 @@ def meta_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
         raise ModelError(f"{config.model_type}: no causal LM can be built from this config ({reason})") from error
 
 
-def guard(config: Any, cut: Any, kept: list[int]) -> None:
+def guard(config: Any, cut: Any, kept: list[int], trust_remote_code: bool = False) -> None:
     """Raise ModelError, naming the block and what differs, unless `cut` rebuilds the blocks `kept` of `config`."""
-    before, after = meta_model(config), meta_model(cut)
+    before, after = (meta_model(c, trust_remote_code) for c in (config, cut))
     old, new = find_anatomy(before), find_anatomy(after)
     for position, original in enumerate(kept):
         difference = _difference(old.blocks[original], new.blocks[position], original, position)

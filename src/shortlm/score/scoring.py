@@ -26,7 +26,7 @@ def score(model: ModelSettings, text: TextSettings, settings: ScoreSettings) -> 
     opened = open_model(model)
     windows = None
     if any(parse(spec)[0].needs for spec in settings.criteria):
-        windows = open_windows(text, opened.tokenizer, opened.model.config.vocab_size)
+        windows = open_windows(text.for_model(model.model), opened.tokenizer, opened.model.config.vocab_size)
     return score_model(opened, windows, settings, text.seed)
 
 

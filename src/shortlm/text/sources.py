@@ -70,7 +70,8 @@ def _streamed(settings: TextSettings) -> Iterator[str]:
         from datasets import load_dataset
     except ImportError as error:
         raise TextError(
-            f"{settings.text}: is no file here, and hub data sets need an extra: pip install 'shortlm[data]'"
+            f"{settings.text}: is no file here, and hub data sets need an extra (pip install 'shortlm[data]'); "
+            "or give a local file: --text file.txt or file.jsonl"
         ) from error
     try:
         rows = load_dataset(settings.text, settings.subset, split=settings.split, streaming=True)
@@ -80,5 +81,5 @@ def _streamed(settings: TextSettings) -> Iterator[str]:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise TextError(
             f"{settings.text}: is no file here and can't be streamed from the hub ({reason}); "
-            "check the name and the network, or give a local .txt or .jsonl file"
+            "check the name and the network, or give a local file: --text file.txt or file.jsonl"
         ) from error
