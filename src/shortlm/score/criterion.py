@@ -26,6 +26,14 @@ class Setting:
     sequences: int
 
 
+@dataclass(frozen=True)
+class Weighting:
+    """The loss that gradients are taken of: the sum over sequences of weights_S times their summed cross-entropy."""
+
+    weights_S: torch.Tensor
+    tokens_S: torch.Tensor  # predicted tokens
+
+
 class Criterion:
     """Base of all criteria. A subclass says what it needs and overrides the hooks that feed it."""
 
@@ -45,8 +53,8 @@ class Criterion:
     def removals(self, losses: Losses) -> None:
         """The losses without block 0, without block 1, ... (needs "removals")."""
 
-    def gradients(self, block: BlockGradients, total: dict[str, torch.Tensor], tokens_S: torch.Tensor) -> None:
-        """The weight gradients of one block (needs "gradients")."""
+    def gradients(self, block: BlockGradients, total: dict[str, torch.Tensor], weighting: Weighting) -> None:
+        """The weight gradients of one block, summed over all sequences (needs "gradients")."""
 
     def result(self) -> CriterionScores:
         """The scores, once everything has been fed."""

@@ -11,10 +11,10 @@ from shortlm.artifacts import BlockScores, CriterionScores, provenance
 from shortlm.errors import ScoreError
 from shortlm.model import OpenModel, open_model
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
-from shortlm.score.criterion import Criterion, Setting
+from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.registry import parse
 from shortlm.score.stability import with_stability
-from shortlm.score.weights import FirstOrder, Taylor
+from shortlm.score.weights import Taylor
 from shortlm.sweep import Batch, BlockCaller, BlockGradients, Losses, Mask, backward_sweep, sweep
 from shortlm.text import Windows, open_windows
 
@@ -86,17 +86,16 @@ def _backward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion]
     needing = [c for c in criteria.values() if "gradients" in c.needs]
     for parts in sorted({c.options.get("batches", 1) for c in needing}):
         members = [c for c in needing if c.options.get("batches", 1) == parts]
-        weights_S = _weights(losses.tokens_S, parts)
+        weighting = Weighting(_weights(losses.tokens_S, parts), losses.tokens_S)
 
-        def on_block(block: BlockGradients, members: list[Criterion] = members) -> None:
+        def on_block(
+            block: BlockGradients, members: list[Criterion] = members, weighting: Weighting = weighting
+        ) -> None:
             total = block.total()
             for criterion in members:
-                criterion.gradients(block, total, losses.tokens_S)
+                criterion.gradients(block, total, weighting)
 
-        backward_sweep(caller, batches, weights_S, on_block)
-        for criterion in members:
-            if isinstance(criterion, FirstOrder):
-                criterion.rescaled(weights_S, losses.tokens_S)
+        backward_sweep(caller, batches, weighting.weights_S, on_block)
 
 
 def _weights(tokens_S: torch.Tensor, parts: int) -> torch.Tensor:

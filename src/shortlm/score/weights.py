@@ -14,7 +14,7 @@ import torch
 
 from shortlm.artifacts import CriterionScores
 from shortlm.model import scored_weights
-from shortlm.score.criterion import Criterion, Setting
+from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.sweep import BlockGradients
 
 REDUCTIONS = {"sum": sum, "mean": lambda x: sum(x) / len(x), "max": max, "prod": prod}
@@ -69,14 +69,15 @@ class Taylor(Criterion):
         self.shares: list[list[float]] = [[] for _ in range(setting.n_blocks)]
         self.spread = (self.options["p"], self.options["weights"], self.options["block"]) == (1, "sum", "sum")
 
-    def gradients(self, block: BlockGradients, total: dict[str, torch.Tensor], tokens_S: torch.Tensor) -> None:
+    def gradients(self, block: BlockGradients, total: dict[str, torch.Tensor], weighting: Weighting) -> None:
         products = {n: w.detach().float() * total[n] for n, w in block.weights.items()}
         self.scores[block.index] = reduced(products.values(), self.options)
-        if self.spread and len(tokens_S) > 1:
+        count = len(weighting.tokens_S)
+        if self.spread and count > 1:
             signed = {n: products[n].sign() * w.detach().float() for n, w in block.weights.items()}
             for grads in block.per_sequence():
                 share = sum(float((signed[n] * g).sum(dtype=torch.float64)) for n, g in grads.items())
-                self.shares[block.index].append(share * len(tokens_S))
+                self.shares[block.index].append(share * count)
 
     def result(self) -> CriterionScores:
         count = len(self.shares[0])
@@ -101,13 +102,9 @@ class FirstOrder(Criterion):
         super().__init__(setting, options)
         self.values: list[torch.Tensor] = [torch.empty(0)] * setting.n_blocks
 
-    def gradients(self, block: BlockGradients, total: dict[str, torch.Tensor], tokens_S: torch.Tensor) -> None:
+    def gradients(self, block: BlockGradients, total: dict[str, torch.Tensor], weighting: Weighting) -> None:
         parts = [(p.grad_BTD.double() * (p.in_BTD - p.out_BTD).double()).sum((1, 2)).cpu() for p in block.passages]
-        self.values[block.index] = torch.cat(parts)
-
-    def rescaled(self, weights_S: torch.Tensor, tokens_S: torch.Tensor) -> None:
-        """From the weights the sweep gave each sequence's summed loss to the mean of each sequence."""
-        self.values = [values_S / weights_S / tokens_S for values_S in self.values]
+        self.values[block.index] = torch.cat(parts) / weighting.weights_S / weighting.tokens_S
 
     def result(self) -> CriterionScores:
         values_LS = torch.stack(self.values)

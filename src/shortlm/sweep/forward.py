@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from shortlm.errors import ScoreError
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller
 
@@ -70,14 +71,21 @@ def _walk(
             if keeping := [m for m in members if i not in masks[m]]:
                 out_BTD = caller(i, h_BTD, batch)
                 split.append((out_BTD, keeping))
-                if observer and 0 in keeping:
-                    observer(i, h_BTD, out_BTD, batch)
+                if 0 in keeping:
+                    _refuse_nan(i, out_BTD, batch)
+                    if observer:
+                        observer(i, h_BTD, out_BTD, batch)
         groups = split
         done(1)
     nats_MB = torch.empty(len(masks), len(batch.ids_BT), dtype=torch.float64)
     for h_BTD, members in groups:
         nats_MB[members] = token_nats(caller.tail(h_BTD, batch), batch).sum(1).cpu()
     return nats_MB
+
+
+def _refuse_nan(i: int, out_BTD: torch.Tensor, batch: Batch) -> None:
+    if not bool(torch.isfinite(out_BTD[batch.keep_BT]).all()):
+        raise ScoreError(f"block {i} makes NaN or inf of finite states; check its weights, or use --dtype float32")
 
 
 def predicted(batch: Batch) -> torch.Tensor:
