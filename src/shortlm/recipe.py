@@ -33,6 +33,9 @@ class ModelSettings(Settings):
         "auto", description="Compute type; 'auto' is the checkpoint's own."
     )
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps; 'auto' takes the first accelerator there is.")
+    stream: Literal["auto", "on", "off"] = Field(
+        "auto", description="Score with blocks read from disk one by one; 'auto': if the model would not fit in memory."
+    )
     trust_remote_code: bool = Field(False, description="Allow model code that comes with the checkpoint.")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shortlm.errors import ModelError, PlanError
-from shortlm.model import Checkpoint, TensorEntry
+from shortlm.model import Checkpoint, TensorEntry, block_prefix
 from shortlm.progress import track
 
 SIZES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -35,7 +35,7 @@ class Piece:
 
 def kept_pieces(checkpoint: Checkpoint, blocks_path: str, kept: list[int], n_blocks: int) -> list[Piece]:
     """The tensors that stay, under their new names. Raises ModelError if the files don't fit the config."""
-    prefix = _block_prefix(checkpoint, blocks_path, n_blocks)
+    prefix = block_prefix(checkpoint, blocks_path, n_blocks)
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.(.*)", re.DOTALL)
     place = {original: new for new, original in enumerate(kept)}
     pieces = []
@@ -51,20 +51,6 @@ def kept_pieces(checkpoint: Checkpoint, blocks_path: str, kept: list[int], n_blo
         elif int(match[1]) in place:
             pieces.append(Piece(f"{prefix}{place[int(match[1])]}.{match[2]}", entry))
     return pieces
-
-
-def _block_prefix(checkpoint: Checkpoint, blocks_path: str, n_blocks: int) -> str:
-    """How block names begin in the files: the module path, with or without the base model's name before it."""
-    parts = blocks_path.split(".")
-    candidates = [".".join(parts[i:]) + "." for i in range(len(parts))]
-    for prefix in candidates:
-        found = {m[1] for name in checkpoint.tensors if (m := re.match(re.escape(prefix) + r"(\d+)\.", name))}
-        if found >= {str(i) for i in range(n_blocks)}:
-            return prefix
-    raise ModelError(
-        f"{checkpoint.name}: the weight files don't hold blocks 0..{n_blocks - 1} under '{candidates[0]}'; "
-        "are these files of another model than config.json tells?"
-    )
 
 
 def write_shards(pieces: list[Piece], folder: Path, shard_size: int) -> int:

@@ -8,6 +8,7 @@ an index that points outside the folder.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import dataclass
 from math import prod
@@ -164,3 +165,20 @@ def _entry(path: Path, name: str, facts: dict[str, Any], base: int) -> TensorEnt
     if end - begin != expected or begin < 0:
         raise ModelError(f"{path}: shard is damaged ('{name}': {end - begin} bytes for {dtype} {list(shape)})")
     return TensorEntry(name, path, dtype, shape, base + begin, end - begin)
+
+
+def block_prefix(checkpoint: Checkpoint, blocks_path: str, n_blocks: int) -> str:
+    """How block names begin in the files: the module path, with or without the base model's name before it.
+
+    Raises ModelError if the files don't hold all blocks.
+    """
+    parts = blocks_path.split(".")
+    candidates = [".".join(parts[i:]) + "." for i in range(len(parts))]
+    for prefix in candidates:
+        found = {m[1] for name in checkpoint.tensors if (m := re.match(re.escape(prefix) + r"(\d+)\.", name))}
+        if found >= {str(i) for i in range(n_blocks)}:
+            return prefix
+    raise ModelError(
+        f"{checkpoint.name}: the weight files don't hold blocks 0..{n_blocks - 1} under '{candidates[0]}'; "
+        "are these files of another model than config.json tells?"
+    )

@@ -10,9 +10,11 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from shortlm.artifacts import ModelFacts
@@ -20,6 +22,7 @@ from shortlm.errors import ModelError, did_you_mean
 from shortlm.model.anatomy import Anatomy, block_count, block_parameters, find_anatomy
 from shortlm.model.checkpoint import Checkpoint, locate, open_checkpoint
 from shortlm.model.guard import meta_model
+from shortlm.model.streaming import DTYPES, DiskBlocks
 from shortlm.recipe import ModelSettings
 
 
@@ -32,6 +35,7 @@ class OpenModel:
     anatomy: Anatomy
     checkpoint: Checkpoint
     facts: ModelFacts
+    disk: DiskBlocks | None = None  # where the blocks are, if not in memory
 
     @property
     def device(self) -> torch.device:
@@ -52,6 +56,44 @@ def open_model(settings: ModelSettings) -> OpenModel:
     tokenizer = open_tokenizer(checkpoint.folder, settings.trust_remote_code)
     facts = facts_of(model, settings.model, checkpoint.revision)
     return OpenModel(model, tokenizer, find_anatomy(model), checkpoint, facts)
+
+
+def open_for_scoring(settings: ModelSettings) -> OpenModel:
+    """The same, with the blocks left on disk if `settings.stream` says so or the model would not fit in memory."""
+    checkpoint = open_checkpoint(settings.model, settings.revision)
+    if settings.stream == "off" or (settings.stream == "auto" and _fits(checkpoint, settings)):
+        return open_model(settings)
+    config = open_config(settings)
+    dtype = compute_type(settings, config, checkpoint)
+    disk = DiskBlocks(checkpoint, config, dtype, pick_device(settings.device), settings.trust_remote_code)
+    tokenizer = open_tokenizer(checkpoint.folder, settings.trust_remote_code)
+    facts = facts_of(disk.model, settings.model, checkpoint.revision)
+    return OpenModel(disk.model, tokenizer, disk.anatomy, checkpoint, facts, disk)
+
+
+def compute_type(settings: ModelSettings, config: Any, checkpoint: Checkpoint) -> torch.dtype:
+    """The type to compute in; 'auto' is that of the config, or else of the files, as in transformers."""
+    if settings.dtype != "auto":
+        return getattr(torch, settings.dtype)
+    if config.dtype is not None:
+        return config.dtype
+    found = {DTYPES.get(entry.dtype) for entry in checkpoint.tensors.values()}
+    return next((t for t in (torch.bfloat16, torch.float16) if t in found), torch.float32)
+
+
+def _fits(checkpoint: Checkpoint, settings: ModelSettings) -> bool:
+    """Whether the weights take at most two thirds of the memory that is free; the rest is for states."""
+    device = pick_device(settings.device)
+    width = {"float32": 4, "bfloat16": 2, "float16": 2}.get(settings.dtype)
+    stored = sum(prod(e.shape) * width if width else e.nbytes for e in checkpoint.tensors.values())
+    return stored <= 2 / 3 * free_memory(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def open_config(settings: ModelSettings) -> Any:

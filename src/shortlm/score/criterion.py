@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from shortlm.artifacts import CriterionScores
 from shortlm.model import Anatomy
@@ -39,13 +40,16 @@ class Criterion:
 
     name = ""
     unit = ""
-    needs: frozenset[str] = frozenset()  # of "states", "removals", "gradients"
+    needs: frozenset[str] = frozenset()  # of "weights", "states", "removals", "gradients"
     defaults: dict[str, Any] = {}
     presets: dict[str, dict[str, Any]] = {}
 
     def __init__(self, setting: Setting, options: dict[str, Any]):
         self.setting = setting
         self.options = {**self.defaults, **options}
+
+    def weigh(self, i: int, block: nn.Module) -> None:
+        """Block i, while it is in memory (needs "weights")."""
 
     def observe(self, i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor, batch: Batch) -> None:
         """Block i of the whole model took in_BTD to out_BTD (needs "states")."""

@@ -9,7 +9,7 @@ import torch
 
 from shortlm.artifacts import BlockScores, CriterionScores, provenance
 from shortlm.errors import ScoreError
-from shortlm.model import OpenModel, open_model
+from shortlm.model import OpenModel, open_for_scoring
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.registry import parse
@@ -23,9 +23,9 @@ def score(model: ModelSettings, text: TextSettings, settings: ScoreSettings) -> 
     """Open the model and the text, then score every block. Raises ShortLMError for bad input."""
     for spec in settings.criteria:
         parse(spec)
-    opened = open_model(model)
+    opened = open_for_scoring(model)
     windows = None
-    if any(parse(spec)[0].needs for spec in settings.criteria):
+    if any(parse(spec)[0].needs - {"weights"} for spec in settings.criteria):
         windows = open_windows(text.for_model(model.model), opened.tokenizer, opened.model.config.vocab_size)
     return score_model(opened, windows, settings, text.seed)
 
@@ -39,12 +39,16 @@ def score_model(opened: OpenModel, windows: Windows | None, settings: ScoreSetti
     count = 0 if windows is None else len(windows.ids_BT)
     setting = Setting(opened.facts.n_blocks, opened.anatomy, seed, count)
     criteria = {spec: kind(setting, options) for spec, (kind, options) in _parsed(settings.criteria).items()}
-    caller = BlockCaller(opened.model, opened.anatomy)
+    caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
     losses = None
     if windows is not None:
         batches = windows.batches(settings.batch_size)
         losses = _forward(caller, batches, criteria)
         _backward(caller, batches, criteria, losses)
+    elif weighing := [c for c in criteria.values() if "weights" in c.needs]:
+        for i in caller.visit():
+            for criterion in weighing:
+                criterion.weigh(i, caller.blocks[i])
     results = {spec: _checked(spec, c, settings, seed) for spec, c in criteria.items()}
     return BlockScores(
         model=opened.facts, data=windows.facts if windows else None, criteria=results,
@@ -67,15 +71,21 @@ def _perplexity(losses: Losses | None) -> float | None:
 
 
 def _forward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion]) -> Losses:
-    watching = [c for c in criteria.values() if "states" in c.needs]
-    removing = [c for c in criteria.values() if "removals" in c.needs]
+    weighing, watching, removing = (
+        [c for c in criteria.values() if need in c.needs] for need in ("weights", "states", "removals")
+    )
+
+    def visit(i: int) -> None:
+        for criterion in weighing:
+            criterion.weigh(i, caller.blocks[i])
 
     def observe(i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor, batch: Batch) -> None:
         for criterion in watching:
             criterion.observe(i, in_BTD, out_BTD, batch)
 
     masks: list[Mask] = [frozenset({i}) for i in range(len(caller.blocks))] if removing else []
-    losses = sweep(caller, batches, masks, observe if watching else None)
+    per_pass = len(batches) if caller.disk else 1
+    losses = sweep(caller, batches, masks, observe if watching else None, visit, per_pass)
     for criterion in removing:
         criterion.removals(losses)
     return losses

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 import torch
+from torch import nn
 
 from shortlm.artifacts import CriterionScores
 from shortlm.model import scored_weights
@@ -41,12 +42,18 @@ class Magnitude(Criterion):
 
     name, unit = "magnitude", "sum of |W|"
     defaults = PUBLISHED
+    needs = frozenset({"weights"})
     presets = {"shortened-llm": {}}
 
+    def __init__(self, setting: Setting, options: dict[str, Any]):
+        super().__init__(setting, options)
+        self.scores = [0.0] * setting.n_blocks
+
+    def weigh(self, i: int, block: nn.Module) -> None:
+        self.scores[i] = reduced((w.detach() for w in scored_weights(block).values()), self.options)
+
     def result(self) -> CriterionScores:
-        blocks = self.setting.anatomy.blocks
-        scores = [reduced((w.detach() for w in scored_weights(b).values()), self.options) for b in blocks]
-        return CriterionScores(scores=scores, unit=self.unit)
+        return CriterionScores(scores=self.scores, unit=self.unit)
 
 
 class Taylor(Criterion):

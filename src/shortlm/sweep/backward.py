@@ -82,10 +82,10 @@ def backward_sweep(
     makes the loss the mean cross-entropy of the whole set.
     """
     prepared = [caller.prepare(ids_BT, keep_BT) for ids_BT, keep_BT in batches]
-    states = [_states(caller, batch) for batch in prepared]
+    states = _states(caller, prepared)
     parts = weights_S.to(caller.device).split([len(b.ids_BT) for b in prepared])
     grads = [_tail_grad(caller, h[-1], b, w) for h, b, w in zip(states, prepared, parts, strict=True)]
-    for i in track(range(len(caller.blocks) - 1, -1, -1), "gradients"):
+    for i in track(caller.visit(reverse=True), "gradients", total=len(caller.blocks)):
         passages = [Passage(b, h[i], h[i + 1], g) for b, h, g in zip(prepared, states, grads, strict=True)]
         block = BlockGradients(caller, i, passages)
         on_block(block)
@@ -94,13 +94,16 @@ def backward_sweep(
             h.pop()
 
 
-def _states(caller: BlockCaller, batch: Batch) -> list[torch.Tensor]:
-    """h_0 .. h_L of one batch."""
-    assert batch.h_BTD is not None
-    states = [batch.h_BTD]
+def _states(caller: BlockCaller, batches: list[Batch]) -> list[list[torch.Tensor]]:
+    """h_0 .. h_L of each batch."""
+    states = []
+    for batch in batches:
+        assert batch.h_BTD is not None
+        states.append([batch.h_BTD])
     with torch.no_grad():
-        for i in range(len(caller.blocks)):
-            states.append(caller(i, states[-1], batch))
+        for i in caller.visit():
+            for batch, h in zip(batches, states, strict=True):
+                h.append(caller(i, h[-1], batch))
     return states
 
 

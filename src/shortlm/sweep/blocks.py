@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens, D hidden, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from shortlm.model.anatomy import Anatomy
+from shortlm.model.streaming import DiskBlocks
 
 
 @dataclass
@@ -39,11 +40,16 @@ class Batch:
 class BlockCaller:
     """The blocks of one model, callable one at a time. The model is left as it was found."""
 
-    def __init__(self, model: Any, anatomy: Anatomy):
-        self.model, self.blocks, self.norm = model, anatomy.blocks, anatomy.norm
+    def __init__(self, model: Any, anatomy: Anatomy, disk: DiskBlocks | None = None):
+        self.model, self.blocks, self.disk = model, anatomy.blocks, disk
         self.device = model.get_input_embeddings().weight.device
         self.returns_tuple: dict[type[nn.Module], bool] = {}
         self.forwards = 0
+
+    def visit(self, reverse: bool = False) -> Iterator[int]:
+        """Yield the indices of all blocks, each while it is in memory. Blocks are only called inside."""
+        order = range(len(self.blocks))[:: -1 if reverse else 1]
+        return self.disk.visit(order) if self.disk else iter(order)
 
     def prepare(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> Batch:
         """Record what every block is called with for these sequences."""
@@ -89,7 +95,8 @@ class BlockCaller:
         """h_BTD in the form that this kind of block returns; found out by one real call per kind."""
         kind = type(self.blocks[i])
         if kind not in self.returns_tuple:
-            self.returns_tuple[kind] = isinstance(original(h_BTD, *args, **kwargs), tuple)
+            for _ in self.disk.visit([i]) if self.disk else [i]:
+                self.returns_tuple[kind] = isinstance(original(h_BTD, *args, **kwargs), tuple)
         return (h_BTD,) if self.returns_tuple[kind] else h_BTD
 
 

@@ -42,45 +42,64 @@ def sweep(
     batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
     masks: Sequence[Mask] = (),
     observer: Observer | None = None,
+    visitor: Callable[[int], object] | None = None,
+    per_pass: int = 1,
 ) -> Losses:
     """Losses of the whole model and of the model without the blocks of each mask.
 
-    `observer(i, h_in_BTD, h_out_BTD, batch)` sees every block of the whole model once per batch.
+    `observer(i, h_in_BTD, h_out_BTD, batch)` sees every block of the whole model once per batch, and
+    `visitor(i)` is called once per block while it is in memory. In one pass over the blocks `per_pass` batches
+    are carried along: their states are in memory together.
     """
-    columns, counts = [], []
+    walks = []
     with torch.no_grad(), track(what="sweep", total=len(batches) * len(caller.blocks)) as bar:
-        for ids_BT, keep_BT in batches:
-            batch = caller.prepare(ids_BT, keep_BT)
-            columns.append(_walk(caller, batch, [NOTHING, *masks], observer, bar.update))
-            counts.append(predicted(batch).sum(1).double().cpu())
-    nats_MS = torch.cat(columns, dim=1)
-    return Losses(nats_MS[0], nats_MS[1:], torch.cat(counts))
+        for start in range(0, len(batches), per_pass):
+            part = [
+                _Walk(caller, caller.prepare(*batch), masks, observer) for batch in batches[start : start + per_pass]
+            ]
+            for i in caller.visit():
+                if visitor and start == 0:
+                    visitor(i)
+                for walk in part:
+                    walk.pass_block(i)
+                    bar.update(1)
+            walks += [walk.finished() for walk in part]
+    nats_MS = torch.cat([nats_MB for nats_MB, _ in walks], dim=1)
+    return Losses(nats_MS[0], nats_MS[1:], torch.cat([tokens_B for _, tokens_B in walks]))
 
 
-def _walk(
-    caller: BlockCaller, batch: Batch, masks: list[Mask], observer: Observer | None, done: Callable[[int], object]
-) -> torch.Tensor:
-    """nats_MB of one batch: all masks start with one shared state; at each block a group may split in two."""
-    assert batch.h_BTD is not None
-    groups = [(batch.h_BTD, list(range(len(masks))))]
-    for i in range(len(caller.blocks)):
+class _Walk:
+    """One batch on its way through the blocks: a state for each group of masks that agree so far."""
+
+    def __init__(self, caller: BlockCaller, batch: Batch, masks: Sequence[Mask], observer: Observer | None):
+        self.caller, self.batch, self.observer = caller, batch, observer
+        self.masks = [NOTHING, *masks]
+        assert batch.h_BTD is not None
+        self.groups = [(batch.h_BTD, list(range(len(self.masks))))]
+        batch.h_BTD = None  # so that it is freed once the first block is passed
+
+    def pass_block(self, i: int) -> None:
+        """Take every group past block i; one in which not all masks drop or keep it splits in two."""
         split = []
-        for h_BTD, members in groups:
-            if dropping := [m for m in members if i in masks[m]]:
+        for h_BTD, members in self.groups:
+            if dropping := [m for m in members if i in self.masks[m]]:
                 split.append((h_BTD, dropping))
-            if keeping := [m for m in members if i not in masks[m]]:
-                out_BTD = caller(i, h_BTD, batch)
+            if keeping := [m for m in members if i not in self.masks[m]]:
+                out_BTD = self.caller(i, h_BTD, self.batch)
                 split.append((out_BTD, keeping))
                 if 0 in keeping:
-                    _refuse_nan(i, out_BTD, batch)
-                    if observer:
-                        observer(i, h_BTD, out_BTD, batch)
-        groups = split
-        done(1)
-    nats_MB = torch.empty(len(masks), len(batch.ids_BT), dtype=torch.float64)
-    for h_BTD, members in groups:
-        nats_MB[members] = token_nats(caller.tail(h_BTD, batch), batch).sum(1).cpu()
-    return nats_MB
+                    _refuse_nan(i, out_BTD, self.batch)
+                    if self.observer:
+                        self.observer(i, h_BTD, out_BTD, self.batch)
+        self.groups = split
+
+    def finished(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """nats_MB and the predicted tokens of each sequence; the states are freed."""
+        nats_MB = torch.empty(len(self.masks), len(self.batch.ids_BT), dtype=torch.float64)
+        for h_BTD, members in self.groups:
+            nats_MB[members] = token_nats(self.caller.tail(h_BTD, self.batch), self.batch).sum(1).cpu()
+        self.groups = []
+        return nats_MB, predicted(self.batch).sum(1).double().cpu()
 
 
 def _refuse_nan(i: int, out_BTD: torch.Tensor, batch: Batch) -> None:
