@@ -221,3 +221,16 @@ def test_whole_checkpoint_stays_readable_by_its_header(llama_folder, tmp_path):
     cut_to(llama_folder, tmp_path / "out", prove=False)
     checkpoint = open_checkpoint(str(tmp_path / "out"))
     assert checkpoint.nbytes == Manifest.load(tmp_path / "out" / "manifest.json").bytes_after
+
+
+def test_copies_without_help_of_the_kernel(llama_folder, tmp_path, monkeypatch):
+    cut_to(llama_folder, tmp_path / "kernel", prove=False)
+
+    def unsupported(*args, **kwargs):
+        raise OSError(errno.EXDEV, "other file system")
+
+    monkeypatch.setattr(os, "copy_file_range", unsupported)
+    monkeypatch.setattr(surgery, "BUFFER", 1000)
+    cut_to(llama_folder, tmp_path / "plain", prove=False)
+    name = "model.safetensors"
+    assert contents(tmp_path / "kernel")[name] == contents(tmp_path / "plain")[name]

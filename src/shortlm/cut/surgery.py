@@ -6,7 +6,9 @@ and carries tokenizer and other files along. Memory: one copy buffer, whatever t
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import struct
@@ -20,7 +22,9 @@ from shortlm.model import Checkpoint, TensorEntry, block_prefix
 from shortlm.progress import track
 
 SIZES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-BUFFER = 16 * 2**20
+BUFFER = 2**20
+CHUNK = 256 * 2**20  # so that a progress bar moves and Ctrl-C is heard
+NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY, errno.EPERM}
 WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|h5|msgpack|ot|onnx|gguf)(\.index\.json)?$")
 NOT_CARRIED = {"config.json", "manifest.json", "README.md", "training.json"}
 
@@ -92,27 +96,36 @@ def _write_shard(path: Path, pieces: list[Piece], done: Callable[[int], object])
         offset = end
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)  # the format aligns the data to 8 bytes
-    with path.open("wb") as target:
+    with path.open("wb", buffering=0) as target:
         target.write(struct.pack("<Q", len(raw)) + raw)
-        target.flush()
         for piece in pieces:
             _copy(piece.entry, target)
             done(piece.entry.nbytes)
 
 
 def _copy(entry: TensorEntry, target: BinaryIO) -> None:
-    """Copy the tensor's bytes, in the kernel where it can."""
-    with entry.file.open("rb") as source:
-        source.seek(entry.begin)
-        left = entry.nbytes
+    """Append the tensor's bytes to `target`, within the kernel where the system can."""
+    with entry.file.open("rb", buffering=0) as source:
+        begin, left = entry.begin, entry.nbytes
         while left:
-            block = source.read(min(left, BUFFER))
-            if not block:
+            count = _copy_some(source, begin, target, min(left, CHUNK))
+            if not count:
                 raise ModelError(
                     f"{entry.file}: shard ended while '{entry.name}' was copied; was it changed meanwhile?"
                 )
-            target.write(block)
-            left -= len(block)
+            begin, left = begin + count, left - count
+
+
+def _copy_some(source: BinaryIO, begin: int, target: BinaryIO, count: int) -> int:
+    """Copy up to `count` bytes; returns how many were copied, 0 at the end of the source."""
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source.fileno(), target.fileno(), count, offset_src=begin)
+        except OSError as error:
+            if error.errno not in NO_KERNEL_COPY:
+                raise
+    source.seek(begin)
+    return target.write(source.read(min(count, BUFFER)))
 
 
 def carry_files(source: Path, folder: Path) -> None:
