@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from architectures import BLOCKS, save_tiny, tiny_model
 
-from shortlm.errors import ScoreError
+from shortlm.errors import ModelError, ScoreError
 from shortlm.model import open_model, quiet
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score import parse, score, score_model
@@ -145,6 +145,19 @@ def test_random_and_depth(opened):
     assert first["random:seed=5"].scores == second["random:seed=5"].scores
     assert first["depth"].order() == [5, 4, 3, 2, 1, 0]
     assert first["depth:gromov"].order() == [4, 3, 2, 1, 0, 5]
+
+
+def test_blocks_that_depend_on_one_another_are_refused(opened, monkeypatch):
+    """A made-up architecture: block 3 adds what block 1 saw last, which no argument of block 3 tells."""
+    first, third = opened.anatomy.blocks[1], opened.anatomy.blocks[3]
+    kept, original = {}, third.forward
+    hook = first.register_forward_pre_hook(lambda m, args: kept.update(h=args[0]))
+    monkeypatch.setattr(
+        third, "forward", lambda h, *args, **kwargs: original(h, *args, **kwargs) + kept["h"], raising=False
+    )
+    with pytest.raises(ModelError, match=r"llama: the loss by single blocks .* is not the model's"):
+        scored(opened, "ppl")
+    hook.remove()
 
 
 def test_batch_size_does_not_matter(opened):

@@ -7,7 +7,7 @@ import time
 from shortlm.artifacts import Measurement, provenance
 from shortlm.evaluate.perplexity import perplexity
 from shortlm.evaluate.samples import prompt_ids, write_sample
-from shortlm.model import open_model
+from shortlm.model import open_for_scoring
 from shortlm.recipe import EvalSettings, ModelSettings
 from shortlm.text import open_windows
 
@@ -15,12 +15,12 @@ from shortlm.text import open_windows
 def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", key: str | None = None) -> Measurement:
     """Measure one model. Raises ShortLMError for bad input; `settings.texts` must name at least one text."""
     started = time.perf_counter()
-    opened = open_model(model)
+    opened = open_for_scoring(model)
     texts = [text.for_model(model.model) for text in settings.texts]
     windows = [open_windows(text, opened.tokenizer, opened.model.config.vocab_size) for text in texts]
-    measured = [perplexity(opened.model, w, settings.batch_size) for w in windows]
+    measured = [perplexity(opened, w, settings.batch_size) for w in windows]
     samples = []
-    if settings.new_tokens and opened.tokenizer is not None and windows:
+    if settings.new_tokens and opened.tokenizer is not None and opened.disk is None:  # too slow from disk
         ids = prompt_ids(opened.tokenizer, settings.prompt, windows[0].ids_BT[0].tolist())
         samples = [write_sample(opened.model, opened.tokenizer, ids, settings.new_tokens)]
     return Measurement(

@@ -5,8 +5,16 @@ from shortlm.model.checkpoint import Checkpoint, TensorEntry, block_prefix, open
 from shortlm.model.config import check_blocks, cut_config
 from shortlm.model.guard import guard, meta_model
 from shortlm.model.opening import (
-    OpenModel, facts_from_config, facts_of, load_strictly, open_config, open_for_scoring, open_model, open_tokenizer,
-    pick_device, quiet,
+    OpenModel,
+    facts_from_config,
+    facts_of,
+    load_strictly,
+    open_config,
+    open_for_scoring,
+    open_model,
+    open_tokenizer,
+    pick_device,
+    quiet,
 )  # fmt: skip
 
 __all__ = [

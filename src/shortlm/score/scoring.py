@@ -8,15 +8,17 @@ import time
 import torch
 
 from shortlm.artifacts import BlockScores, CriterionScores, provenance
-from shortlm.errors import ScoreError
+from shortlm.errors import ModelError, ScoreError
 from shortlm.model import OpenModel, open_for_scoring
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.registry import parse
 from shortlm.score.stability import with_stability
 from shortlm.score.weights import Taylor
-from shortlm.sweep import Batch, BlockCaller, BlockGradients, Losses, Mask, backward_sweep, sweep
+from shortlm.sweep import Batch, BlockCaller, BlockGradients, Losses, Mask, backward_sweep, bypassed, sweep, token_nats
 from shortlm.text import Windows, open_windows
+
+AGREEMENT = {torch.float32: 1e-4}  # relative; half types: 5 %, what batches of other sizes may differ by
 
 
 def score(model: ModelSettings, text: TextSettings, settings: ScoreSettings) -> BlockScores:
@@ -86,9 +88,29 @@ def _forward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion])
     masks: list[Mask] = [frozenset({i}) for i in range(len(caller.blocks))] if removing else []
     per_pass = len(batches) if caller.disk else 1
     losses = sweep(caller, batches, masks, observe if watching else None, visit, per_pass)
+    if not caller.disk:
+        _verify(caller, *batches[0], losses)
     for criterion in removing:
         criterion.removals(losses)
     return losses
+
+
+def _verify(caller: BlockCaller, ids_BT: torch.Tensor, keep_BT: torch.Tensor, losses: Losses) -> None:
+    """The walk over blocks and the model's own forward must agree: it is how unknown architectures are trusted.
+
+    Compared on the first sequence: the whole model, and the model without block 0 if removals were scored.
+    """
+    first = Batch(ids_BT[:1].to(caller.device), keep_BT[:1].to(caller.device))
+    walked = {(): losses.base_S[0]} | ({(0,): losses.nats_MS[0, 0]} if len(losses.nats_MS) else {})
+    for dropped, nats in walked.items():
+        with torch.no_grad(), bypassed(caller.blocks, list(dropped)):
+            logits_BTV = caller.model(input_ids=first.ids_BT, attention_mask=first.mask, use_cache=False).logits
+        plain = float(token_nats(logits_BTV, first).sum())
+        if not abs(float(nats) - plain) <= AGREEMENT.get(caller.model.dtype, 0.05) * abs(plain):
+            raise ModelError(
+                f"{caller.model.config.model_type}: the loss by single blocks ({float(nats):.6g}) is not the model's "
+                f"own ({plain:.6g}); its blocks depend on one another, so it can't be scored this way"
+            )
 
 
 def _backward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion], losses: Losses) -> None:
