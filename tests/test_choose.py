@@ -70,6 +70,8 @@ def test_uneven_blocks_count_by_their_size():
         ({"to_params": "1000"}, "the closest is --blocks 6, which leaves 1,400"),
         ({"blocks": 2, "protect": "0-11"}, "--protect: all 12 blocks; at least one has to stay"),
         ({"blocks": 2, "protect": "0,99"}, "--protect: 99 is out of range"),
+        ({"blocks": 2, "protect": "9-0"}, "--protect: '9-0' is no block index"),
+        ({"blocks": 2, "protect": ""}, "--protect: no blocks given"),
         ({"blocks": 2, "protect": "some"}, "--protect: 'some' is no block index"),
         ({"blocks": 2, "criterion": "pl"}, "criterion 'pl' was not scored; did you mean 'ppl'?"),
     ],
@@ -93,6 +95,20 @@ def test_contiguous_by_mean_and_by_table():
     assert removed(block_scores(table=table), method="contiguous", blocks=3) == [5, 6, 7]
     with pytest.raises(PlanError, match=r"closest is --blocks 6"):
         removed(method="contiguous", blocks=7)
+
+
+def test_contiguous_budgets_count_the_run_that_goes():
+    """Blocks of two sizes: what is cheap to remove must not pass for what is large."""
+    scores = block_scores([0.9] * 4 + [0.1] * 4, sizes=[100] * 4 + [10] * 4)  # 1240 with what stands outside
+    plan = choose(scores, ChooseSettings(method="contiguous", protect="none", to_params="1040"))
+    assert (plan.removed, plan.parameters_after) == ([0, 1], 1040)
+    near = choose(scores, ChooseSettings(method="contiguous", protect="none", drop_params="20%"))
+    assert abs(1240 - near.parameters_after - 248) <= 52
+
+
+def test_shares_are_rounded_half_up():
+    for blocks, quarter in {6: 2, 10: 3, 14: 4, 18: 5, 30: 8}.items():
+        assert len(removed(block_scores([1.0] * blocks), drop="25%", protect="none")) == quarter
 
 
 def test_contiguous_respects_where_pruneme_starts():

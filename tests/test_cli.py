@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from architectures import save_tiny
 from typer.testing import CliRunner
 
 from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
 from shortlm.cli import app
+from shortlm.model import quiet
 
 FAST = ["--text", "embedded", "--sequences", "4", "--length", "32"]
 QUICK_RUN = [
@@ -61,7 +63,7 @@ def test_stage_by_stage(llama_folder, tmp_path):
     assert list(BlockScores.load(scores).criteria) == ["ppl", "taylor", "bi:shortgpt", "magnitude:p=2,weights=mean"]
     text = done("choose", scores, "--criterion", "bi:shortgpt", "--blocks", 2, "--protect", "none", "-o", plan)
     assert "remove 2 of 6 blocks" in text
-    assert "proved: logits differ by at most" in done("cut", *model, "--plan", plan, "-o", out)
+    assert "proved (float32): logits differ by at most" in done("cut", *model, "--plan", plan, "-o", out)
     assert Manifest.load(out / "manifest.json").plan.removed == CutPlan.load(plan).removed
     dense, shorter = tmp_path / "dense.json", tmp_path / "shorter.json"
     assert "perplexity" in done("eval", *model, *FAST, "-o", dense)
@@ -126,6 +128,66 @@ def test_run_refuses_a_foreign_folder(llama_folder, tmp_path):
         "run", "-m", llama_folder, *QUICK_RUN, "-o", tmp_path
     )
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_run_never_takes_a_users_recipe_for_its_own(llama_folder, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("# by hand\nname: mine\n")
+    line = failed("run", recipe, "-m", llama_folder, *QUICK_RUN, "-o", tmp_path, "--force")
+    assert "holds no run" in line and recipe.read_text() == "# by hand\nname: mine\n"
+
+
+def test_run_holds_text_out(llama_folder, tmp_path):
+    text = tmp_path / "t.txt"
+    text.write_text("Mira keeps a goat in the mill. " * 400)
+    args = ["-m", llama_folder, "--text", text, "--sequences", 0, "-c", "bi", "--blocks", 1, "-o", tmp_path / "out"]
+    assert "nothing is left to hold out; give --eval-text or --sequences" in failed("run", *args)
+
+
+def test_run_refuses_before_it_scores(tmp_path):
+    with quiet():
+        save_tiny("gpt2", tmp_path / "m", scale_attn_by_inverse_layer_idx=True)
+    line = failed("run", "-m", tmp_path / "m", *QUICK_RUN, "-o", tmp_path / "out")
+    assert "gpt2: can't be cut soundly (scale_attn_by_inverse_layer_idx" in line
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_windows_beyond_the_context(llama_folder, tmp_path):
+    line = failed("score", "-m", llama_folder, "--text", "embedded", "--length", "128", "-c", "bi")
+    assert "windows of 129 tokens (BOS included) are beyond the model's 128; use a smaller --length" in line
+
+
+def test_hand_fed_scores_are_checked(llama_folder, tmp_path):
+    path = tmp_path / "s.json"
+    done("score", "-m", llama_folder, "-c", "magnitude", "-o", path)
+    good = json.loads(path.read_text())
+    scores = good["criteria"]["magnitude"]["scores"]
+    for wrong, message in [
+        (scores[:3], "'magnitude' has 3 scores for 6 blocks"),
+        ([float("nan"), *scores[1:]], "NaN or infinite"),
+    ]:
+        path.write_text(json.dumps(good | {"criteria": {"magnitude": {"scores": wrong, "unit": "u"}}}))
+        assert message in failed("choose", path, "--blocks", "1", "--protect", "none")
+    path.write_text(json.dumps(good | {"criteria": {}}))
+    assert "criteria: Dictionary should have at least 1 item" in failed("choose", path, "--blocks", "1")
+
+
+def test_names_are_printed_as_they_are(llama_folder, tmp_path):
+    text = tmp_path / "a[" / "b].jsonl"
+    text.parent.mkdir()
+    text.write_text(json.dumps({"text": "Mira keeps a goat in the mill. " * 100}))
+    assert "a[/b].jsonl: perplexity" in done(
+        "eval", "-m", llama_folder, "--text", text, "--sequences", 2, "--length", 32
+    )
+
+
+def test_verbs_stay_verbs():
+    """Folders of the same name are imported on the way; whatever the order, shortlm.score is the function."""
+    code = "import shortlm, types; shortlm.run; shortlm.CRITERIA; import shortlm.cut.proof; from shortlm import *\n"
+    code += "verbs = [shortlm.score, shortlm.choose, shortlm.cut, shortlm.evaluate, score, choose, cut, evaluate]\n"
+    code += "assert all(isinstance(verb, types.FunctionType) for verb in verbs)"
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)
 
 
 def test_published_choice():

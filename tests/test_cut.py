@@ -6,11 +6,14 @@ import errno
 import hashlib
 import json
 import os
+import platform
+from importlib import import_module
 
 import pytest
 import torch
 from architectures import save_tiny
 
+from shortlm import outputs
 from shortlm.artifacts import Manifest, load_plan
 from shortlm.choose import plan_by_hand
 from shortlm.cut import cut, surgery
@@ -113,6 +116,57 @@ def test_what_exists_is_not_overwritten(llama_folder, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_force_never_deletes_what_shortlm_did_not_write(llama_folder, tmp_path, monkeypatch):
+    out = tmp_path / "home"
+    (out / "docs").mkdir(parents=True)
+    (out / "docs" / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="holds files that shortlm did not write, which --force won't delete"):
+        cut_to(llama_folder, out, force=True)
+    assert (out / "docs" / "thesis.txt").read_text() == "mine"
+    monkeypatch.chdir(tmp_path)
+    for here in (".", str(tmp_path)):
+        with pytest.raises(OutputError, match="is the current folder, or holds it"):
+            cut_to(llama_folder, here, force=True)
+
+
+def test_a_link_stays_a_link(llama_folder, tmp_path):
+    cut_to(llama_folder, tmp_path / "real", prove=False)
+    (tmp_path / "link").symlink_to("real")
+    cut_to(llama_folder, tmp_path / "link", removed=[2], force=True, prove=False)
+    assert (tmp_path / "link").is_symlink()
+    assert Manifest.load(tmp_path / "real" / "manifest.json").plan.removed == [2]
+
+
+def test_leftovers_of_killed_processes_are_cleared(llama_folder, tmp_path):
+    node, dead = platform.node(), 2**22 + 1  # above any process id
+    half = tmp_path / f".out.{node}-{dead}.abc.partial"
+    other = tmp_path / f".out.{node}-{os.getpid()}.abc.partial"  # of a process that lives
+    old = tmp_path / f".second.{node}-{dead}.abc.old" / "old"
+    for folder in (half, other, old):
+        folder.mkdir(parents=True)
+    (old / "model.safetensors").write_text("the only copy")
+    cut_to(llama_folder, tmp_path / "out", prove=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["out", other.name, old.parent.name])
+    with (
+        pytest.raises(OutputError, match="holds files that shortlm did not write"),
+        outputs.whole_folder(tmp_path / "second", True),
+    ):
+        pass
+    assert (tmp_path / "second" / "model.safetensors").read_text() == "the only copy"
+
+
+def test_links_that_lead_outside_are_not_carried(llama_copy, tmp_path):
+    (tmp_path / "secret").write_text("key")
+    (llama_copy / "notes.txt").symlink_to(tmp_path / "secret")
+    cut_to(llama_copy, tmp_path / "out", prove=False)
+    assert not (tmp_path / "out" / "notes.txt").exists()
+
+
+def test_a_cut_of_a_cut_knows_the_first_blocks(llama_folder, tmp_path):
+    cut_to(llama_folder, tmp_path / "first", prove=False)  # 0, 2, 3, 5 stay
+    assert cut_to(tmp_path / "first", tmp_path / "second", removed=[1], prove=False).blocks == [0, 3, 5]
+
+
 def test_the_model_itself_is_never_the_output(llama_copy):
     before = contents(llama_copy)
     for out in (llama_copy, llama_copy.parent):
@@ -176,7 +230,7 @@ def test_a_shard_that_shrinks_meanwhile(llama_copy, tmp_path, monkeypatch):
         shard = sorted(source.glob("*.safetensors"))[-1]
         os.truncate(shard, shard.stat().st_size - 8)
 
-    monkeypatch.setattr("shortlm.cut.cutting.carry_files", shrink)
+    monkeypatch.setattr(import_module("shortlm.cut.cutting"), "carry_files", shrink)
     with pytest.raises(ModelError, match="shard ended while"):
         cut_to(llama_copy, tmp_path / "out")
 

@@ -6,6 +6,7 @@ kept (per-sequence values); statistics are derived from them.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -14,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shortlm.errors import ShortLMError
 from shortlm.outputs import write_text
@@ -37,6 +38,12 @@ class ModelFacts(Record):
     n_blocks: int
     block_parameters: list[int] = Field(description="Parameters of each block.")
     parameters: int = Field(description="All parameters; tied ones count once.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelFacts:
+        if len(self.block_parameters) != self.n_blocks:
+            raise ValueError(f"{len(self.block_parameters)} block_parameters for {self.n_blocks} blocks")
+        return self
 
 
 class DataFacts(Record):
@@ -103,6 +110,13 @@ class CriterionScores(Record):
     table: list[list[float]] | None = Field(None, description="Runs: row n-1, column l: blocks l..l+n-1.")
     options: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _fits(self) -> CriterionScores:
+        rows = self.per_sequence or []
+        if rows and (len(rows) != len(self.scores) or any(len(row) != len(self.weights or ()) for row in rows)):
+            raise ValueError("per_sequence must have a row per block and a column per weight")
+        return self
+
     def order(self) -> list[int]:
         """Block indices, least important first; ties go to the lower index."""
         return sorted(range(len(self.scores)), key=lambda i: (self.scores[i], i))
@@ -116,8 +130,17 @@ class BlockScores(Artifact):
     data: DataFacts | None = None
     base_perplexity: float | None = Field(None, description="Of the whole model on the same windows.")
     block_forwards: int = Field(0, description="Blocks computed, each for one batch; the work that was done.")
-    criteria: dict[str, CriterionScores]
+    criteria: dict[str, CriterionScores] = Field(min_length=1)
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _fits(self) -> BlockScores:
+        for name, criterion in self.criteria.items():
+            if len(criterion.scores) != self.model.n_blocks:
+                raise ValueError(f"'{name}' has {len(criterion.scores)} scores for {self.model.n_blocks} blocks")
+            if not all(math.isfinite(value) for value in criterion.scores):
+                raise ValueError(f"'{name}' has a score that is NaN or infinite")
+        return self
 
 
 class CutPlan(Artifact):
@@ -136,6 +159,12 @@ class CutPlan(Artifact):
     source: str = Field("", description="Where the scores come from.")
     provenance: Provenance
 
+    @model_validator(mode="after")
+    def _fits(self) -> CutPlan:
+        if not self.removed or sorted({i for i in self.removed if 0 <= i < self.model.n_blocks}) != self.removed:
+            raise ValueError(f"removed must be different block indices in order, 0..{self.model.n_blocks - 1}")
+        return self
+
     @property
     def kept(self) -> list[int]:
         """Original indices of the blocks that stay, in order."""
@@ -146,8 +175,9 @@ class Proof(Record):
     """The written model against the original with the same blocks bypassed."""
 
     max_abs_difference: float
-    max_abs_difference_cached: float = Field(description="The same, with the KV cache in use.")
+    max_abs_difference_cached: float | None = Field(description="With the KV cache in use; none if there is no cache.")
     tolerance: float
+    tolerance_cached: float | None = None
     tokens: int
     dtype: str
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from pathlib import Path
@@ -54,7 +55,14 @@ app = typer.Typer(
     cls=OneLineErrors, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     rich_markup_mode="rich", help="Make language models shorter: score, choose, cut, prove.",
 )  # fmt: skip
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where the result goes.")]
+
+
+def _expanded(path: Path | None) -> Path | None:
+    """`--out=~/x` reaches us as it stands."""
+    return path.expanduser() if path else None
+
+
+Out = Annotated[Path | None, typer.Option("--out", "-o", callback=_expanded, help="Where the result goes.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 
 
@@ -74,6 +82,8 @@ def main(
     ] = False,
 ) -> None:
     """Make language models shorter: score, choose, cut, prove."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without ± must not cost the result
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
 
 
@@ -88,8 +98,8 @@ def score(model_settings: Any, text_settings: Any, score_settings: Any, out: Out
     if out:
         refuse_existing(out, force)
     scores = do_score(model_settings, text_settings, score_settings)
-    show_scores(scores)
     _save(scores, out, force)
+    show_scores(scores)
 
 
 @app.command()
@@ -114,8 +124,8 @@ def choose(
         plan = do_choose(BlockScores.load(scores), choose_settings, str(scores))
     else:
         raise PlanError(f"give a scores file, or --published with one of: {', '.join(published_names())}")
-    show_plan(plan)
     _save(plan, out, force)
+    show_plan(plan)
 
 
 @app.command()
@@ -123,7 +133,7 @@ def choose(
 def cut(
     model_settings: Any,
     cut_settings: Any,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the shorter checkpoint.")],
+    out: Annotated[Path, typer.Option("--out", "-o", callback=_expanded, help="The folder of the shorter checkpoint.")],
     plan: Annotated[
         Path | None, typer.Option(help="A plan of 'choose', or the manifest.json of an earlier cut.")
     ] = None,
@@ -160,13 +170,13 @@ def evaluate(
     if out:
         refuse_existing(out, force)
     measurement = do_evaluate(model_settings, eval_settings.model_copy(update={"texts": [text_settings]}))
-    show_measurement(measurement)
     _save(measurement, out, force)
+    show_measurement(measurement)
 
 
 @app.command()
 def report(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML page.")],
+    out: Annotated[Path, typer.Option("--out", "-o", callback=_expanded, help="The HTML page.")],
     scores: Annotated[Path | None, typer.Option(help="A file of 'score'.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A file of 'choose'.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="The manifest.json of a cut checkpoint.")] = None,
@@ -211,7 +221,9 @@ def run(
     cut_settings: Any,
     eval_settings: Any,
     recipe: Annotated[Path | None, typer.Argument(help="A YAML recipe; options given here are laid over it.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("shortlm-run"),
+    out: Annotated[Path, typer.Option("--out", "-o", callback=_expanded, help="The run's folder.")] = Path(
+        "shortlm-run"
+    ),
     eval_text: Annotated[
         list[str] | None, typer.Option(help="Text for perplexity, instead of held-out --text.")
     ] = None,

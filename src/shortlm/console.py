@@ -5,10 +5,11 @@ from __future__ import annotations
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, markup=False)  # names and texts are taken literally
 
 
 def show_scores(scores: BlockScores) -> None:
@@ -19,7 +20,7 @@ def show_scores(scores: BlockScores) -> None:
         table.add_column(name, justify="right", no_wrap=True)
         ranks[name] = {block: rank for rank, block in enumerate(criterion.order())}
     for i in range(scores.model.n_blocks):
-        cells = [f"{c.scores[i]:.4g} [dim]{ranks[name][i]:2d}[/dim]" for name, c in scores.criteria.items()]
+        cells = [f"{c.scores[i]:.4g}  {ranks[name][i]:2d}" for name, c in scores.criteria.items()]
         table.add_row(str(i), *cells)
     out.print(f"{scores.model.name}: score and rank of each block; rank 0 is the least important and goes first")
     out.print(table)
@@ -46,10 +47,10 @@ def show_manifest(manifest: Manifest, folder: object) -> None:
     out.print(f"weights {manifest.bytes_before:,} -> {manifest.bytes_after:,} bytes")
     if manifest.proof:
         p = manifest.proof
-        out.print(
-            f"proved: logits differ by at most {p.max_abs_difference:.2g}, with KV cache "
-            f"{p.max_abs_difference_cached:.2g} (allowed {p.tolerance:.2g}, {p.dtype})"
-        )
+        line = f"proved ({p.dtype}): logits differ by at most {p.max_abs_difference:.2g} (allowed {p.tolerance:.2g})"
+        if p.max_abs_difference_cached is not None:
+            line += f", with KV cache {p.max_abs_difference_cached:.2g} (allowed {p.tolerance_cached:.2g})"
+        out.print(line)
 
 
 def show_measurement(measurement: Measurement) -> None:
@@ -59,9 +60,4 @@ def show_measurement(measurement: Measurement) -> None:
         tokens = sum(p.tokens_per_sequence)
         out.print(f"{p.text}: perplexity {p.perplexity:.4f}{error} ({tokens:,} tokens, BOS: {p.data.bos})")
     for sample in measurement.samples:
-        out.print(f"[dim]{_plain(sample.prompt)}[/dim]{_plain(sample.text)}")
-
-
-def _plain(text: str) -> str:
-    """Text of a model, with what rich would take for markup taken literally."""
-    return text.replace("[", "\\[")
+        out.print(Text(sample.prompt, style="dim") + Text(sample.text))

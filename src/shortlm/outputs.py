@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -21,19 +23,39 @@ UNWRITABLE |= {errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG}
 
 
 def refuse_existing(target: Path, force: bool) -> None:
-    """Raise OutputError if `target` holds something that would be lost. An empty folder is free to use."""
-    if force or not target.exists():
+    """Raise OutputError if `target` holds something that would be lost. An empty folder is free to use.
+
+    `force` replaces a file, or a folder that shortlm wrote (it has our manifest.json), never another folder.
+    """
+    if not target.exists():
         return
-    if target.is_dir() and not any(target.iterdir()):
+    if target.is_dir():
+        _refuse_folder(target, force)
+    elif not force:
+        raise OutputError(f"{target}: the output file exists; choose another --out, or give --force to replace it")
+
+
+def _refuse_folder(target: Path, force: bool) -> None:
+    here = Path.cwd()
+    if target.resolve() in (here, *here.parents):
+        raise OutputError(f"{target}: is the current folder, or holds it; choose another --out")
+    if not any(target.iterdir()):
         return
-    kind = "folder exists and is not empty" if target.is_dir() else "file exists"
-    raise OutputError(f"{target}: the output {kind}; choose another --out, or give --force to replace it")
+    if not force:
+        raise OutputError(
+            f"{target}: the output folder exists and is not empty; choose another --out, or give --force to replace it"
+        )
+    manifest = target / "manifest.json"
+    if not (manifest.is_file() and b'"Manifest"' in manifest.read_bytes()[:200]):
+        raise OutputError(
+            f"{target}: holds files that shortlm did not write, which --force won't delete; choose another --out"
+        )
 
 
 @contextmanager
 def whole_file(target: Path | str, force: bool = False) -> Generator[Path, None, None]:
     """Yield a temporary path beside `target`; on success it becomes `target`, on any failure it vanishes."""
-    target = Path(target)
+    target = Path(target).expanduser()
     if target.is_dir():
         raise OutputError(f"{target}: is a folder, a file name is needed; give --out a file")
     refuse_existing(target, force)
@@ -52,14 +74,15 @@ def whole_file(target: Path | str, force: bool = False) -> Generator[Path, None,
 @contextmanager
 def whole_folder(target: Path | str, force: bool = False) -> Generator[Path, None, None]:
     """Yield a temporary folder beside `target`; on success it becomes `target`, on any failure it vanishes."""
-    target = Path(target)
+    target = Path(target).expanduser()
+    target = target.resolve() if target.is_symlink() else target
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target}: is a file, a folder is needed; choose another --out")
-    refuse_existing(target, force)
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-        part.chmod(0o777 & ~_umask())
+        _clear_leftovers(target)
+        refuse_existing(target, force)
+        part = _folder_beside(target, "partial")
         try:
             yield part
             for path in part.rglob("*"):
@@ -111,18 +134,49 @@ def _flush(path: Path) -> None:
             os.close(handle)
 
 
+def _folder_beside(target: Path, kind: str) -> Path:
+    """A hidden folder whose name tells the target, this machine and this process."""
+    prefix = f".{target.name}.{platform.node()}-{os.getpid()}."
+    path = Path(tempfile.mkdtemp(prefix=prefix, suffix=f".{kind}", dir=target.parent))
+    path.chmod(0o777 & ~_umask())
+    return path
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Remove what killed processes of this machine left beside the target; an only copy set aside is put back."""
+    pattern = re.compile(re.escape(f".{target.name}.{platform.node()}-") + r"(\d+)\..*\.(partial|old)")
+    for path in target.parent.iterdir():
+        match = pattern.fullmatch(path.name)
+        if match is None or _alive(int(match[1])):
+            continue
+        if match[2] == "old" and not target.exists() and (path / "old").exists():
+            (path / "old").rename(target)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _swap(part: Path, target: Path) -> None:
     """Rename `part` to `target`; an older `target` is set aside first and put back if the rename fails."""
     if not target.exists():
-        os.rename(part, target)
+        part.rename(target)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    os.rename(target, aside / "old")
+    aside = _folder_beside(target, "old")
     try:
-        os.rename(part, target)
-    except BaseException:
-        os.rename(aside / "old", target)
-        raise
+        target.rename(aside / "old")
+        try:
+            part.rename(target)
+        except BaseException:
+            (aside / "old").rename(target)
+            raise
     finally:
         if target.exists():
             shutil.rmtree(aside, ignore_errors=True)

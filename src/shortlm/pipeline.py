@@ -14,7 +14,7 @@ from typing import Any
 
 from shortlm.artifacts import Artifact, BlockScores, CutPlan, Manifest, Measurement
 from shortlm.choose import choose
-from shortlm.cut import cut
+from shortlm.cut import cut, refuse_uncuttable
 from shortlm.errors import OutputError, ShortLMError
 from shortlm.evaluate import evaluate
 from shortlm.outputs import write_text
@@ -23,6 +23,7 @@ from shortlm.report import model_card, write_page
 from shortlm.score import score
 
 Say = Callable[[str], object]
+HEADER = "# Written by `shortlm run`: all settings of the run in this folder.\n"
 OUTPUTS: dict[str, tuple[str, type[Artifact]]] = {
     "score": ("scores.json", BlockScores),
     "choose": ("plan.json", CutPlan),
@@ -38,7 +39,7 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
     Raises OutputError if a stage's output is there but was made with other settings or inputs (`force`
     redoes it), and whatever the stages raise. `say` gets one line per stage.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     recipe = recipe.model_copy(update={"text": recipe.text.for_model(recipe.model.model)})
     stages = _Stages(out, _keys(recipe), force, say)
     stages.claim(recipe)
@@ -46,6 +47,8 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
     shorter = model.model_copy(update={"model": str(out / "model"), "revision": None})
     evaluation = recipe.eval.model_copy(update={"texts": recipe.eval_texts()})
 
+    if not (out / "model").exists():  # before hours of scoring
+        refuse_uncuttable(model)
     scores = stages.do("score", lambda: score(model, recipe.text, recipe.score))
     plan = stages.do("choose", lambda: choose(scores, recipe.choose, "scores.json"))
     manifest = stages.do("cut", lambda: cut(model, plan, recipe.cut, out / "model", force, stages.keys["cut"]))
@@ -81,7 +84,8 @@ class _Stages:
         settings = self.out / "recipe.yaml"
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(f"{self.out}: is a file, a folder is needed; choose another --out")
-        if self.out.is_dir() and any(self.out.iterdir()) and not settings.exists() and not self.force:
+        ours = settings.is_file() and settings.read_text(encoding="utf-8").startswith(HEADER)
+        if self.out.is_dir() and any(self.out.iterdir()) and not ours:
             raise OutputError(f"{self.out}: the folder exists, is not empty and holds no run; choose another --out")
         stale = [name for name in OUTPUTS if self._path(name).exists() and self._kept(name) is None]
         if stale and not self.force:
@@ -90,7 +94,7 @@ class _Stages:
                 f"{self._path(stale[0])}: was made with other settings or inputs ({change}); "
                 "give --force to redo what differs, or another --out"
             )
-        write_text(settings, to_yaml(recipe), force=True)
+        write_text(settings, HEADER + to_yaml(recipe), force=True)
 
     def do(self, name: str, make: Callable[[], Any]) -> Any:
         """The stage's artifact: the one that is there with the same key, or a new one."""

@@ -62,7 +62,7 @@ class TextSettings(Settings):
         "joined", description="Windows of the joined text, or one random window from each long enough document."
     )
     separator: str = Field("\n\n", description="What joins two documents.")
-    seed: int = Field(0, description="Seed of the embedded text and of random windows.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the embedded text and of random windows.")
 
     def for_model(self, model: str) -> TextSettings:
         """The same with 'auto' replaced by the text that suits this model."""
@@ -116,7 +116,8 @@ class EvalSettings(Settings):
     """How quality is measured."""
 
     texts: list[TextSettings] = Field(
-        [], description="Texts for perplexity; empty: held-out windows of the scoring text."
+        [],
+        description="Texts for perplexity; empty: held-out windows of the scoring text (or the same --ids).",
     )
     held_out: int = Field(64, ge=1, description="Windows of the scoring text, after those scored, for perplexity.")
     batch_size: int = Field(8, ge=1, description="Windows that are computed together.")
@@ -140,6 +141,10 @@ class Recipe(Settings):
         """The texts for perplexity: those given, or held-out windows of the scoring text."""
         if self.eval.texts or self.text.ids is not None:
             return self.eval.texts or [self.text]
+        if not self.text.sequences:
+            raise RecipeError(
+                "all of the text is scored and nothing is left to hold out; give --eval-text or --sequences"
+            )
         skip = self.text.skip + self.text.sequences
         return [self.text.model_copy(update={"skip": skip, "sequences": self.eval.held_out})]
 

@@ -12,9 +12,11 @@ def resampled(values_LS: torch.Tensor, weights_S: torch.Tensor, resamples: int, 
     """Weighted means of bootstrap resamples of the sequences, R x L."""
     generator = torch.Generator().manual_seed(seed)
     picks_RS = torch.randint(len(weights_S), (resamples, len(weights_S)), generator=generator)
-    weights_RS = weights_S[picks_RS]
-    sums_RL = torch.einsum("lrs,rs->rl", values_LS[:, picks_RS], weights_RS)
-    return sums_RL / weights_RS.sum(1, keepdim=True)
+    times_RS = torch.zeros(picks_RS.shape, dtype=weights_S.dtype).scatter_add_(
+        1, picks_RS, torch.ones_like(picks_RS, dtype=weights_S.dtype)
+    )
+    weights_RS = times_RS * weights_S
+    return weights_RS @ values_LS.T / weights_RS.sum(1, keepdim=True)
 
 
 def mean_stderr(values_LS: torch.Tensor, weights_S: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from shortlm.artifacts import ModelFacts
 from shortlm.errors import PlanError
@@ -15,10 +16,15 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 @dataclass(frozen=True)
 class Budget:
-    """`met(removed)` says which of the growing removals [], [a], [a, b], ... to stop at."""
+    """Where to stop in the growing removals [], [a], [a, b], ...
+
+    `pick` takes their removed parameters (cumulated, from 0 blocks on) and gives the number of blocks; `wanted`
+    is the share of parameters that is to be met as closely as can be, if there is one.
+    """
 
     label: str
-    pick: Callable[[list[int]], int]  # cumulated removed parameters (from 0 blocks on) -> number of blocks
+    pick: Callable[[list[int]], int]
+    wanted: float | None = None
 
 
 def read_budget(settings: ChooseSettings, model: ModelFacts) -> Budget:
@@ -35,11 +41,12 @@ def read_budget(settings: ChooseSettings, model: ModelFacts) -> Budget:
         return _at_most(parameter_count(value), model)
     part = share(value, name)
     if name == "drop":
-        return Budget(f"{value} of the blocks", lambda removed: round(part * model.n_blocks))
+        return Budget(f"{value} of the blocks", lambda removed: int(part * model.n_blocks + 0.5))
     wanted = part * model.parameters
     return Budget(
         f"{value} of the parameters",
         lambda removed: min(range(len(removed)), key=lambda k: abs(removed[k] - wanted)),
+        wanted,
     )
 
 
@@ -56,9 +63,7 @@ def blocks_to_remove(budget: Budget, order: list[int], model: ModelFacts) -> int
 
     Raises PlanError that names the closest that can be had, if the budget can't be met.
     """
-    removed = [0]
-    for i in order[: model.n_blocks - 1]:
-        removed.append(removed[-1] + model.block_parameters[i])
+    removed = removed_parameters(order, model)
     count = budget.pick(removed)
     if 0 < count < len(removed):
         return count
@@ -71,6 +76,11 @@ def blocks_to_remove(budget: Budget, order: list[int], model: ModelFacts) -> int
         f"budget '{budget.label}' can't be met: it {what} ({len(removed) - 1} of {model.n_blocks} may go); "
         f"the closest is --blocks {nearest}, which leaves {left:,} of {model.parameters:,} parameters"
     )
+
+
+def removed_parameters(order: list[int], model: ModelFacts) -> list[int]:
+    """How many parameters go with the first 0, 1, 2, ... of `order`; one block always stays."""
+    return [0, *accumulate(model.block_parameters[i] for i in order[: model.n_blocks - 1])]
 
 
 def share(text: str, name: str) -> float:

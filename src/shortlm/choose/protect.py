@@ -9,6 +9,8 @@ from __future__ import annotations
 from shortlm.errors import PlanError
 from shortlm.model import check_blocks
 
+MOST = 100_000  # no model has more blocks; bounds a range before it is built
+
 
 def protected_blocks(rule: str, n_blocks: int) -> list[int]:
     """Indices that `rule` protects in a model of `n_blocks`. Raises PlanError for an unknown rule."""
@@ -20,8 +22,7 @@ def protected_blocks(rule: str, n_blocks: int) -> list[int]:
     }
     if rule in named:
         return sorted({i for i in named[rule] if 0 <= i < n_blocks})
-    indices = block_list(rule, "--protect")
-    return check_blocks(indices, n_blocks, "--protect") if indices else []
+    return check_blocks(block_list(rule, "--protect"), n_blocks, "--protect")
 
 
 def block_list(text: str, what: str) -> list[int]:
@@ -31,9 +32,14 @@ def block_list(text: str, what: str) -> list[int]:
         first, dash, last = part[1:].partition("-")
         first = part[0] + first
         try:
-            indices += range(int(first), int(last) + 1) if dash else [int(first)]
+            low, high = int(first), int(last) if dash else int(first)
+            if not -MOST <= low <= high <= MOST:
+                raise ValueError("no range")
+            indices += range(low, high + 1)
         except ValueError as error:
             raise PlanError(
                 f"{what}: '{part}' is no block index; give a list as 3,7 or 3-7, or +, ends, last, none"
             ) from error
+    if not indices:
+        raise PlanError(f"{what}: no blocks given; give a list as 3,7 or 3-7, or +, ends, last, none")
     return indices

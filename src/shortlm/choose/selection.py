@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import torch
 
 from shortlm.artifacts import BlockScores, CriterionScores, CutPlan, ModelFacts, provenance
-from shortlm.choose.budget import Budget, blocks_to_remove, read_budget
+from shortlm.choose.budget import Budget, blocks_to_remove, read_budget, removed_parameters
 from shortlm.choose.protect import protected_blocks
 from shortlm.errors import PlanError, did_you_mean
 from shortlm.model import check_blocks
@@ -58,10 +60,25 @@ def _one_shot(criterion: CriterionScores, model: ModelFacts, protected: list[int
 def _contiguous(criterion: CriterionScores, model: ModelFacts, protected: list[int], budget: Budget) -> list[int]:
     """The run with the lowest score: that of the criterion's table of runs, or the mean of its blocks."""
     taken = {*protected, *range(criterion.options.get("first_start", 0))}
-    length = blocks_to_remove(budget, _longest_run(model.n_blocks, taken), model)
-    starts = [s for s in range(model.n_blocks - length + 1) if not taken & set(range(s, s + length))]
-    best = min(starts, key=lambda start: (_run_score(criterion, start, length), start))
-    return list(range(best, best + length))
+    blocks_to_remove(budget, _longest_run(model.n_blocks, taken), model)  # refuses a budget that no run can meet
+    runs = _runs_within(budget, model, taken)
+    return min(runs, key=lambda run: (_run_score(criterion, run[0], len(run)), run[0]))
+
+
+def _runs_within(budget: Budget, model: ModelFacts, taken: set[int]) -> list[list[int]]:
+    """From each start the run that meets the budget; where a share is wanted, only runs as close to it as the closest.
+
+    Blocks may be of different sizes, so runs that meet a budget of parameters may be of different lengths.
+    """
+    found = []
+    for start in range(model.n_blocks):
+        rest = takewhile(lambda i: i not in taken, range(start, model.n_blocks))
+        removed = removed_parameters(run := list(rest), model)
+        if 0 < (count := budget.pick(removed)) < len(removed):
+            found.append((abs(removed[count] - (budget.wanted or removed[count])), run[:count]))
+    closest = min(miss for miss, _ in found)
+    slack = min(model.block_parameters) / 2
+    return [run for miss, run in found if miss <= closest + slack]
 
 
 def _longest_run(n_blocks: int, taken: set[int]) -> list[int]:

@@ -43,10 +43,10 @@ def cut(
     another model, OutputError if `out` is in use (and `force` is off) or the disk is full.
     """
     started = time.perf_counter()
-    out = Path(out)
-    refuse_existing(out, force)
+    out = Path(out).expanduser()
     checkpoint = open_checkpoint(model.model, model.revision)
     _refuse_own_folder(checkpoint, out)
+    refuse_existing(out, force)
     open_tokenizer(checkpoint.folder, model.trust_remote_code)
     shorter, facts, pieces = _planned(checkpoint, model, plan)
     shard_size = byte_size(settings.shard_size)
@@ -58,8 +58,8 @@ def cut(
         proof = prove(model, checkpoint.folder, part, plan.removed) if settings.prove else None
         seconds = round(time.perf_counter() - started, 3)
         manifest = Manifest(
-            plan=plan.model_copy(update={"model": facts}), blocks=plan.kept, bytes_before=checkpoint.nbytes,
-            bytes_after=written, proof=proof,
+            plan=plan.model_copy(update={"model": facts}), blocks=_original(checkpoint, plan.kept),
+            bytes_before=checkpoint.nbytes, bytes_after=written, proof=proof,
             provenance=provenance(dtype=proof.dtype if proof else None, seconds=seconds, key=key),
         )  # fmt: skip
         manifest.save(part / "manifest.json")
@@ -75,6 +75,22 @@ def _planned(checkpoint: Checkpoint, model: ModelSettings, plan: CutPlan) -> tup
     shorter = cut_config(config, plan.kept)
     guard(config, shorter, plan.kept, model.trust_remote_code)
     return shorter, facts, kept_pieces(checkpoint, find_anatomy(before).blocks_path, plan.kept, facts.n_blocks)
+
+
+def refuse_uncuttable(model: ModelSettings) -> None:
+    """Raise ModelError for what can't be cut whatever the plan, so that nobody scores it for hours first."""
+    checkpoint, config = open_checkpoint(model.model, model.revision), open_config(model)
+    before = meta_model(config, model.trust_remote_code)
+    count = len(find_anatomy(before).blocks)
+    cut_config(config, list(range(count - 1)))
+    kept_pieces(checkpoint, find_anatomy(before).blocks_path, list(range(count - 1)), count)
+
+
+def _original(checkpoint: Checkpoint, kept: list[int]) -> list[int]:
+    """Indices in the first model of all, if this one was cut before."""
+    manifest = checkpoint.folder / "manifest.json"
+    blocks = Manifest.load(manifest).blocks if manifest.is_file() else None
+    return [blocks[i] for i in kept] if blocks else kept
 
 
 def _check_plan(plan: CutPlan, facts: ModelFacts) -> None:

@@ -110,7 +110,7 @@ def _indexed(folder: Path) -> dict[str, TensorEntry]:
     path = folder / INDEX
     try:
         weight_map: dict[str, str] = json.loads(path.read_bytes())["weight_map"]
-        shards = sorted(set(weight_map.values()))
+        shards = sorted({PurePosixPath(name).as_posix() for name in weight_map.values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: is not a valid index; download the checkpoint again") from error
     for shard in shards:
@@ -160,9 +160,10 @@ def _entry(path: Path, name: str, facts: dict[str, Any], base: int) -> TensorEnt
     try:
         dtype, shape, (begin, end) = facts["dtype"], tuple(facts["shape"]), facts["data_offsets"]
         expected = (BITS[dtype] * prod(shape) + 7) // 8
+        wrong = end - begin != expected or begin < 0
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: shard is damaged (entry '{name}' of its header); download it again") from error
-    if end - begin != expected or begin < 0:
+    if wrong:
         raise ModelError(f"{path}: shard is damaged ('{name}': {end - begin} bytes for {dtype} {list(shape)})")
     return TensorEntry(name, path, dtype, shape, base + begin, end - begin)
 

@@ -55,7 +55,8 @@ def _difference(old: nn.Module, new: nn.Module, original: int, position: int) ->
             return f"{name or 'block'}: {type(module).__name__} against {type(after[name]).__name__}"
         for key, value in _plain(module).items():
             other = vars(after[name]).get(key)
-            if value != other and (value, other) != (original, position):
+            is_place = type(value) is int and type(other) is int and (value, other) == (original, position)
+            if value != other and not is_place:
                 return f"{name or 'block'}.{key}: {value} against {other}"
     return None
 

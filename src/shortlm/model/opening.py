@@ -105,7 +105,7 @@ def open_config(settings: ModelSettings) -> Any:
         raise ModelError(f"{folder}: has no config.json; a Hugging Face checkpoint folder is needed")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except Exception as error:  # validators of all architectures, with all their ways to fail
         raise _unreadable(folder, error) from error
     block_count(config)
     return config
@@ -124,7 +124,7 @@ def _unreadable(folder: Path, error: Exception) -> ModelError:
     if name not in CONFIG_MAPPING:
         known = [str(key) for key in CONFIG_MAPPING]
         return ModelError(f"{folder}: unknown architecture '{name}'; {did_you_mean(str(name), known)}")
-    return ModelError(f"{folder / 'config.json'}: can't be used ({str(error).strip().splitlines()[0]})")
+    return ModelError(f"{folder / 'config.json'}: can't be used ({str(error).strip().splitlines()[-1].strip()})")
 
 
 def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
@@ -159,7 +159,7 @@ def pick_device(name: str) -> torch.device:
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()  # the meta device can't
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device '{name}' is not there; known here: {', '.join(_devices())}") from error
     return device

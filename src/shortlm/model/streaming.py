@@ -70,7 +70,7 @@ class DiskBlocks:
         trust_remote_code: bool = False,
     ):
         self.config, self.dtype, self.device = config, dtype, device
-        self.model = _skeleton(config, trust_remote_code)
+        self.model = _skeleton(config, dtype, trust_remote_code)
         self.anatomy = find_anatomy(self.model)
         self.blocks, self.path = self.anatomy.blocks, self.anatomy.blocks_path
         self.prefix = block_prefix(checkpoint, self.path, len(self.blocks))
@@ -97,7 +97,14 @@ class DiskBlocks:
         tensors = read_tensors(self.inside[i], pin=self.device.type == "cuda")
         if tensors.keys() != self.blocks[i].state_dict().keys():
             tensors = self._converted(i, tensors)
-        return {n: t.to(self.device, self.dtype if t.is_floating_point() else None) for n, t in tensors.items()}
+        return {n: t.to(self.device, self._type(n) if t.is_floating_point() else None) for n, t in tensors.items()}
+
+    def _type(self, name: str) -> torch.dtype:
+        """The compute type, but float32 for what the architecture keeps in it (as transformers does while loading)."""
+        kept = set(getattr(self.model, "_keep_in_fp32_modules_strict", None) or ())
+        if self.dtype == torch.float16:
+            kept |= set(getattr(self.model, "_keep_in_fp32_modules", None) or ())
+        return torch.float32 if any(part in kept for part in name.split(".")) else self.dtype
 
     def _converted(self, i: int, tensors: Tensors) -> Tensors:
         """Checkpoints whose files hold a block under other names than the module (Mixtral's single experts).
@@ -132,13 +139,13 @@ class DiskBlocks:
             _put(self.model, name, buffer.to(self.device))
 
 
-def _skeleton(config: Any, trust_remote_code: bool) -> Any:
+def _skeleton(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     """The model with real buffers (rotary tables are in no checkpoint) and without memory for its weights."""
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     return model.requires_grad_(False).eval()
 
 

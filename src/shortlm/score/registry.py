@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from shortlm.errors import ScoreError, did_you_mean
@@ -52,7 +53,7 @@ def _option(kind: type[Criterion], spec: str, part: str) -> tuple[str, Any]:
     if key not in kind.defaults:
         known = did_you_mean(key, kind.defaults) if kind.defaults else "it has none"
         raise ScoreError(f"criterion '{spec}': unknown option '{key}'; {known}")
-    value: Any = {"true": True, "false": False}.get(text, int(text) if text.lstrip("-").isdigit() else text)
+    value: Any = {"true": True, "false": False}.get(text, int(text) if re.fullmatch(r"-?[0-9]+", text) else text)
     allowed = CHOICES.get(key)
     if allowed and value not in allowed:
         raise ScoreError(f"criterion '{spec}': {key} is '{text}'; known: {', '.join(map(str, allowed))}")

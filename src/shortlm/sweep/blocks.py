@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from shortlm.errors import TextError
 from shortlm.model.anatomy import Anatomy
 from shortlm.model.streaming import DiskBlocks
 
@@ -53,6 +54,7 @@ class BlockCaller:
 
     def prepare(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> Batch:
         """Record what every block is called with for these sequences."""
+        self._refuse_beyond_context(ids_BT.shape[1])
         batch = Batch(ids_BT.to(self.device), keep_BT.to(self.device))
 
         def recorder(i: int, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,6 +89,13 @@ class BlockCaller:
 
         with replaced_forwards(self.blocks, bypass):
             return self._forward(batch)
+
+    def _refuse_beyond_context(self, length: int) -> None:
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        if isinstance(context, int) and length > context:
+            raise TextError(
+                f"windows of {length} tokens (BOS included) are beyond the model's {context}; use a smaller --length"
+            )
 
     def _forward(self, batch: Batch) -> torch.Tensor:
         return self.model(input_ids=batch.ids_BT, attention_mask=batch.mask, use_cache=False).logits

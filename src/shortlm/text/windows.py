@@ -58,7 +58,7 @@ def windows_from_ids(ids: Any, vocabulary: int, name: str = "ids") -> Windows:
     rows = ids.tolist() if isinstance(ids, torch.Tensor) else ids
     if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and len(row) > 1 for row in rows):
         raise TextError(f"{name}: token ids must be sequences x tokens, with at least 2 tokens in each")
-    wrong = [i for row in rows for i in row if not isinstance(i, int) or not 0 <= i < vocabulary]
+    wrong = [i for row in rows for i in row if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocabulary]
     if wrong:
         raise TextError(f"{name}: token id {wrong[0]!r} is outside the vocabulary (0..{vocabulary - 1})")
     longest = max(map(len, rows))
