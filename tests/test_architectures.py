@@ -87,3 +87,29 @@ def test_cut_reloads_and_equals_the_bypassed_original(opened, tmp_path):
     assert float((cached_logits(shorter, IDS_BT) - expected_BTV).abs().max()) <= 1e-4
     generated = shorter.generate(IDS_BT[:1], max_new_tokens=4, min_new_tokens=4, do_sample=False)
     assert generated.shape == (1, IDS_BT.shape[1] + 4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_experts_whose_routing_turns_on_rounding_can_be_proved(tmp_path, dtype):
+    """With the KV cache even the uncut model differs from itself; the cut may differ as much."""
+    from architectures import tiny_model
+
+    with quiet():
+        model = tiny_model("mixtral", num_hidden_layers=12, hidden_size=128, intermediate_size=128)
+        model.to(getattr(torch, dtype)).save_pretrained(tmp_path / "m")
+    settings = ModelSettings(model=str(tmp_path / "m"))
+    proof = cut(settings, plan_by_hand(open_model(settings).facts, [3, 9]), CutSettings(), tmp_path / "out").proof
+    assert proof.max_abs_difference <= proof.tolerance <= proof.tolerance_cached
+    assert proof.max_abs_difference_cached <= proof.tolerance_cached
+
+
+def test_a_model_without_a_kv_cache_is_proved_at_once(tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("mamba", vocab_size=96, hidden_size=32, num_hidden_layers=4, state_size=4)
+    with quiet():
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "m")
+    settings = ModelSettings(model=str(tmp_path / "m"))
+    proof = cut(settings, plan_by_hand(open_model(settings).facts, [1]), CutSettings(), tmp_path / "out").proof
+    assert proof.max_abs_difference <= proof.tolerance and proof.max_abs_difference_cached is None
