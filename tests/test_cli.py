@@ -279,13 +279,14 @@ def test_stopped_from_outside(tmp_path, number):
     """A real process, stopped while it scores: one line, exit code 2, nothing under the final name."""
     out = tmp_path / "scores.json"
     args = ["score", "--sequences", "4000", "--length", "128", "-c", "ppl", "-o", str(out)]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "shortlm", *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")},
-    )  # fmt: skip
-    time.sleep(6)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
+    ) as process:  # fmt: skip
+        time.sleep(6)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2, stderr
     assert stderr.strip().splitlines() == [
         "shortlm: stopped; nothing half-written was left, and the same command goes on with what was finished"
