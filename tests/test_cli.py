@@ -274,9 +274,9 @@ def test_run_stage_failure_keeps_what_was_done(llama_folder, tmp_path):
     assert done("run", "-m", llama_folder, *FAST, "-c", "bi", *mended, "-o", out).count("kept") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_from_outside(tmp_path, number):
-    """A real process, stopped while it scores: one line, exit code 2, nothing under the final name."""
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 1.5), (signal.SIGINT, 8), (signal.SIGTERM, 8)])
+def test_stopped_from_outside(tmp_path, number, after):
+    """A real process, stopped while it imports or scores: one line, exit code 2, nothing under the final name."""
     out = tmp_path / "scores.json"
     args = ["score", "--sequences", "4000", "--length", "128", "-c", "ppl", "-o", str(out)]
     with subprocess.Popen(
@@ -284,7 +284,7 @@ def test_stopped_from_outside(tmp_path, number):
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
     ) as process:  # fmt: skip
-        time.sleep(6)
+        time.sleep(after)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2, stderr

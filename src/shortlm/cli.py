@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from pathlib import Path
@@ -37,7 +38,18 @@ class OneLineErrors(TyperGroup):
             if ctx.params.get("debug") or not (line := _line(error)):
                 raise
             typer.echo(f"shortlm: {line}", err=True)
+            if isinstance(error, KeyboardInterrupt):
+                _leave()
             raise typer.Exit(2) from error
+
+
+def _leave() -> None:
+    """Exit with code 2 at once. All is cleaned up by now, and an interrupt that came while Python ran a string (as
+    dataclasses do when modules are imported) would otherwise end the process by the signal, whatever we return.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)
 
 
 def _line(error: BaseException) -> str | None:
