@@ -104,5 +104,5 @@ def block_parameters(anatomy: Anatomy) -> list[int]:
 
 
 def scored_weights(block: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that magnitude and taylor look at: all but biases (METHODS: *proj* and *norm* weights)."""
+    """The parameters that magnitude and taylor look at: all but biases (in a Llama: its *proj* and *norm* weights)."""
     return {n: p for n, p in block.named_parameters() if "bias" not in n.rpartition(".")[2]}

@@ -1,4 +1,4 @@
-"""Angular distance between the states before and after every run of blocks (Gromov et al., 2403.17887, section 3.2).
+"""Angular distance between the states before and after every run of blocks (Gromov et al., 2403.17887).
 
 arccos(cos(h_l, h_{l+n})) / pi at the last token that is no padding, mean over sequences: a table over the
 run's length n and its start l. The score of a single block is its row n = 1.

@@ -1,6 +1,6 @@
 """Token windows of equal length, with a BOS policy.
 
-Shapes: B windows, T tokens. `keep_BT` is False on padding. BOS policies (METHODS, section 5): on every
+Shapes: B windows, T tokens. `keep_BT` is False on padding. BOS policies: on every
 window (length + 1 tokens), on the first only (the token stream begins with it), or none.
 """
 
