@@ -53,6 +53,10 @@ class Checkpoint:
         """Size of all tensors in bytes."""
         return sum(entry.nbytes for entry in self.tensors.values())
 
+    def nbytes_as(self, width: int | None) -> int:
+        """The same in a type of `width` bytes per element; None leaves each tensor's own."""
+        return sum(prod(e.shape) * width if width else e.nbytes for e in self.tensors.values())
+
 
 def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """Find the checkpoint and check its files. Raises ModelError with what is wrong and the way out."""

@@ -10,7 +10,6 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from shortlm.errors import ModelError, did_you_mean
 from shortlm.model.anatomy import Anatomy, block_count, block_parameters, find_anatomy
 from shortlm.model.checkpoint import Checkpoint, locate, open_checkpoint
 from shortlm.model.guard import meta_model
-from shortlm.model.streaming import DTYPES, DiskBlocks
+from shortlm.model.reading import DTYPES
+from shortlm.model.streaming import DiskBlocks
 from shortlm.recipe import ModelSettings
 
 
@@ -40,7 +40,7 @@ class OpenModel:
     @property
     def device(self) -> torch.device:
         """Where the model's input has to be."""
-        return self.model.get_input_embeddings().weight.device
+        return self.disk.device if self.disk else self.model.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> str:
@@ -85,8 +85,7 @@ def _fits(checkpoint: Checkpoint, settings: ModelSettings) -> bool:
     """Whether the weights take at most two thirds of the memory that is free; the rest is for states."""
     device = pick_device(settings.device)
     width = {"float32": 4, "bfloat16": 2, "float16": 2}.get(settings.dtype)
-    stored = sum(prod(e.shape) * width if width else e.nbytes for e in checkpoint.tensors.values())
-    return stored <= 2 / 3 * free_memory(device)
+    return checkpoint.nbytes_as(width) <= 2 / 3 * free_memory(device)
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,15 +1,17 @@
 """Blocks that stay on disk until the sweep reaches them.
 
-The model is opened as a skeleton: embeddings, norm and head in memory, every block empty (on the meta
+The model is opened as a skeleton: norms and other small parts in memory, every block empty (on the meta
 device). `DiskBlocks.visit` brings one block after the other, reading the next one in a thread while this one
-computes. Memory: what stands outside the blocks, and two blocks.
+computes. Of the embeddings only the rows of the tokens at hand are read, and the head comes when it is
+needed. Memory: two blocks, or the head.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,47 +21,11 @@ from shortlm.errors import ModelError
 from shortlm.model.anatomy import find_anatomy
 from shortlm.model.checkpoint import Checkpoint, TensorEntry, block_prefix
 from shortlm.model.config import cut_config
-
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
-Tensors = dict[str, torch.Tensor]
-
-
-def read_tensors(entries: dict[str, TensorEntry], pin: bool = False) -> Tensors:
-    """Read tensors from their shards into memory of their own (a memory map's pages would count as resident).
-
-    Raises ModelError if a shard has disappeared or is cut short meanwhile.
-    """
-    tensors = {}
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].file, item[1].begin)):
-        if entry.dtype not in DTYPES:
-            raise ModelError(f"{entry.file}: '{entry.name}' is of type {entry.dtype}, which can't be streamed")
-        raw = torch.empty(entry.nbytes, dtype=torch.uint8, pin_memory=pin)
-        try:
-            with entry.file.open("rb", buffering=0) as file:
-                file.seek(entry.begin)
-                _fill(memoryview(raw.numpy()), file, entry)
-        except FileNotFoundError as error:
-            raise ModelError(
-                f"{entry.file}: shard has disappeared while it was needed; put it back and try again"
-            ) from error
-        tensors[name] = raw.view(DTYPES[entry.dtype]).view(entry.shape)
-    return tensors
-
-
-def _fill(target: memoryview, file: Any, entry: TensorEntry) -> None:
-    done = 0
-    while done < len(target):
-        count = file.readinto(target[done:])
-        if not count:
-            raise ModelError(f"{entry.file}: shard ended while '{entry.name}' was read; was it changed meanwhile?")
-        done += count
+from shortlm.model.reading import Tensors, dtype_of, read_rows, read_tensors
 
 
 class DiskBlocks:
-    """The blocks of a skeleton, filled from the checkpoint one at a time."""
+    """The blocks of a skeleton, filled from the checkpoint one at a time; its embeddings and head, when needed."""
 
     def __init__(
         self,
@@ -75,6 +41,10 @@ class DiskBlocks:
         self.blocks, self.path = self.anatomy.blocks, self.anatomy.blocks_path
         self.prefix = block_prefix(checkpoint, self.path, len(self.blocks))
         self.inside, self.outside = _parted(checkpoint, self.prefix, len(self.blocks))
+        self.table: TensorEntry | None = None  # the embeddings' and the head's weight in the files,
+        self.head: TensorEntry | None = None  # or None if they are in memory all the time
+        self.bytes_read = 0
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._fill_outside()
 
     def visit(self, order: Sequence[int]) -> Iterator[int]:
@@ -85,6 +55,7 @@ class DiskBlocks:
                 tensors = coming.result()
                 if position + 1 < len(order):
                     coming = reader.submit(self._read, order[position + 1])
+                self._hand_over(tensors)
                 self.blocks[i].load_state_dict(tensors, strict=True, assign=True)
                 del tensors
                 try:
@@ -92,12 +63,45 @@ class DiskBlocks:
                 finally:
                     _emptied(self.blocks[i])
 
+    @contextmanager
+    def head_in_memory(self) -> Generator[None, None, None]:
+        """The head's weight is there inside; read anew each time, since there is room for it between the blocks only."""
+        weight = self.anatomy.head.weight
+        if self.head is None or weight.device.type != "meta":
+            yield
+            return
+        try:
+            self.anatomy.head._parameters["weight"] = self._parameter("weight", self.head)
+            yield
+        finally:
+            self.anatomy.head._parameters["weight"] = weight
+
+    def _parameter(self, name: str, entry: TensorEntry) -> nn.Parameter:
+        self.bytes_read += entry.nbytes
+        return nn.Parameter(self._placed(name, read_tensors({name: entry})[name]), requires_grad=False)
+
     def _read(self, i: int) -> Tensors:
-        """Block i under its own names, in the compute type, on the device."""
-        tensors = read_tensors(self.inside[i], pin=self.device.type == "cuda")
+        """Block i under its own names, in the compute type, on the device. Runs in the reader's thread."""
+        tensors = read_tensors(self.inside[i], pin=self._copies is not None)
+        self.bytes_read += sum(entry.nbytes for entry in self.inside[i].values())
         if tensors.keys() != self.blocks[i].state_dict().keys():
             tensors = self._converted(i, tensors)
-        return {n: t.to(self.device, self._type(n) if t.is_floating_point() else None) for n, t in tensors.items()}
+        if self._copies is None:
+            return {n: self._placed(n, tensors.pop(n)) for n in list(tensors)}
+        with torch.cuda.stream(self._copies):  # beside the computation, not in line with it
+            placed = {n: self._placed(n, t) for n, t in tensors.items()}
+        self._copies.synchronize()  # until then the page-locked source must live
+        return placed
+
+    def _hand_over(self, tensors: Tensors) -> None:
+        """Tell the allocator that the computing stream uses what the copying stream made."""
+        if self._copies is not None:
+            for tensor in tensors.values():
+                tensor.record_stream(torch.cuda.current_stream(self.device))
+
+    def _placed(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        dtype = self._type(name) if tensor.is_floating_point() else None
+        return tensor.to(self.device, dtype, non_blocking=True)
 
     def _type(self, name: str) -> torch.dtype:
         """The compute type, but float32 for what the architecture keeps in it (as transformers does while loading)."""
@@ -109,18 +113,20 @@ class DiskBlocks:
     def _converted(self, i: int, tensors: Tensors) -> Tensors:
         """Checkpoints whose files hold a block under other names than the module (Mixtral's single experts).
 
-        transformers converts while it loads: so it loads a model of this one block.
+        transformers converts while it loads: so it loads a model of this one block. What stands outside is
+        zeros there, of which the system gives memory only when they are touched.
         """
         named = {f"{self.prefix}0.{name}": tensor for name, tensor in tensors.items()}
-        return find_anatomy(self._one_block(i, named)).blocks[0].state_dict()
+        outside = {name: torch.zeros(e.shape, dtype=dtype_of(e)) for name, e in self.outside.items()}
+        return find_anatomy(self._one_block(i, {**outside, **named})).blocks[0].state_dict()
 
-    def _one_block(self, i: int, named: Tensors) -> Any:
+    def _one_block(self, i: int, state: Tensors) -> Any:
         from shortlm.model.opening import quiet
 
         with quiet():
             model, info = type(self.model).from_pretrained(
-                None, config=cut_config(self.config, [i]), state_dict={**read_tensors(self.outside), **named},
-                dtype=self.dtype, output_loading_info=True,
+                None, config=cut_config(self.config, [i]), state_dict=state, dtype=self.dtype,
+                output_loading_info=True,
             )  # fmt: skip
         wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
         if wrong:
@@ -128,15 +134,81 @@ class DiskBlocks:
         return model
 
     def _fill_outside(self) -> None:
-        """Embeddings, norm and head, by way of a model of one block, which knows conversions and ties."""
+        """Norms and the like into memory; embeddings and head stay on disk where the files hold them as they are."""
+        places = self._places()
+        if places is None:
+            self._fill_by_conversion()
+        else:
+            self._leave_on_disk(places)
+            for name, entry in places.items():
+                if entry not in (self.table, self.head):
+                    self._put_tied(name, self._parameter(name, entry))
+        for name, buffer in self.model.named_buffers():
+            _put(self.model, name, buffer.to(self.device))
+
+    def _places(self) -> dict[str, TensorEntry] | None:
+        """Parameter -> its place in the files, of all outside the blocks; None if names or shapes don't match.
+
+        Parameters that are tied have one place; if the files hold two, transformers has to say which counts.
+        """
+        base = self.path.removesuffix(self.prefix[:-1])  # file names may lack the base model's name
+        wanted = {n: t for n, t in self.model.state_dict(keep_vars=True).items() if not n.startswith(self.path + ".")}
+        places = {name if name in wanted else base + name: entry for name, entry in self.outside.items()}
+        if any(name not in wanted or wanted[name].shape != entry.shape for name, entry in places.items()):
+            return None
+        found = [id(wanted[name]) for name in places]
+        once = len(found) == len(set(found)) and set(found) == {id(tensor) for tensor in wanted.values()}
+        return places if once else None
+
+    def _leave_on_disk(self, places: dict[str, TensorEntry]) -> None:
+        parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        by_identity = {id(parameters[name]): entry for name, entry in places.items() if name in parameters}
+        embeddings, head = self.model.get_input_embeddings(), self.anatomy.head
+        if isinstance(embeddings, nn.Embedding) and embeddings.max_norm is None:
+            self.table = by_identity.get(id(embeddings.weight))
+            embeddings.padding_idx = None  # matters for gradients only, and may be beyond the rows at hand
+            embeddings.forward = _RowLookUp(self, embeddings)  # type: ignore[method-assign]
+        if isinstance(head, nn.Linear):
+            self.head = by_identity.get(id(head.weight))
+
+    def _put_tied(self, name: str, parameter: nn.Parameter) -> None:
+        tensors = self.model.state_dict(keep_vars=True)
+        for other in [n for n, t in tensors.items() if t is tensors[name]]:
+            _put(self.model, other, parameter)
+
+    def _fill_by_conversion(self) -> None:
+        """By way of a model of one block, which knows conversions and ties."""
         first = {f"{self.prefix}0.{n}": t for n, t in read_tensors(self.inside[0]).items()}
-        one = self._one_block(0, first)
+        one = self._one_block(0, {**read_tensors(self.outside), **first})
+        self.bytes_read += sum(entry.nbytes for entry in (*self.outside.values(), *self.inside[0].values()))
         for name, parameter in one.named_parameters(remove_duplicate=False):
             if not name.startswith(self.path + "."):
                 _put(self.model, name, nn.Parameter(parameter.to(self.device), requires_grad=False))
         self.model.tie_weights()
-        for name, buffer in self.model.named_buffers():
-            _put(self.model, name, buffer.to(self.device))
+
+
+class _RowLookUp:
+    """The embeddings' forward on the rows of the tokens at hand; the rows of the last call are kept."""
+
+    def __init__(self, disk: DiskBlocks, embeddings: nn.Embedding):
+        self.disk, self.embeddings, self.original = disk, embeddings, embeddings.forward
+        self.known = torch.empty(0, dtype=torch.long)
+        self.rows = torch.empty(0)
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        disk, embeddings, full = self.disk, self.embeddings, self.embeddings.weight
+        if disk.table is None:
+            return self.original(ids)
+        wanted = ids.unique().cpu()
+        if not bool(torch.isin(wanted, self.known).all()):
+            self.known = wanted
+            self.rows = disk._placed("weight", read_rows(disk.table, wanted.tolist()))
+            disk.bytes_read += disk.table.nbytes // disk.table.shape[0] * len(wanted)
+        try:
+            embeddings._parameters["weight"] = nn.Parameter(self.rows, requires_grad=False)
+            return self.original(torch.searchsorted(self.known.to(ids.device), ids))
+        finally:
+            embeddings._parameters["weight"] = full
 
 
 def _skeleton(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
@@ -146,6 +218,7 @@ def _skeleton(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
 
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    model.tie_weights()
     return model.requires_grad_(False).eval()
 
 

@@ -19,7 +19,7 @@ from torch import nn
 from shortlm.model.anatomy import scored_weights
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller
-from shortlm.sweep.forward import token_nats
+from shortlm.sweep.tail import Tail
 
 Gradients = dict[str, torch.Tensor]
 
@@ -84,7 +84,9 @@ def backward_sweep(
     prepared = [caller.prepare(ids_BT, keep_BT) for ids_BT, keep_BT in batches]
     states = _states(caller, prepared)
     parts = weights_S.to(caller.device).split([len(b.ids_BT) for b in prepared])
-    grads = [_tail_grad(caller, h[-1], b, w) for h, b, w in zip(states, prepared, parts, strict=True)]
+    tail = Tail(caller)
+    with tail.loaded():
+        grads = [tail.input_grads(h[-1], b, w) for h, b, w in zip(states, prepared, parts, strict=True)]
     for i in track(caller.visit(reverse=True), "gradients", total=len(caller.blocks)):
         passages = [Passage(b, h[i], h[i + 1], g) for b, h, g in zip(prepared, states, grads, strict=True)]
         block = BlockGradients(caller, i, passages)
@@ -105,15 +107,6 @@ def _states(caller: BlockCaller, batches: list[Batch]) -> list[list[torch.Tensor
             for batch, h in zip(batches, states, strict=True):
                 h.append(caller(i, h[-1], batch))
     return states
-
-
-def _tail_grad(caller: BlockCaller, h_BTD: torch.Tensor, batch: Batch, weights_B: torch.Tensor) -> torch.Tensor:
-    with torch.enable_grad():
-        leaf_BTD = h_BTD.detach().requires_grad_(True)
-        nats_B = token_nats(caller.tail(leaf_BTD, batch), batch).sum(1)
-        (nats_B * weights_B).sum().backward()
-    assert leaf_BTD.grad is not None
-    return leaf_BTD.grad
 
 
 @contextmanager

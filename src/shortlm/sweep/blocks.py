@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens, D hidden, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +31,7 @@ class Batch:
     keep_BT: torch.Tensor
     h_BTD: torch.Tensor | None = None  # enters block 0
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    repeats: dict[int, Batch] = field(default_factory=dict)  # the same sequences several times over
 
     @property
     def mask(self) -> torch.Tensor | None:
@@ -42,8 +43,8 @@ class BlockCaller:
     """The blocks of one model, callable one at a time. The model is left as it was found."""
 
     def __init__(self, model: Any, anatomy: Anatomy, disk: DiskBlocks | None = None):
-        self.model, self.blocks, self.disk = model, anatomy.blocks, disk
-        self.device = model.get_input_embeddings().weight.device
+        self.model, self.blocks, self.head, self.disk = model, anatomy.blocks, anatomy.head, disk
+        self.device = disk.device if disk else model.get_input_embeddings().weight.device
         self.returns_tuple: dict[type[nn.Module], bool] = {}
         self.forwards = 0
 
@@ -76,8 +77,24 @@ class BlockCaller:
         output = self.blocks[i](h_BTD, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
 
+    def together(self, batch: Batch) -> int:
+        """How many states of a batch make a well-filled call."""
+        return max(1, working_tokens(self.device) // batch.ids_BT.numel())
+
+    def several(self, i: int, states: Sequence[torch.Tensor], batch: Batch) -> Sequence[torch.Tensor]:
+        """Block i on several states of one batch, in one call."""
+        count = len(states)
+        if count < 2:
+            return [self(i, h_BTD, batch) for h_BTD in states]
+        if count not in batch.repeats:
+            repeat = self.prepare(batch.ids_BT.repeat(count, 1), batch.keep_BT.repeat(count, 1))
+            repeat.h_BTD = None
+            batch.repeats[count] = repeat
+        self.forwards += count - 1
+        return self(i, torch.cat(tuple(states)), batch.repeats[count]).split(len(batch.ids_BT))
+
     def tail(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """logits_BTV of a state that has passed the last block."""
+        """logits_BTV of a state that has passed the last block. Where the head is on disk, it has to be loaded."""
         last = len(self.blocks) - 1
 
         def bypass(i: int, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,6 +124,16 @@ class BlockCaller:
             for _ in self.disk.visit([i]) if self.disk else [i]:
                 self.returns_tuple[kind] = isinstance(original(h_BTD, *args, **kwargs), tuple)
         return (h_BTD,) if self.returns_tuple[kind] else h_BTD
+
+
+def working_tokens(device: torch.device) -> int:
+    """Tokens in one call of a block: on a CPU few enough for its caches, elsewhere enough to fill the device."""
+    return 640 if device.type == "cpu" else 16384
+
+
+def predicted(batch: Batch) -> torch.Tensor:
+    """B x (T-1), true where both a token and the one it is predicted from are no padding."""
+    return batch.keep_BT[:, 1:] & batch.keep_BT[:, :-1]
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from shortlm.errors import ScoreError
 from shortlm.progress import track
-from shortlm.sweep.blocks import Batch, BlockCaller
+from shortlm.sweep.blocks import Batch, BlockCaller, predicted
+from shortlm.sweep.tail import Tail
 
 Mask = frozenset[int]  # the blocks that are dropped
 Observer = Callable[[int, torch.Tensor, torch.Tensor, Batch], None]
@@ -51,7 +51,7 @@ def sweep(
     `visitor(i)` is called once per block while it is in memory. In one pass over the blocks `per_pass` batches
     are carried along: their states are in memory together.
     """
-    walks = []
+    walks, tail = [], Tail(caller)
     with torch.no_grad(), track(what="sweep", total=len(batches) * len(caller.blocks)) as bar:
         for start in range(0, len(batches), per_pass):
             part = [
@@ -63,7 +63,8 @@ def sweep(
                 for walk in part:
                     walk.pass_block(i)
                     bar.update(1)
-            walks += [walk.finished() for walk in part]
+            with tail.loaded():
+                walks += [walk.finished(tail) for walk in part]
     nats_MS = torch.cat([nats_MB for nats_MB, _ in walks], dim=1)
     return Losses(nats_MS[0], nats_MS[1:], torch.cat([tokens_B for _, tokens_B in walks]))
 
@@ -80,42 +81,35 @@ class _Walk:
 
     def pass_block(self, i: int) -> None:
         """Take every group past block i; one in which not all masks drop or keep it splits in two."""
-        split = []
-        for h_BTD, members in self.groups:
-            if dropping := [m for m in members if i in self.masks[m]]:
-                split.append((h_BTD, dropping))
-            if keeping := [m for m in members if i not in self.masks[m]]:
-                out_BTD = self.caller(i, h_BTD, self.batch)
-                split.append((out_BTD, keeping))
-                if 0 in keeping:
-                    _refuse_nan(i, out_BTD, self.batch)
-                    if self.observer:
-                        self.observer(i, h_BTD, out_BTD, self.batch)
-        self.groups = split
+        old, self.groups = self.groups[::-1], []
+        together = self.caller.together(self.batch)
+        while old:  # a state is freed as soon as it has passed
+            part = [old.pop() for _ in range(min(together, len(old)))]
+            keeping = [[m for m in members if i not in self.masks[m]] for _, members in part]
+            passed = iter(self.caller.several(i, [h for (h, _), k in zip(part, keeping, strict=True) if k], self.batch))
+            for (h_BTD, members), kept in zip(part, keeping, strict=True):
+                if len(kept) < len(members):
+                    self.groups.append((h_BTD, [m for m in members if i in self.masks[m]]))
+                if kept:
+                    out_BTD = next(passed)
+                    self.groups.append((out_BTD, kept))
+                    if 0 in kept:
+                        self._observe(i, h_BTD, out_BTD)
 
-    def finished(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _observe(self, i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor) -> None:
+        _refuse_nan(i, out_BTD, self.batch)
+        if self.observer:
+            self.observer(i, in_BTD, out_BTD, self.batch)
+
+    def finished(self, tail: Tail) -> tuple[torch.Tensor, torch.Tensor]:
         """nats_MB and the predicted tokens of each sequence; the states are freed."""
         nats_MB = torch.empty(len(self.masks), len(self.batch.ids_BT), dtype=torch.float64)
-        for h_BTD, members in self.groups:
-            nats_MB[members] = token_nats(self.caller.tail(h_BTD, self.batch), self.batch).sum(1).cpu()
-        self.groups = []
+        while self.groups:
+            h_BTD, members = self.groups.pop()
+            nats_MB[members] = tail.nats(h_BTD, self.batch).sum(1).cpu()
         return nats_MB, predicted(self.batch).sum(1).double().cpu()
 
 
 def _refuse_nan(i: int, out_BTD: torch.Tensor, batch: Batch) -> None:
     if not bool(torch.isfinite(out_BTD[batch.keep_BT]).all()):
         raise ScoreError(f"block {i} makes NaN or inf of finite states; check its weights, or use --dtype float32")
-
-
-def predicted(batch: Batch) -> torch.Tensor:
-    """B x (T-1), true where both a token and the one it is predicted from are no padding."""
-    return batch.keep_BT[:, 1:] & batch.keep_BT[:, :-1]
-
-
-def token_nats(logits_BTV: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Cross-entropy of each next token, B x (T-1), float64, 0 on padding. One sequence at a time in float32."""
-    rows = [
-        F.cross_entropy(logits_TV[:-1].float(), ids_T[1:], reduction="none")
-        for logits_TV, ids_T in zip(logits_BTV, batch.ids_BT, strict=True)
-    ]
-    return torch.stack(rows).double() * predicted(batch)

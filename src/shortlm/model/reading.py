@@ -1,0 +1,72 @@
+"""Read tensors, or some rows of one, from their shards into memory of their own.
+
+Plain reads, no memory maps: the pages of a map would count as resident for as long as the map lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from shortlm.errors import ModelError
+from shortlm.model.checkpoint import TensorEntry
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+Tensors = dict[str, torch.Tensor]
+
+
+def read_tensors(entries: Mapping[str, TensorEntry], pin: bool = False) -> Tensors:
+    """The tensors by their names; `pin` puts them into page-locked memory, from which an accelerator copies faster.
+
+    Raises ModelError if a shard has disappeared or is cut short meanwhile.
+    """
+    tensors = {}
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].file, item[1].begin)):
+        raw = torch.empty(entry.nbytes, dtype=torch.uint8, pin_memory=pin)
+        with _opened(entry.file) as file:
+            _fill(memoryview(raw.numpy()), file, entry, entry.begin)
+        tensors[name] = raw.view(dtype_of(entry)).view(entry.shape)
+    return tensors
+
+
+def read_rows(entry: TensorEntry, rows: list[int]) -> torch.Tensor:
+    """Some rows of a matrix, in the order given. Raises ModelError as `read_tensors` does."""
+    width = entry.nbytes // entry.shape[0]
+    raw = torch.empty(len(rows), width, dtype=torch.uint8)
+    with _opened(entry.file) as file:
+        for target, row in zip(raw, rows, strict=True):
+            _fill(memoryview(target.numpy()), file, entry, entry.begin + row * width)
+    return raw.view(dtype_of(entry)).view(len(rows), *entry.shape[1:])
+
+
+def dtype_of(entry: TensorEntry) -> torch.dtype:
+    """The torch type of a stored tensor. Raises ModelError for types that torch doesn't compute in."""
+    if entry.dtype not in DTYPES:
+        raise ModelError(f"{entry.file}: '{entry.name}' is of type {entry.dtype}, which can't be streamed")
+    return DTYPES[entry.dtype]
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[BinaryIO, None, None]:
+    try:
+        with path.open("rb", buffering=0) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: shard has disappeared while it was needed; put it back and try again") from error
+
+
+def _fill(target: memoryview, file: BinaryIO, entry: TensorEntry, begin: int) -> None:
+    file.seek(begin)
+    done = 0
+    while done < len(target):
+        count = file.readinto(target[done:])  # type: ignore[attr-defined]
+        if not count:
+            raise ModelError(f"{entry.file}: shard ended while '{entry.name}' was read; was it changed meanwhile?")
+        done += count
