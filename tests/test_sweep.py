@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlm.model import find_anatomy
-from shortlm.sweep import BlockCaller, backward_sweep, sweep
+from shortlm.sweep import BlockCaller, Tail, backward_sweep, sweep, token_nats
 
 IDS_BT = torch.randint(3, 96, (4, 16), generator=torch.Generator().manual_seed(1))
 ALL_BT = torch.ones_like(IDS_BT, dtype=torch.bool)
@@ -82,20 +82,78 @@ def test_model_is_restored_even_on_error():
 
 def test_gradients_equal_autograd():
     weights_S = torch.full((4,), 1 / 60)
-    got, shares = {}, {}
+    got, along = {}, {}
+    towards = torch.Generator().manual_seed(0)
+    directions = [
+        {n: torch.randn(p.shape, generator=towards) for n, p in block.named_parameters()} for block in CALLER.blocks
+    ]
 
     def keep(block):
-        got[block.index] = block.total()
-        shares[block.index] = list(block.per_sequence())
+        got[block.index] = {name: block.total(name) for name in block.weights}
+        along[block.index] = block.along(directions[block.index])
 
     backward_sweep(CALLER, [(IDS_BT[:3], ALL_BT[:3]), (IDS_BT[3:], ALL_BT[3:])], weights_S, keep)
     MODEL.requires_grad_(True)
+    for s in range(4):
+        MODEL.zero_grad()
+        logits_BTV = MODEL(input_ids=IDS_BT[s, None], use_cache=False).logits
+        (F.cross_entropy(logits_BTV[0, :-1], IDS_BT[s, 1:], reduction="sum") / 60).backward()
+        for i, block in enumerate(CALLER.blocks):
+            plain = sum((directions[i][n] * p.grad).sum() for n, p in block.named_parameters())
+            assert along[i][s] == pytest.approx(float(plain), rel=1e-3, abs=1e-5)
+    MODEL.zero_grad()
     logits_BTV = MODEL(input_ids=IDS_BT, use_cache=False).logits
     F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), IDS_BT[:, 1:].flatten()).backward()
     for i, block in enumerate(CALLER.blocks):
         for name, weight in block.named_parameters():
             assert torch.allclose(got[i][name], weight.grad, atol=1e-7, rtol=1e-4), (i, name)
-            together = torch.stack([grads[name] for grads in shares[i]]).sum(0)
-            assert torch.allclose(together, weight.grad, atol=1e-7, rtol=1e-4)
     MODEL.requires_grad_(False)
     MODEL.zero_grad()
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "granite", "phi", "gpt2"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_cross_entropy_in_vocabulary_chunks(name, whole, monkeypatch):
+    """Chunks of 7 of 96 logits; soft-caps (gemma2), scales (granite), biases (phi), ties (gpt2) included."""
+    monkeypatch.setattr("shortlm.sweep.tail.CHUNK", {"cpu": 1})
+    monkeypatch.setattr("shortlm.sweep.tail.NARROWEST", 7)
+    model = tiny_model(name)
+    caller = BlockCaller(model, find_anatomy(model))
+    batch = caller.prepare(IDS_BT, ALL_BT)
+    tail, h_BTD = Tail(caller), torch.randn(4, 16, 32, generator=torch.Generator().manual_seed(2))
+    if whole:
+        tail.way = "whole"
+    leaf_BTD = h_BTD.clone().requires_grad_(True)
+    nats_BT = token_nats(caller.tail(leaf_BTD, batch), batch)
+    weights_B = torch.tensor([0.5, 1.0, 2.0, 0.0])
+    (nats_BT.sum(1) * weights_B).sum().backward()
+    assert torch.allclose(tail.nats(h_BTD, batch), nats_BT.detach(), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(tail.input_grads(h_BTD, batch, weights_B), leaf_BTD.grad, rtol=1e-4, atol=1e-6)
+    assert whole or tail.way == ("each" if name in ("gemma2", "granite") else "plain")
+
+
+def test_a_head_that_mixes_its_logits_is_computed_whole():
+    model = tiny_model("llama")
+    plain = type(model).forward
+
+    def normalised(self, *args, **kwargs):
+        output = plain(self, *args, **kwargs)
+        output.logits = output.logits.log_softmax(-1)
+        return output
+
+    model.forward = normalised.__get__(model)
+    caller = BlockCaller(model, find_anatomy(model))
+    losses = sweep(caller, [(IDS_BT, ALL_BT)])
+    assert torch.allclose(losses.base_S.float(), plain_nats(()), rtol=1e-5)
+
+
+def test_several_states_in_one_call_change_nothing(monkeypatch):
+    masks = [frozenset({i}) for i in range(BLOCKS)]
+    results, calls = [], []
+    for tokens in (1, 200):
+        monkeypatch.setattr("shortlm.sweep.blocks.working_tokens", lambda device, tokens=tokens: tokens)
+        before = CALLER.forwards
+        results.append(sweep(CALLER, [(IDS_BT, ALL_BT)], masks))
+        calls.append(CALLER.forwards - before)
+    assert calls[0] == calls[1] == BLOCKS * (BLOCKS + 1) // 2
+    assert torch.allclose(results[0].nats_MS, results[1].nats_MS, rtol=1e-6)

@@ -65,7 +65,7 @@ class DiskBlocks:
 
     @contextmanager
     def head_in_memory(self) -> Generator[None, None, None]:
-        """The head's weight is there inside; read anew each time, since there is room for it between the blocks only."""
+        """The head's weight is there inside; it is read anew each time, since two blocks take its room meanwhile."""
         weight = self.anatomy.head.weight
         if self.head is None or weight.device.type != "meta":
             yield

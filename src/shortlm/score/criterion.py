@@ -40,7 +40,7 @@ class Criterion:
 
     name = ""
     unit = ""
-    needs: frozenset[str] = frozenset()  # of "weights", "states", "removals", "gradients"
+    needs: frozenset[str] = frozenset()  # of "weights", "states", "removals", "gradients", "weight gradients"
     defaults: dict[str, Any] = {}
     presets: dict[str, dict[str, Any]] = {}
 
@@ -57,8 +57,8 @@ class Criterion:
     def removals(self, losses: Losses) -> None:
         """The losses without block 0, without block 1, ... (needs "removals")."""
 
-    def gradients(self, block: BlockGradients, total: dict[str, torch.Tensor], weighting: Weighting) -> None:
-        """The weight gradients of one block, summed over all sequences (needs "gradients")."""
+    def gradients(self, block: BlockGradients, weighting: Weighting) -> None:
+        """One block's gradients (needs "gradients"; those of its weights are there with "weight gradients")."""
 
     def result(self) -> CriterionScores:
         """The scores, once everything has been fed."""

@@ -123,11 +123,11 @@ def _backward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion]
         def on_block(
             block: BlockGradients, members: list[Criterion] = members, weighting: Weighting = weighting
         ) -> None:
-            total = block.total()
             for criterion in members:
-                criterion.gradients(block, total, weighting)
+                criterion.gradients(block, weighting)
 
-        backward_sweep(caller, batches, weighting.weights_S, on_block)
+        of_weights = any("weight gradients" in c.needs for c in members)
+        backward_sweep(caller, batches, weighting.weights_S, on_block, of_weights)
 
 
 def _weights(tokens_S: torch.Tensor, parts: int) -> torch.Tensor:

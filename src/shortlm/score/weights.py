@@ -6,7 +6,8 @@ Biases are left out. Sums in float32 or better.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any
 
@@ -16,25 +17,37 @@ from torch import nn
 from shortlm.artifacts import CriterionScores
 from shortlm.model import scored_weights
 from shortlm.score.criterion import Criterion, Setting, Weighting
-from shortlm.sweep import BlockGradients
+from shortlm.sweep import PIECE, BlockGradients
 
 REDUCTIONS = {"sum": sum, "mean": lambda x: sum(x) / len(x), "max": max, "prod": prod}
 PUBLISHED: dict[str, Any] = {"p": 1, "weights": "sum", "block": "sum"}
 
 
-def reduced(tensors: Iterable[torch.Tensor], options: dict[str, Any]) -> float:
-    """|x|^p of each tensor, reduced within it (`weights`), then over all of them (`block`)."""
-    within = [_within(tensor.float().abs() ** options["p"], options["weights"]) for tensor in tensors]
+Pair = tuple[torch.Tensor, torch.Tensor | None]  # a weight and its gradient
+
+
+def reduced(pairs: Iterable[Pair], options: dict[str, Any]) -> float:
+    """|x|^p of each weight (times its gradient), reduced within it (`weights`), then over all of them (`block`)."""
+    within = [_within(pair, options["p"], options["weights"]) for pair in pairs]
     return float(REDUCTIONS[options["block"]](within))
 
 
-def _within(values: torch.Tensor, how: str) -> float:
+def _within(pair: Pair, p: int, how: str) -> float:
+    parts = [_piece(values**p if p > 1 else values, how) for values in _pieces(*pair)]
+    return float(REDUCTIONS["sum" if how == "mean" else how](parts)) / (pair[0].numel() if how == "mean" else 1)
+
+
+def _pieces(weight: torch.Tensor, grad: torch.Tensor | None) -> Iterator[torch.Tensor]:
+    """|W|, or |W g|, piece by piece in float32."""
+    grads = itertools.repeat(None) if grad is None else grad.flatten().split(PIECE)
+    for values, factor in zip(weight.flatten().split(PIECE), grads, strict=False):
+        yield values.float().abs() if factor is None else (values.float() * factor).abs_()
+
+
+def _piece(values: torch.Tensor, how: str) -> float:
     if how == "max":
         return float(values.max())
-    if how == "prod":
-        return float(values.double().prod())
-    total = float(values.sum(dtype=torch.float64))
-    return total / values.numel() if how == "mean" else total
+    return float(values.double().prod() if how == "prod" else values.sum(dtype=torch.float64))
 
 
 class Magnitude(Criterion):
@@ -50,7 +63,7 @@ class Magnitude(Criterion):
         self.scores = [0.0] * setting.n_blocks
 
     def weigh(self, i: int, block: nn.Module) -> None:
-        self.scores[i] = reduced((w.detach() for w in scored_weights(block).values()), self.options)
+        self.scores[i] = reduced(((w.detach(), None) for w in scored_weights(block).values()), self.options)
 
     def result(self) -> CriterionScores:
         return CriterionScores(scores=self.scores, unit=self.unit)
@@ -60,13 +73,13 @@ class Taylor(Criterion):
     """Sum of |W * dLoss/dW|^p; the gradients of several batches are added, signs and all, before the absolute value.
 
     The score is an absolute value of a sum, so sequences don't simply average. What is kept per sequence is
-    its share: S times the sum over weights of sign(W g) W g_s. These average to the score (for p = 1 and
-    sums), and their spread gives its standard error to first order (infinitesimal jackknife).
+    its share: S times the sum over weights of sign(W g) W g_s = |W| sign(g) g_s. These average to the score
+    (for p = 1 and sums), and their spread gives its standard error to first order (infinitesimal jackknife).
     `batches` parts the sequences as the published code does: each part's loss is its own mean.
     """
 
     name, unit = "taylor", "sum of |W g|"
-    needs = frozenset({"gradients"})
+    needs = frozenset({"gradients", "weight gradients"})
     defaults = {**PUBLISHED, "batches": 1}
     presets = {"shortened-llm": {}}
 
@@ -76,15 +89,14 @@ class Taylor(Criterion):
         self.shares: list[list[float]] = [[] for _ in range(setting.n_blocks)]
         self.spread = (self.options["p"], self.options["weights"], self.options["block"]) == (1, "sum", "sum")
 
-    def gradients(self, block: BlockGradients, total: dict[str, torch.Tensor], weighting: Weighting) -> None:
-        products = {n: w.detach().float() * total[n] for n, w in block.weights.items()}
-        self.scores[block.index] = reduced(products.values(), self.options)
+    def gradients(self, block: BlockGradients, weighting: Weighting) -> None:
+        pairs = ((weight.detach(), block.total(name)) for name, weight in block.weights.items())
+        self.scores[block.index] = reduced(pairs, self.options)
         count = len(weighting.tokens_S)
         if self.spread and count > 1:
-            signed = {n: products[n].sign() * w.detach().float() for n, w in block.weights.items()}
-            for grads in block.per_sequence():
-                share = sum(float((signed[n] * g).sum(dtype=torch.float64)) for n, g in grads.items())
-                self.shares[block.index].append(share * count)
+            towards = {n: w.detach().abs() * block.total(n).sign().to(w.dtype) for n, w in block.weights.items()}
+            block.sums.clear()
+            self.shares[block.index] = [share * count for share in block.along(towards)]
 
     def result(self) -> CriterionScores:
         count = len(self.shares[0])
@@ -109,7 +121,7 @@ class FirstOrder(Criterion):
         super().__init__(setting, options)
         self.values: list[torch.Tensor] = [torch.empty(0)] * setting.n_blocks
 
-    def gradients(self, block: BlockGradients, total: dict[str, torch.Tensor], weighting: Weighting) -> None:
+    def gradients(self, block: BlockGradients, weighting: Weighting) -> None:
         parts = [(p.grad_BTD.double() * (p.in_BTD - p.out_BTD).double()).sum((1, 2)).cpu() for p in block.passages]
         self.values[block.index] = torch.cat(parts) / weighting.weights_S / weighting.tokens_S
 

@@ -9,8 +9,9 @@ Shapes: S sequences, B of them in a batch, T tokens, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from shortlm.sweep.blocks import Batch, BlockCaller
 from shortlm.sweep.tail import Tail
 
 Gradients = dict[str, torch.Tensor]
+PIECE = 2**22  # elements that are reduced at a time: a copy of them in float32 is small
 
 
 class Passage(NamedTuple):
@@ -34,28 +36,45 @@ class Passage(NamedTuple):
 
 
 class BlockGradients:
-    """The gradients of one block's scored weights."""
+    """The gradients of one block: of its input always, of its scored weights if `of_weights`."""
 
-    def __init__(self, caller: BlockCaller, i: int, passages: list[Passage]):
+    def __init__(self, caller: BlockCaller, i: int, passages: list[Passage], of_weights: bool = True):
         self.caller, self.index, self.passages = caller, i, passages
         self.weights = scored_weights(caller.blocks[i])
-        self.input_grads: list[torch.Tensor] = []  # of each batch, filled by `total`
+        self.sums: Gradients = {}
+        with _on_gradient(self.weights if of_weights else {}, self._add):
+            self.input_grads = [self._backward(p.batch, p.in_BTD, p.grad_BTD) for p in passages]
 
-    def total(self) -> Gradients:
-        """The sum over all sequences (signed, in the weights' own type accumulated by autograd)."""
-        with _needing_grad(self.weights):
-            self.input_grads = [self._backward(p.batch, p.in_BTD, p.grad_BTD) for p in self.passages]
-            return self._collected()
+    def total(self, name: str) -> torch.Tensor:
+        """The gradient of a weight, signed, summed over all sequences in float32.
 
-    def per_sequence(self) -> Iterator[Gradients]:
-        """The gradients of each sequence alone, in order. Together they cost as much as `total`."""
-        for passage in self.passages:
-            for s in range(len(passage.in_BTD)):
-                one = slice(s, s + 1)
-                alone = self.caller.prepare(passage.batch.ids_BT[one], passage.batch.keep_BT[one])
-                with _needing_grad(self.weights):
-                    self._backward(alone, passage.in_BTD[one], passage.grad_BTD[one])
-                    yield self._collected()
+        A weight that took no part (an expert that no token chose) has gradient 0.
+        """
+        return self.sums[name] if name in self.sums else torch.zeros_like(self.weights[name], dtype=torch.float32)
+
+    def along(self, direction: Gradients) -> list[float]:
+        """For each sequence, how the loss changes along a direction in the weights: <direction, its own gradient>.
+
+        Costs one more backward pass over the block.
+        """
+        return [self._along(passage, s, direction) for passage in self.passages for s in range(len(passage.in_BTD))]
+
+    def _along(self, passage: Passage, s: int, direction: Gradients) -> float:
+        products: list[torch.Tensor] = []
+
+        def multiply(name: str, grad: torch.Tensor) -> None:
+            pieces = zip(direction[name].flatten().split(PIECE), grad.flatten().split(PIECE), strict=True)
+            products.extend((d.float() * g.float()).sum(dtype=torch.float64) for d, g in pieces)
+
+        with _on_gradient(self.weights, multiply):
+            self._backward(passage.batch.alone(self.caller, s), passage.in_BTD[s, None], passage.grad_BTD[s, None])
+        return float(sum(products))
+
+    def _add(self, name: str, grad: torch.Tensor) -> None:
+        if name in self.sums:
+            self.sums[name] += grad
+        else:
+            self.sums[name] = grad.float()
 
     def _backward(self, batch: Batch, in_BTD: torch.Tensor, grad_BTD: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
@@ -64,17 +83,13 @@ class BlockGradients:
         assert leaf_BTD.grad is not None
         return leaf_BTD.grad
 
-    def _collected(self) -> Gradients:
-        """Float32; a weight that took no part (an expert that no token chose) has gradient 0."""
-        grads = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.weights.items()}
-        return {n: g.detach().float() for n, g in grads.items()}
-
 
 def backward_sweep(
     caller: BlockCaller,
     batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
     weights_S: torch.Tensor,
     on_block: Callable[[BlockGradients], object],
+    of_weights: bool = True,
 ) -> None:
     """Back-propagate the sum over sequences of weights_S times their summed cross-entropy.
 
@@ -89,7 +104,7 @@ def backward_sweep(
         grads = [tail.input_grads(h[-1], b, w) for h, b, w in zip(states, prepared, parts, strict=True)]
     for i in track(caller.visit(reverse=True), "gradients", total=len(caller.blocks)):
         passages = [Passage(b, h[i], h[i + 1], g) for b, h, g in zip(prepared, states, grads, strict=True)]
-        block = BlockGradients(caller, i, passages)
+        block = BlockGradients(caller, i, passages, of_weights)
         on_block(block)
         grads = block.input_grads
         for h in states:
@@ -110,13 +125,25 @@ def _states(caller: BlockCaller, batches: list[Batch]) -> list[list[torch.Tensor
 
 
 @contextmanager
-def _needing_grad(weights: dict[str, nn.Parameter]) -> Generator[None, None, None]:
-    """Gradients switched on for these weights only, and freed afterwards."""
+def _on_gradient(
+    weights: dict[str, nn.Parameter], use: Callable[[str, torch.Tensor], object]
+) -> Generator[None, None, None]:
+    """Gradients switched on for these weights; each is handed to `use` as soon as it is made, then freed."""
+
+    def hook(name: str, weight: torch.Tensor) -> None:
+        assert weight.grad is not None
+        use(name, weight.grad)
+        weight.grad = None
+
+    handles = []
     try:
-        for weight in weights.values():
+        for name, weight in weights.items():
             weight.requires_grad_(True)
+            handles.append(weight.register_post_accumulate_grad_hook(partial(hook, name)))
         yield
     finally:
+        for handle in handles:
+            handle.remove()
         for weight in weights.values():
             weight.requires_grad_(False)
             weight.grad = None

@@ -32,11 +32,21 @@ class Batch:
     h_BTD: torch.Tensor | None = None  # enters block 0
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     repeats: dict[int, Batch] = field(default_factory=dict)  # the same sequences several times over
+    singles: dict[int, Batch] = field(default_factory=dict)  # one of the sequences alone
 
     @property
     def mask(self) -> torch.Tensor | None:
         """attention_mask, or None where nothing is padded: transformers is faster without."""
         return None if bool(self.keep_BT.all()) else self.keep_BT.long()
+
+    def alone(self, caller: BlockCaller, s: int) -> Batch:
+        """Sequence s by itself."""
+        if len(self.ids_BT) == 1:
+            return self
+        if s not in self.singles:
+            self.singles[s] = caller.prepare(self.ids_BT[s, None], self.keep_BT[s, None])
+            self.singles[s].h_BTD = None
+        return self.singles[s]
 
 
 class BlockCaller:

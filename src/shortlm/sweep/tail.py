@@ -71,9 +71,7 @@ class Tail:
             grad_BTX += torch.autograd.grad(logits_BTC, leaf_BTX, share_BTC.to(logits_BTC.dtype))[0]
         return grad_BTX.to(entering_BTX.dtype)
 
-    def _sums(
-        self, entering_BTX: torch.Tensor, h_BTD: torch.Tensor, batch: Batch
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _sums(self, entering_BTX: torch.Tensor, h_BTD: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """log sum exp over the vocabulary, and the logit of the next token: both B x (T-1), float32."""
         lse_BT = target_BT = torch.tensor(0.0)
         with torch.no_grad():
