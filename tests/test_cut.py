@@ -17,9 +17,9 @@ from shortlm import outputs
 from shortlm.artifacts import Manifest, load_plan
 from shortlm.choose import plan_by_hand
 from shortlm.cut import cut, surgery
-from shortlm.errors import ModelError, OutputError, PlanError, ShortLMError
+from shortlm.errors import ModelError, OutputError, PlanError, RecipeError, ShortLMError
 from shortlm.model import facts_from_config, open_checkpoint, open_model, quiet
-from shortlm.recipe import CutSettings, ModelSettings
+from shortlm.recipe import CutSettings, ModelSettings, validated
 
 REMOVED = [1, 4]
 
@@ -266,9 +266,9 @@ def test_files_of_another_model(llama_copy, tmp_path):
 
 
 @pytest.mark.parametrize("size", ["5XB", "0", "", "-1GB"])
-def test_bad_shard_size(llama_folder, tmp_path, size):
-    with pytest.raises(PlanError, match=r"a size is needed, e.g. 5GB or 500MiB"):
-        cut_to(llama_folder, tmp_path / "out", shard_size=size)
+def test_bad_shard_size(size):
+    with pytest.raises(RecipeError, match=r"--shard-size: a size is needed, e.g. 5GB or 500MiB \(got "):
+        validated(CutSettings, {"shard_size": size})
 
 
 def test_whole_checkpoint_stays_readable_by_its_header(llama_folder, tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "shortlm.score": ["score", "score_model", "CRITERIA"],
+    "shortlm.score": ["score", "score_model", "plan_memory", "CRITERIA"],
     "shortlm.choose": ["choose", "plan_by_hand", "published_scores", "published_names"],
     "shortlm.cut": ["cut"],
     "shortlm.evaluate": ["evaluate", "perplexity"],
@@ -23,7 +23,7 @@ _HOMES = {
     "shortlm.pipeline": ["run"],
     "shortlm.model": ["open_model", "OpenModel"],
     "shortlm.text": ["open_windows", "windows_from_ids", "Windows"],
-    "shortlm.artifacts": ["BlockScores", "CutPlan", "Manifest", "Measurement", "Perplexity", "load_plan"],
+    "shortlm.artifacts": ["BlockScores", "CutPlan", "Manifest", "Measurement", "Perplexity", "WorkPlan", "load_plan"],
     "shortlm.errors": ["ShortLMError"],
     "shortlm.recipe": [
         "ModelSettings", "TextSettings", "ScoreSettings", "ChooseSettings", "CutSettings", "EvalSettings",

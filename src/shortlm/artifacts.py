@@ -171,6 +171,35 @@ class CutPlan(Artifact):
         return [i for i in range(self.model.n_blocks) if i not in set(self.removed)]
 
 
+class WorkRow(Record):
+    """What one way of scoring takes."""
+
+    name: str = Field(description="The criterion, or 'all together'.")
+    streamed: bool = Field(description="Blocks are read from disk one by one.")
+    batch_size: int
+    passes: int
+    peak_bytes: int = Field(description="Of the whole process, or of the accelerator's memory.")
+    parts: dict[str, int] = Field(description="What the peak is made of.")
+    bytes_read: int
+    block_forwards: int
+    flops: float
+    seconds: float | None = None
+    exact: bool = Field(True, description="False where memory is an estimate: the code could not be run on shapes.")
+
+
+class WorkPlan(Artifact):
+    """The output of `plan-memory`."""
+
+    kind: Literal["WorkPlan"] = "WorkPlan"
+    model: ModelFacts
+    sequences: int
+    tokens: int
+    weights_bytes: int = Field(description="All weights in the compute type.")
+    disk_bytes_per_second: float | None = Field(None, description="Measured; none if the weights are not here.")
+    rows: list[WorkRow]
+    provenance: Provenance
+
+
 class Proof(Record):
     """The written model against the original with the same blocks bypassed."""
 

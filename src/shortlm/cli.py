@@ -101,17 +101,44 @@ def main(
 
 @app.command()
 @with_settings(ModelSettings, TextSettings, ScoreSettings)
-def score(model_settings: Any, text_settings: Any, score_settings: Any, out: Out = None, force: Force = False) -> None:
+def score(
+    model_settings: Any,
+    text_settings: Any,
+    score_settings: Any,
+    out: Out = None,
+    force: Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, as plan-memory does.")] = False,
+) -> None:
     """Score the blocks of a model by one or several criteria, in one pass over the text."""
+    if dry_run:
+        return _plan_memory(model_settings, text_settings, score_settings, out, force)
     from shortlm.console import show_scores
     from shortlm.outputs import refuse_existing
     from shortlm.score import score as do_score
 
     if out:
         refuse_existing(out, force)
-    scores = do_score(model_settings, text_settings, score_settings)
+    scores = do_score(model_settings, text_settings, score_settings, lambda line: typer.echo(line, err=True))
     _save(scores, out, force)
     show_scores(scores)
+
+
+@app.command("plan-memory")
+@with_settings(ModelSettings, TextSettings, ScoreSettings)
+def plan_memory(
+    model_settings: Any, text_settings: Any, score_settings: Any, out: Out = None, force: Force = False
+) -> None:
+    """Say what scoring would take for every criterion: memory, reading, computing, time. Needs only the config."""
+    _plan_memory(model_settings, text_settings, score_settings, out, force)
+
+
+def _plan_memory(model_settings: Any, text_settings: Any, score_settings: Any, out: Path | None, force: bool) -> None:
+    from shortlm.console import show_work
+    from shortlm.score import plan_memory
+
+    plan = plan_memory(model_settings, text_settings, score_settings)
+    _save(plan, out, force)
+    show_work(plan)
 
 
 @app.command()

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
+from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement, WorkPlan
+from shortlm.sizes import gib
 
 out = Console(highlight=False, soft_wrap=True, markup=False)  # names and texts are taken literally
 
@@ -61,3 +62,37 @@ def show_measurement(measurement: Measurement) -> None:
         out.print(f"{p.text}: perplexity {p.perplexity:.4f}{error} ({tokens:,} tokens, BOS: {p.data.bos})")
     for sample in measurement.samples:
         out.print(Text(sample.prompt, style="dim") + Text(sample.text))
+
+
+def show_work(plan: WorkPlan) -> None:
+    """One row per criterion: memory, reading, computing, time."""
+    where = f"{plan.provenance.device}, {plan.provenance.dtype}"
+    out.print(f"{plan.model.name}: {plan.sequences} sequences of {plan.tokens} tokens, {where}, weights "
+              f"{gib(plan.weights_bytes)}")  # fmt: skip
+    table = Table(box=SIMPLE, pad_edge=False)
+    for title in ("criterion", "blocks"):
+        table.add_column(title, no_wrap=True)
+    for title in ("peak", "read", "forwards", "TFLOP", "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in plan.rows:
+        passes = f", {row.passes} passes" if row.passes > 1 else ""
+        blocks = f"disk{passes}" if row.streamed else "memory"
+        peak = gib(row.peak_bytes) if row.exact else f"< {gib(row.peak_bytes)}"
+        time = "-" if row.seconds is None else _clock(row.seconds)
+        table.add_row(
+            row.name, blocks, peak, gib(row.bytes_read), f"{row.block_forwards:,}", f"{row.flops / 1e12:.2f}", time
+        )
+    out.print(table)
+    if plan.disk_bytes_per_second is None:
+        out.print("the weights are not here: the time counts computing, not reading")
+
+
+def _clock(seconds: float) -> str:
+    hours, minutes = int(seconds // 3600), int(seconds // 60) % 60
+    return (
+        f"{hours} h {minutes:02d} min"
+        if hours
+        else f"{minutes} min {seconds % 60:02.0f} s"
+        if minutes
+        else f"{seconds:.1f} s"
+    )

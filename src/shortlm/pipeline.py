@@ -49,7 +49,7 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
 
     if not (out / "model").exists():  # before hours of scoring
         refuse_uncuttable(model)
-    scores = stages.do("score", lambda: score(model, recipe.text, recipe.score))
+    scores = stages.do("score", lambda: score(model, recipe.text, recipe.score, say))
     plan = stages.do("choose", lambda: choose(scores, recipe.choose, "scores.json"))
     manifest = stages.do("cut", lambda: cut(model, plan, recipe.cut, out / "model", force, stages.keys["cut"]))
     dense = stages.do("evaluate dense", lambda: evaluate(model, evaluation, "dense"))

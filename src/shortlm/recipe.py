@@ -7,15 +7,24 @@ Unknown keys are refused.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from shortlm.errors import RecipeError, did_you_mean
+from shortlm.sizes import byte_size
 
 WIKITEXT = {"text": "Salesforce/wikitext", "subset": "wikitext-2-raw-v1", "split": "train", "field": "text"}
 DEFAULT_CRITERIA = ["ppl", "taylor", "bi", "angular", "magnitude"]
+
+
+def _checked_size(text: str) -> str:
+    byte_size(text)
+    return text
+
+
+Size = Annotated[str, AfterValidator(_checked_size)]
 
 
 class Settings(BaseModel):
@@ -35,6 +44,9 @@ class ModelSettings(Settings):
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps; 'auto' takes the first accelerator there is.")
     stream: Literal["auto", "on", "off"] = Field(
         "auto", description="Score with blocks read from disk one by one; 'auto': if the model would not fit in memory."
+    )
+    memory: Size | None = Field(
+        None, description="Budget for scoring, e.g. 6GiB: of the process, or of an accelerator's memory; it is kept."
     )
     trust_remote_code: bool = Field(False, description="Allow model code that comes with the checkpoint.")
 
@@ -80,7 +92,7 @@ class ScoreSettings(Settings):
         min_length=1,
         description="Criteria, each as name or name:preset (bi:shortgpt) or name:key=value (magnitude:p=2).",
     )
-    batch_size: int = Field(8, ge=1, description="Sequences that are computed together.")
+    batch_size: int = Field(0, ge=0, description="Sequences that are computed together; 0: as many as run fastest.")
     resamples: int = Field(
         200, ge=0, description="Bootstrap resamples of the sequences for the stability of the ranks."
     )
@@ -108,7 +120,7 @@ class ChooseSettings(Settings):
 class CutSettings(Settings):
     """How the shorter checkpoint is written."""
 
-    shard_size: str = Field("5GB", description="Largest size of one output file.")
+    shard_size: Size = Field("5GB", description="Largest size of one output file.")
     prove: bool = Field(True, description="Compare the written model with the original with these blocks bypassed.")
 
 
@@ -120,7 +132,7 @@ class EvalSettings(Settings):
         description="Texts for perplexity; empty: held-out windows of the scoring text (or the same --ids).",
     )
     held_out: int = Field(64, ge=1, description="Windows of the scoring text, after those scored, for perplexity.")
-    batch_size: int = Field(8, ge=1, description="Windows that are computed together.")
+    batch_size: int = Field(0, ge=0, description="Windows that are computed together; 0: as many as run fastest.")
     prompt: str = Field("", description="Prompt of the text sample; empty: the beginning of the first text.")
     new_tokens: int = Field(48, ge=0, description="Tokens of the text sample; 0 for none.")
 
@@ -176,7 +188,8 @@ def validated(kind: type[Settings], values: dict[str, Any], where: str = "") -> 
 
 def _reason(kind: type[BaseModel], error: Any) -> str:
     if error["type"] != "extra_forbidden":
-        return f"{error['msg'][0].lower()}{error['msg'][1:]} (got {error['input']!r})"
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{message[0].lower()}{message[1:]} (got {error['input']!r})"
     fields: Any = kind
     for part in error["loc"][:-1]:  # the only list of settings there is holds texts
         fields = TextSettings if isinstance(part, int) else _fields(fields)[part].annotation

@@ -9,7 +9,7 @@ from typing import Any
 
 from shortlm.artifacts import CutPlan, Manifest, ModelFacts, provenance
 from shortlm.cut.proof import prove
-from shortlm.cut.surgery import Piece, byte_size, carry_files, kept_pieces, write_shards
+from shortlm.cut.surgery import Piece, carry_files, kept_pieces, write_shards
 from shortlm.errors import OutputError, PlanError
 from shortlm.model import (
     Checkpoint,
@@ -25,6 +25,7 @@ from shortlm.model import (
 )  # fmt: skip
 from shortlm.outputs import refuse_existing, whole_folder
 from shortlm.recipe import CutSettings, ModelSettings
+from shortlm.sizes import byte_size
 
 
 def cut(

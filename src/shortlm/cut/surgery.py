@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from shortlm.errors import ModelError, PlanError
+from shortlm.errors import ModelError
 from shortlm.model import Checkpoint, TensorEntry, block_prefix
 from shortlm.progress import track
 
-SIZES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 BUFFER = 2**20
 CHUNK = 256 * 2**20  # so that a progress bar moves and Ctrl-C is heard
 NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY, errno.EPERM}
@@ -140,11 +139,3 @@ def _inside(path: Path, source: Path) -> bool:
     """Whether a link stays in the checkpoint (or in the hub cache's own store of files beside it)."""
     homes = (source.resolve(), source.resolve().parent.parent / "blobs")
     return any(path.resolve().is_relative_to(home) for home in homes)
-
-
-def byte_size(text: str) -> int:
-    """'5GB', '500MiB' or a number of bytes. Raises PlanError if it is none."""
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", text.lower())
-    if not match or match[2] not in SIZES or float(match[1]) <= 0:
-        raise PlanError(f"--shard-size {text}: a size is needed, e.g. 5GB or 500MiB")
-    return int(float(match[1]) * SIZES[match[2]])

@@ -11,18 +11,20 @@ from shortlm.artifacts import Perplexity
 from shortlm.errors import ModelError
 from shortlm.model import OpenModel
 from shortlm.statistics import mean_stderr
-from shortlm.sweep import BlockCaller, sweep
+from shortlm.sweep import BlockCaller, Plan, auto_batch_size, sweep
 from shortlm.text import Windows
 
 
-def perplexity(opened: OpenModel, windows: Windows, batch_size: int = 8) -> Perplexity:
+def perplexity(opened: OpenModel, windows: Windows, batch_size: int = 0, plan: Plan | None = None) -> Perplexity:
     """Perplexity of an open model (in memory or on disk) with its standard error over windows.
 
-    It is the sweep that drops nothing. Raises ModelError if it is no number.
+    It is the sweep that drops nothing. `batch_size` of 0 takes what runs fastest; a plan of the sweep says it
+    itself. Raises ModelError if it is no number.
     """
-    batches = windows.batches(batch_size)
     caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
-    losses = sweep(caller, batches, per_pass=len(batches) if opened.disk else 1)
+    size = plan.batch_size if plan else batch_size or auto_batch_size(*windows.shape, caller.device)
+    batches = windows.batches(size)
+    losses = sweep(caller, batches, per_pass=plan.batches_per_pass if plan else len(batches) if opened.disk else 1)
     nats_S, tokens_S = losses.base_S, losses.tokens_S
     mean = nats_S.sum() / tokens_S.sum()
     if not torch.isfinite(mean.exp()):

@@ -25,7 +25,7 @@ class Anatomy:
     blocks_path: str
     blocks: list[nn.Module]
     norm: nn.Module | None
-    head: nn.Module
+    head: Any  # a linear layer nearly always
     attention: list[list[str]]
     ffn: list[list[str]]
 

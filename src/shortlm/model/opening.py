@@ -48,44 +48,62 @@ class OpenModel:
         return str(self.model.dtype).removeprefix("torch.")
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model whose files are found and checked, before any weight is read: enough to plan by."""
+
+    settings: ModelSettings
+    checkpoint: Checkpoint
+    config: Any
+    dtype: torch.dtype
+    device: torch.device
+    tokenizer: Any
+
+    def fits(self) -> bool:
+        """Whether the weights take at most two thirds of the memory that is free; the rest is for states."""
+        width = None if self.settings.dtype == "auto" else self.dtype.itemsize
+        return self.checkpoint.nbytes_as(width) <= 2 / 3 * free_memory(self.device)
+
+    def open(self, streamed: bool) -> OpenModel:
+        """The model, with its blocks in memory or left on disk."""
+        settings, checkpoint = self.settings, self.checkpoint
+        if streamed:
+            disk = DiskBlocks(checkpoint, self.config, self.dtype, self.device, settings.trust_remote_code)
+            model, anatomy = disk.model, disk.anatomy
+        else:
+            disk, model = None, load_strictly(checkpoint.folder, self.config, settings)
+            anatomy = find_anatomy(model)
+        facts = facts_of(model, settings.model, checkpoint.revision)
+        return OpenModel(model, self.tokenizer, anatomy, checkpoint, facts, disk)
+
+
+def open_files(settings: ModelSettings) -> ModelFiles:
+    """Find and check a model's files. Raises ModelError for anything missing, damaged or unknown."""
+    checkpoint, config = open_checkpoint(settings.model, settings.revision), open_config(settings)
+    dtype, device = compute_type(settings, config, checkpoint), pick_device(settings.device)
+    tokenizer = open_tokenizer(checkpoint.folder, settings.trust_remote_code)
+    return ModelFiles(settings, checkpoint, config, dtype, device, tokenizer)
+
+
 def open_model(settings: ModelSettings) -> OpenModel:
     """Load the model that `settings` name. Raises ModelError for anything missing, damaged or unknown."""
-    checkpoint = open_checkpoint(settings.model, settings.revision)
-    config = open_config(settings)
-    model = load_strictly(checkpoint.folder, config, settings)
-    tokenizer = open_tokenizer(checkpoint.folder, settings.trust_remote_code)
-    facts = facts_of(model, settings.model, checkpoint.revision)
-    return OpenModel(model, tokenizer, find_anatomy(model), checkpoint, facts)
+    return open_files(settings).open(streamed=False)
 
 
 def open_for_scoring(settings: ModelSettings) -> OpenModel:
     """The same, with the blocks left on disk if `settings.stream` says so or the model would not fit in memory."""
-    checkpoint = open_checkpoint(settings.model, settings.revision)
-    if settings.stream == "off" or (settings.stream == "auto" and _fits(checkpoint, settings)):
-        return open_model(settings)
-    config = open_config(settings)
-    dtype = compute_type(settings, config, checkpoint)
-    disk = DiskBlocks(checkpoint, config, dtype, pick_device(settings.device), settings.trust_remote_code)
-    tokenizer = open_tokenizer(checkpoint.folder, settings.trust_remote_code)
-    facts = facts_of(disk.model, settings.model, checkpoint.revision)
-    return OpenModel(disk.model, tokenizer, disk.anatomy, checkpoint, facts, disk)
+    files = open_files(settings)
+    return files.open(settings.stream == "on" or (settings.stream == "auto" and not files.fits()))
 
 
-def compute_type(settings: ModelSettings, config: Any, checkpoint: Checkpoint) -> torch.dtype:
+def compute_type(settings: ModelSettings, config: Any, checkpoint: Checkpoint | None = None) -> torch.dtype:
     """The type to compute in; 'auto' is that of the config, or else of the files, as in transformers."""
     if settings.dtype != "auto":
         return getattr(torch, settings.dtype)
     if config.dtype is not None:
         return config.dtype
-    found = {DTYPES.get(entry.dtype) for entry in checkpoint.tensors.values()}
+    found = {DTYPES.get(entry.dtype) for entry in checkpoint.tensors.values()} if checkpoint else set()
     return next((t for t in (torch.bfloat16, torch.float16) if t in found), torch.float32)
-
-
-def _fits(checkpoint: Checkpoint, settings: ModelSettings) -> bool:
-    """Whether the weights take at most two thirds of the memory that is free; the rest is for states."""
-    device = pick_device(settings.device)
-    width = {"float32": 4, "bfloat16": 2, "float16": 2}.get(settings.dtype)
-    return checkpoint.nbytes_as(width) <= 2 / 3 * free_memory(device)
 
 
 def free_memory(device: torch.device) -> int:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
@@ -46,6 +46,15 @@ def read_rows(entry: TensorEntry, rows: list[int]) -> torch.Tensor:
     return raw.view(dtype_of(entry)).view(len(rows), *entry.shape[1:])
 
 
+def read_some(path: Path, limit: int) -> int:
+    """Read up to `limit` bytes of a file and forget them; returns how many. For measuring the disk."""
+    buffer, done = memoryview(bytearray(2**24)), 0
+    with _opened(path) as file:
+        while done < limit and (count := file.readinto(buffer)):
+            done += count
+    return done
+
+
 def dtype_of(entry: TensorEntry) -> torch.dtype:
     """The torch type of a stored tensor. Raises ModelError for types that torch doesn't compute in."""
     if entry.dtype not in DTYPES:
@@ -54,19 +63,19 @@ def dtype_of(entry: TensorEntry) -> torch.dtype:
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[BinaryIO, None, None]:
+def _opened(path: Path) -> Generator[FileIO, None, None]:
     try:
-        with path.open("rb", buffering=0) as file:
+        with FileIO(path) as file:
             yield file
     except FileNotFoundError as error:
         raise ModelError(f"{path}: shard has disappeared while it was needed; put it back and try again") from error
 
 
-def _fill(target: memoryview, file: BinaryIO, entry: TensorEntry, begin: int) -> None:
+def _fill(target: memoryview, file: FileIO, entry: TensorEntry, begin: int) -> None:
     file.seek(begin)
     done = 0
     while done < len(target):
-        count = file.readinto(target[done:])  # type: ignore[attr-defined]
+        count = file.readinto(target[done:])
         if not count:
             raise ModelError(f"{entry.file}: shard ended while '{entry.name}' was read; was it changed meanwhile?")
         done += count

@@ -36,11 +36,11 @@ class DiskBlocks:
         trust_remote_code: bool = False,
     ):
         self.config, self.dtype, self.device = config, dtype, device
-        self.model = _skeleton(config, dtype, trust_remote_code)
+        self.model = skeleton(config, dtype, trust_remote_code)
         self.anatomy = find_anatomy(self.model)
         self.blocks, self.path = self.anatomy.blocks, self.anatomy.blocks_path
         self.prefix = block_prefix(checkpoint, self.path, len(self.blocks))
-        self.inside, self.outside = _parted(checkpoint, self.prefix, len(self.blocks))
+        self.inside, self.outside = parted(checkpoint, self.prefix, len(self.blocks))
         self.table: TensorEntry | None = None  # the embeddings' and the head's weight in the files,
         self.head: TensorEntry | None = None  # or None if they are in memory all the time
         self.bytes_read = 0
@@ -196,7 +196,8 @@ class _RowLookUp:
         self.rows = torch.empty(0)
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        disk, embeddings, full = self.disk, self.embeddings, self.embeddings.weight
+        disk, embeddings = self.disk, self.embeddings
+        full = embeddings._parameters["weight"]
         if disk.table is None:
             return self.original(ids)
         wanted = ids.unique().cpu()
@@ -211,7 +212,7 @@ class _RowLookUp:
             embeddings._parameters["weight"] = full
 
 
-def _skeleton(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+def skeleton(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     """The model with real buffers (rotary tables are in no checkpoint) and without memory for its weights."""
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
@@ -222,7 +223,7 @@ def _skeleton(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     return model.requires_grad_(False).eval()
 
 
-def _parted(
+def parted(
     checkpoint: Checkpoint, prefix: str, count: int
 ) -> tuple[list[dict[str, TensorEntry]], dict[str, TensorEntry]]:
     """The tensors of each block under their names within the block, and all others."""

@@ -4,36 +4,64 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import torch
 
 from shortlm.artifacts import BlockScores, CriterionScores, provenance
 from shortlm.errors import ModelError, ScoreError
-from shortlm.model import OpenModel, open_for_scoring
+from shortlm.model import OpenModel, open_files
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.registry import parse
 from shortlm.score.stability import with_stability
 from shortlm.score.weights import Taylor
-from shortlm.sweep import Batch, BlockCaller, BlockGradients, Losses, Mask, backward_sweep, bypassed, sweep, token_nats
+from shortlm.sweep import (
+    Batch,
+    BlockCaller,
+    BlockGradients,
+    KeptStates,
+    Losses,
+    Mask,
+    Plan,
+    Work,
+    auto_batch_size,
+    backward_sweep,
+    bypassed,
+    described,
+    plan_for,
+    sweep,
+    token_nats,
+)  # fmt: skip
 from shortlm.text import Windows, open_windows
 
 AGREEMENT = {torch.float32: 1e-4}  # relative; half types: 5 %, what batches of other sizes may differ by
 
 
-def score(model: ModelSettings, text: TextSettings, settings: ScoreSettings) -> BlockScores:
-    """Open the model and the text, then score every block. Raises ShortLMError for bad input."""
-    for spec in settings.criteria:
-        parse(spec)
-    opened = open_for_scoring(model)
+def score(
+    model: ModelSettings, text: TextSettings, settings: ScoreSettings, say: Callable[[str], object] | None = None
+) -> BlockScores:
+    """Open the model and the text, then score every block. Raises ShortLMError for bad input.
+
+    `say` is told the plan, if one had to be made (for blocks on disk, or within a memory budget).
+    """
+    needs = frozenset[str]().union(*(parse(spec)[0].needs for spec in settings.criteria))
+    files = open_files(model)
     windows = None
-    if any(parse(spec)[0].needs - {"weights"} for spec in settings.criteria):
-        windows = open_windows(text.for_model(model.model), opened.tokenizer, opened.model.config.vocab_size)
-    return score_model(opened, windows, settings, text.seed)
+    if needs - {"weights"}:
+        windows = open_windows(text.for_model(model.model), files.tokenizer, files.config.vocab_size)
+    plan = plan_for(
+        files, work_of(settings.criteria, (0, 0) if windows is None else windows.shape), settings.batch_size
+    )
+    if plan and say:
+        say(f"plan: {described(plan)}")
+    return score_model(files.open(plan is not None and plan.streamed), windows, settings, text.seed, plan)
 
 
-def score_model(opened: OpenModel, windows: Windows | None, settings: ScoreSettings, seed: int = 0) -> BlockScores:
-    """Score the blocks of a loaded model on `windows` (None if no criterion needs data).
+def score_model(
+    opened: OpenModel, windows: Windows | None, settings: ScoreSettings, seed: int = 0, plan: Plan | None = None
+) -> BlockScores:
+    """Score the blocks of an open model on `windows` (None if no criterion needs data).
 
     Every criterion asked for is fed by the same sweep. Raises ScoreError if a score is NaN or infinite.
     """
@@ -44,9 +72,13 @@ def score_model(opened: OpenModel, windows: Windows | None, settings: ScoreSetti
     caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
     losses = None
     if windows is not None:
-        batches = windows.batches(settings.batch_size)
-        losses = _forward(caller, batches, criteria)
-        _backward(caller, batches, criteria, losses)
+        size = plan.batch_size if plan else settings.batch_size or auto_batch_size(*windows.shape, caller.device)
+        batches = windows.batches(size)
+        per_pass = plan.batches_per_pass if plan else len(batches) if opened.disk else 1
+        needing = [c for c in criteria.values() if "gradients" in c.needs]
+        kept = KeptStates() if needing and (not opened.disk or per_pass >= len(batches)) else None
+        losses = _forward(caller, batches, criteria, per_pass, kept)
+        _backward(caller, batches, needing, losses, kept)
     elif weighing := [c for c in criteria.values() if "weights" in c.needs]:
         for i in caller.visit():
             for criterion in weighing:
@@ -56,6 +88,17 @@ def score_model(opened: OpenModel, windows: Windows | None, settings: ScoreSetti
         model=opened.facts, data=windows.facts if windows else None, criteria=results,
         base_perplexity=_perplexity(losses), block_forwards=caller.forwards,
         provenance=provenance(str(opened.device), opened.dtype, round(time.perf_counter() - started, 3)),
+    )  # fmt: skip
+
+
+def work_of(specs: list[str], shape: tuple[int, int]) -> Work:
+    """What these criteria ask of the sweep, for so many sequences of so many tokens (0, 0 without data)."""
+    parsed = [parse(spec) for spec in specs]
+    needs = frozenset[str]().union(*(kind.needs for kind, _ in parsed))
+    partings = {options.get("batches", 1) for kind, options in parsed if "gradients" in kind.needs}
+    return Work(
+        *shape, removals="removals" in needs, states="states" in needs, gradients="gradients" in needs,
+        weight_gradients="weight gradients" in needs, partings=max(1, len(partings)),
     )  # fmt: skip
 
 
@@ -72,7 +115,9 @@ def _perplexity(losses: Losses | None) -> float | None:
     return value
 
 
-def _forward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion]) -> Losses:
+def _forward(
+    caller: BlockCaller, batches: list, criteria: dict[str, Criterion], per_pass: int, kept: KeptStates | None
+) -> Losses:
     weighing, watching, removing = (
         [c for c in criteria.values() if need in c.needs] for need in ("weights", "states", "removals")
     )
@@ -81,13 +126,14 @@ def _forward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion])
         for criterion in weighing:
             criterion.weigh(i, caller.blocks[i])
 
+    observers = [c.observe for c in watching] + ([kept] if kept else [])
+
     def observe(i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor, batch: Batch) -> None:
-        for criterion in watching:
-            criterion.observe(i, in_BTD, out_BTD, batch)
+        for observer in observers:
+            observer(i, in_BTD, out_BTD, batch)
 
     masks: list[Mask] = [frozenset({i}) for i in range(len(caller.blocks))] if removing else []
-    per_pass = len(batches) if caller.disk else 1
-    losses = sweep(caller, batches, masks, observe if watching else None, visit, per_pass)
+    losses = sweep(caller, batches, masks, observe if observers else None, visit, per_pass)
     if not caller.disk:
         _verify(caller, *batches[0], losses)
     for criterion in removing:
@@ -100,7 +146,7 @@ def _verify(caller: BlockCaller, ids_BT: torch.Tensor, keep_BT: torch.Tensor, lo
 
     Compared on the first sequence: the whole model, and the model without block 0 if removals were scored.
     """
-    first = Batch(ids_BT[:1].to(caller.device), keep_BT[:1].to(caller.device))
+    first = Batch.of(ids_BT[:1].to(caller.device), keep_BT[:1].to(caller.device))
     walked = {(): losses.base_S[0]} | ({(0,): losses.nats_MS[0, 0]} if len(losses.nats_MS) else {})
     for dropped, nats in walked.items():
         with torch.no_grad(), bypassed(caller.blocks, list(dropped)):
@@ -113,9 +159,10 @@ def _verify(caller: BlockCaller, ids_BT: torch.Tensor, keep_BT: torch.Tensor, lo
             )
 
 
-def _backward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion], losses: Losses) -> None:
+def _backward(
+    caller: BlockCaller, batches: list, needing: list[Criterion], losses: Losses, kept: KeptStates | None
+) -> None:
     """One backward sweep per way of parting the sequences into batches (nearly always one)."""
-    needing = [c for c in criteria.values() if "gradients" in c.needs]
     for parts in sorted({c.options.get("batches", 1) for c in needing}):
         members = [c for c in needing if c.options.get("batches", 1) == parts]
         weighting = Weighting(_weights(losses.tokens_S, parts), losses.tokens_S)
@@ -127,7 +174,8 @@ def _backward(caller: BlockCaller, batches: list, criteria: dict[str, Criterion]
                 criterion.gradients(block, weighting)
 
         of_weights = any("weight gradients" in c.needs for c in members)
-        backward_sweep(caller, batches, weighting.weights_S, on_block, of_weights)
+        states = kept.taken() if kept else None
+        backward_sweep(caller, batches, weighting.weights_S, on_block, of_weights, states)
 
 
 def _weights(tokens_S: torch.Tensor, parts: int) -> torch.Tensor:

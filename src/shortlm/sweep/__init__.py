@@ -1,11 +1,24 @@
-"""The one engine: forward over many masks, backward for gradients."""
+"""The one engine: forward over many masks, backward for gradients, planned within a memory budget."""
 
-from shortlm.sweep.backward import PIECE, BlockGradients, backward_sweep
+from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, backward_sweep
 from shortlm.sweep.blocks import Batch, BlockCaller, bypassed, predicted
 from shortlm.sweep.forward import Losses, Mask, sweep
+from shortlm.sweep.plan import (
+    FREE_SHARE,
+    ModelSize,
+    Plan,
+    Planner,
+    Work,
+    auto_batch_size,
+    described,
+    plan_for,
+    taken_memory,
+)  # fmt: skip
 from shortlm.sweep.tail import Tail, token_nats
+from shortlm.sweep.timing import CallTimes, MadeUpModel, seconds
 
 __all__ = [
-    "PIECE", "Batch", "BlockCaller", "BlockGradients", "Losses", "Mask", "Tail", "backward_sweep", "bypassed",
-    "predicted", "sweep", "token_nats",
+    "FREE_SHARE", "PIECE", "Batch", "BlockCaller", "BlockGradients", "CallTimes", "KeptStates", "Losses", "MadeUpModel",
+    "Mask", "ModelSize", "Plan", "Planner", "Tail", "Work", "auto_batch_size", "backward_sweep", "bypassed",
+    "described", "plan_for", "predicted", "seconds", "sweep", "taken_memory", "token_nats",
 ]  # fmt: skip

@@ -84,31 +84,49 @@ class BlockGradients:
         return leaf_BTD.grad
 
 
+class KeptStates:
+    """An observer that keeps h_0 .. h_L of every batch of a forward sweep, for `backward_sweep`."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[Batch, list[torch.Tensor]]] = []
+
+    def __call__(self, i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor, batch: Batch) -> None:
+        """The hook of the sweep."""
+        if i == 0:
+            self.batches.append((batch, [in_BTD]))
+        next(states for known, states in self.batches if known is batch).append(out_BTD)
+
+    def taken(self) -> list[list[torch.Tensor]]:
+        """The states in the order of the batches, given away; an empty list if there are none."""
+        states, self.batches = [states for _, states in self.batches], []
+        return states
+
+
 def backward_sweep(
     caller: BlockCaller,
     batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
     weights_S: torch.Tensor,
     on_block: Callable[[BlockGradients], object],
     of_weights: bool = True,
+    states: list[list[torch.Tensor]] | None = None,
 ) -> None:
     """Back-propagate the sum over sequences of weights_S times their summed cross-entropy.
 
     `on_block` gets the gradients of each block, last block first. `weights_S` of 1 / (all predicted tokens)
-    makes the loss the mean cross-entropy of the whole set.
+    makes the loss the mean cross-entropy of the whole set. `states` are those a forward sweep has kept; they
+    are used up.
     """
     prepared = [caller.prepare(ids_BT, keep_BT) for ids_BT, keep_BT in batches]
-    states = _states(caller, prepared)
+    states = states or _states(caller, prepared)
     parts = weights_S.to(caller.device).split([len(b.ids_BT) for b in prepared])
     tail = Tail(caller)
     with tail.loaded():
         grads = [tail.input_grads(h[-1], b, w) for h, b, w in zip(states, prepared, parts, strict=True)]
     for i in track(caller.visit(reverse=True), "gradients", total=len(caller.blocks)):
-        passages = [Passage(b, h[i], h[i + 1], g) for b, h, g in zip(prepared, states, grads, strict=True)]
+        passages = [Passage(b, h[i], h.pop(), g) for b, h, g in zip(prepared, states, grads, strict=True)]
         block = BlockGradients(caller, i, passages, of_weights)
         on_block(block)
         grads = block.input_grads
-        for h in states:
-            h.pop()
 
 
 def _states(caller: BlockCaller, batches: list[Batch]) -> list[list[torch.Tensor]]:

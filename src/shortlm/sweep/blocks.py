@@ -29,15 +29,21 @@ class Batch:
 
     ids_BT: torch.Tensor
     keep_BT: torch.Tensor
+    padded: bool
     h_BTD: torch.Tensor | None = None  # enters block 0
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     repeats: dict[int, Batch] = field(default_factory=dict)  # the same sequences several times over
     singles: dict[int, Batch] = field(default_factory=dict)  # one of the sequences alone
 
+    @classmethod
+    def of(cls, ids_BT: torch.Tensor, keep_BT: torch.Tensor, padded: bool | None = None) -> Batch:
+        """Sequences with nothing recorded yet."""
+        return cls(ids_BT, keep_BT, not bool(keep_BT.all()) if padded is None else padded)
+
     @property
     def mask(self) -> torch.Tensor | None:
         """attention_mask, or None where nothing is padded: transformers is faster without."""
-        return None if bool(self.keep_BT.all()) else self.keep_BT.long()
+        return self.keep_BT.long() if self.padded else None
 
     def alone(self, caller: BlockCaller, s: int) -> Batch:
         """Sequence s by itself."""
@@ -63,10 +69,10 @@ class BlockCaller:
         order = range(len(self.blocks))[:: -1 if reverse else 1]
         return self.disk.visit(order) if self.disk else iter(order)
 
-    def prepare(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor) -> Batch:
-        """Record what every block is called with for these sequences."""
+    def prepare(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor, padded: bool | None = None) -> Batch:
+        """Record what every block is called with for these sequences. `padded` saves looking whether they are."""
         self._refuse_beyond_context(ids_BT.shape[1])
-        batch = Batch(ids_BT.to(self.device), keep_BT.to(self.device))
+        batch = Batch.of(ids_BT.to(self.device), keep_BT.to(self.device), padded)
 
         def recorder(i: int, original: Callable[..., Any]) -> Callable[..., Any]:
             def record(h_BTD: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -138,7 +144,7 @@ class BlockCaller:
 
 def working_tokens(device: torch.device) -> int:
     """Tokens in one call of a block: on a CPU few enough for its caches, elsewhere enough to fill the device."""
-    return 640 if device.type == "cpu" else 16384
+    return 672 if device.type == "cpu" else 16384
 
 
 def predicted(batch: Batch) -> torch.Tensor:

@@ -30,6 +30,11 @@ class Windows:
     keep_BT: torch.Tensor
     facts: DataFacts
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Windows and tokens of each."""
+        return len(self.ids_BT), self.ids_BT.shape[1]
+
     def batches(self, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(ids_BT, keep_BT) of `size` windows each; the last one may have fewer."""
         return list(zip(self.ids_BT.split(size), self.keep_BT.split(size), strict=True))

@@ -1,0 +1,149 @@
+"""What scoring would take, for every criterion, from a config alone: `shortlm plan-memory`."""
+
+from __future__ import annotations
+
+import time
+from math import ceil
+from typing import Any
+
+from shortlm.artifacts import WorkPlan, WorkRow, provenance
+from shortlm.errors import TextError
+from shortlm.model import (
+    compute_type,
+    facts_of,
+    free_memory,
+    locate,
+    meta_model,
+    open_config,
+    pick_device,
+    read_some,
+)
+from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
+from shortlm.score.criterion import Criterion, Setting
+from shortlm.score.registry import parse
+from shortlm.score.scoring import work_of
+from shortlm.sizes import byte_size
+from shortlm.sweep import FREE_SHARE, CallTimes, MadeUpModel, ModelSize, Plan, Planner, Work, seconds, taken_memory
+
+PROBE = 2**28  # bytes that are read to see how fast the disk is
+
+
+def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSettings, measure: bool = True) -> WorkPlan:
+    """What every criterion takes alone and what all of them take together.
+
+    Reads the config only; with `measure` it times a made-up block on the device, and the disk if the weights
+    are there. Raises ScoreError if a memory budget is too small.
+    """
+    config = open_config(model)
+    device, dtype = pick_device(model.device), compute_type(model, config)
+    folder, revision = locate(model.model, model.revision, weights=False)
+    size = ModelSize.of(config, dtype, model.trust_remote_code)
+    planner = Planner(config, size, dtype, device, taken_memory(device), trust_remote_code=model.trust_remote_code)
+    shape = _shape(text)
+    groups = {spec: [spec] for spec in settings.criteria}
+    if len(groups) > 1:
+        groups["all together"] = settings.criteria
+    works = {name: work_of(specs, shape if _needs_text(specs) else (0, 0)) for name, specs in groups.items()}
+    plans = {name: _planned(planner, model, work, settings.batch_size) for name, work in works.items()}
+    clock = _Clock(planner, folder) if measure else None
+    rows = [
+        WorkRow(
+            name=name, streamed=plan.streamed, batch_size=plan.batch_size, passes=plan.passes,
+            peak_bytes=plan.peak_bytes, parts=plan.parts, bytes_read=plan.bytes_read, exact=plan.exact,
+            block_forwards=plan.block_forwards, flops=plan.flops,
+            seconds=clock.seconds(works[name], plan, groups[name]) if clock else None,
+        )
+        for name, plan in plans.items()
+    ]  # fmt: skip
+    facts = facts_of(meta_model(config, model.trust_remote_code), model.model, revision)
+    return WorkPlan(
+        model=facts, sequences=shape[0], tokens=shape[1], weights_bytes=size.total, rows=rows,
+        disk_bytes_per_second=clock.disk if clock else None,
+        provenance=provenance(str(device), str(dtype).removeprefix("torch.")),
+    )  # fmt: skip
+
+
+def _shape(text: TextSettings) -> tuple[int, int]:
+    """Sequences and tokens of each; a BOS is counted where one may come on top."""
+    if text.ids is not None or not text.sequences:
+        raise TextError("planning needs numbers: give --sequences and --length (not --ids, not 0 for all of the text)")
+    return text.sequences, text.length + (text.bos in ("auto", "every"))
+
+
+def _needs_text(specs: list[str]) -> bool:
+    return any(parse(spec)[0].needs - {"weights"} for spec in specs)
+
+
+def _planned(planner: Planner, model: ModelSettings, work: Work, batch_size: int) -> Plan:
+    budget = byte_size(model.memory) if model.memory else None
+    limit = budget or int(FREE_SHARE * free_memory(planner.device)) + planner.base
+    if model.stream != "on":
+        plan = planner.plan(work, False, batch_size or planner.batch_size(work), 1)
+        if model.stream == "off" or plan.peak_bytes <= limit:
+            return plan if budget is None else planner.within(work, budget, False, batch_size)
+    return planner.within(work, limit, True, batch_size)
+
+
+class _Clock:
+    """Turns plans into seconds, by times measured on this device once for each batch size."""
+
+    def __init__(self, planner: Planner, folder: Any):
+        self.planner = planner
+        self.made_up = MadeUpModel(planner.config, planner.dtype, planner.device, **planner.opening)
+        self.known: dict[tuple[int, int, bool], CallTimes] = {}
+        self.disk = _disk_rate(folder)
+
+    def seconds(self, work: Work, plan: Plan, specs: list[str]) -> float:
+        """Computing, or reading where that takes longer: the two go side by side."""
+        computing = self._weighing(specs) + (self._sweeping(work, plan, specs) if work.forward else 0.0)
+        reading = plan.bytes_read / self.disk if self.disk else 0.0
+        return max(computing, reading) if plan.streamed else computing + reading
+
+    def _sweeping(self, work: Work, plan: Plan, specs: list[str]) -> float:
+        calls, n_blocks = ceil(work.sequences / plan.batch_size), len(self.planner.size.blocks)
+        calls *= work.sequences / (calls * plan.batch_size)  # the last call may have fewer sequences
+        times = self._times(plan.batch_size, work.tokens, work.weight_gradients)
+        turns = work.partings * work.gradients
+        alone = self._times(1, work.tokens, True).gradients if work.weight_gradients else 0.0
+        backwards = calls * n_blocks * turns
+        forwards = plan.block_forwards - backwards - work.sequences * n_blocks * turns * work.weight_gradients
+        forwards *= work.sequences / (ceil(work.sequences / plan.batch_size) * plan.batch_size)
+        gradients = times.gradients or 3 * times.block
+        total = forwards * times.block + backwards * gradients + (plan.heads + 4 * turns * calls) * times.head
+        total += work.sequences * n_blocks * turns * work.weight_gradients * (alone or 0.0)
+        return total + calls * n_blocks * self._observing(plan.batch_size, work.tokens, specs)
+
+    def _times(self, batch: int, tokens: int, gradients: bool) -> CallTimes:
+        key = (batch, tokens, gradients)
+        if key not in self.known:
+            self.known[key] = self.made_up.times(*key)
+        return self.known[key]
+
+    def _criteria(self, specs: list[str], need: str) -> list[Criterion]:
+        setting = Setting(len(self.planner.size.blocks), self.made_up.anatomy, 0, 1)
+        parsed = [parse(spec) for spec in specs]
+        return [kind(setting, options) for kind, options in parsed if need in kind.needs]
+
+    def _observing(self, batch_size: int, tokens: int, specs: list[str]) -> float:
+        watching = self._criteria(specs, "states")
+        if not watching:
+            return 0.0
+        batch = self.made_up.batch(batch_size, tokens)
+        h_BTD = batch.h_BTD
+        assert h_BTD is not None
+        return sum(seconds(lambda c=c: c.observe(0, h_BTD, h_BTD, batch), self.planner.device) for c in watching)
+
+    def _weighing(self, specs: list[str]) -> float:
+        blocks = self.made_up.anatomy.blocks
+        each = [self.made_up.mean(lambda i, c=c: c.weigh(i, blocks[i])) for c in self._criteria(specs, "weights")]
+        return sum(each) * len(blocks)
+
+
+def _disk_rate(folder: Any) -> float | None:
+    """Bytes per second of reading the weights, if they are there; what the system holds in memory reads faster."""
+    shards = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    if not shards:
+        return None
+    started = time.perf_counter()
+    count = read_some(shards[-1], PROBE)
+    return count / (time.perf_counter() - started)
