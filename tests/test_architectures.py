@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from architectures import ARCHITECTURES, BLOCKS, save_tiny
 
 from shortlm.choose import plan_by_hand
-from shortlm.cut import cached_logits, cut
+from shortlm.cut import cut
+from shortlm.cut.proof import cached_logits
 from shortlm.model import open_model, quiet
 from shortlm.recipe import CutSettings, ModelSettings, ScoreSettings
 from shortlm.score import CRITERIA, score_model

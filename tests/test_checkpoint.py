@@ -8,8 +8,9 @@ import struct
 import pytest
 from architectures import save_tiny
 
+from shortlm.checkpoint import open_checkpoint, read_header
 from shortlm.errors import ModelError
-from shortlm.model import open_checkpoint, open_model, quiet, read_header
+from shortlm.model import open_model, quiet
 from shortlm.recipe import ModelSettings
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from shortlm.artifacts import BlockScores, CriterionScores, ModelFacts, provenance
+from shortlm.blocks import protected_blocks
 from shortlm.choose import block_list, choose, plan_by_hand, published_names, published_scores
-from shortlm.choose.protect import protected_blocks
 from shortlm.errors import PlanError
 from shortlm.recipe import ChooseSettings
 

@@ -15,10 +15,11 @@ from architectures import save_tiny
 
 from shortlm import outputs
 from shortlm.artifacts import Manifest, load_plan
+from shortlm.checkpoint import open_checkpoint
 from shortlm.choose import plan_by_hand
 from shortlm.cut import cut, surgery
 from shortlm.errors import ModelError, OutputError, PlanError, RecipeError, ShortLMError
-from shortlm.model import facts_from_config, open_checkpoint, open_model, quiet
+from shortlm.model import facts_from_config, open_model, quiet
 from shortlm.recipe import CutSettings, ModelSettings, validated
 
 REMOVED = [1, 4]

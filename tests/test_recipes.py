@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from shortlm.artifacts import ModelFacts
+from shortlm.blocks import protected_blocks
 from shortlm.choose.budget import read_budget
-from shortlm.choose.protect import protected_blocks
 from shortlm.errors import RecipeError
 from shortlm.recipe import Recipe, TextSettings, load_recipe, to_yaml
 from shortlm.score import parse

@@ -6,8 +6,9 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, BLOCKS, save_tiny
 
+from shortlm.checkpoint import open_checkpoint
 from shortlm.errors import ModelError
-from shortlm.model import open_checkpoint, open_for_scoring, open_model, quiet
+from shortlm.model import open_for_scoring, open_model, quiet
 from shortlm.recipe import ModelSettings, ScoreSettings
 from shortlm.score import CRITERIA, score_model
 from shortlm.text import windows_from_ids

@@ -92,6 +92,15 @@ class Artifact(Record):
             raise ShortLMError(f"{path}: is not a {cls.__name__} file: {where}: {first['msg']}") from error
 
 
+class Race(Record):
+    """The blocks that scoring with `--select` has found; it answers for this number and this protection only."""
+
+    selected: list[int] = Field(description="The least important blocks, in order of index.")
+    protected: list[int]
+    sequences: list[int] = Field(description="How many sequences each block's score is from.")
+    block_forwards_full: int = Field(description="What the full sweep would have taken.")
+
+
 class CriterionScores(Record):
     """The scores of all blocks by one criterion; lower = less important = removed first."""
 
@@ -109,6 +118,7 @@ class CriterionScores(Record):
     rank_agreement: float | None = Field(None, description="Mean Kendall tau of resampled orders with this order.")
     table: list[list[float]] | None = Field(None, description="Runs: row n-1, column l: blocks l..l+n-1.")
     options: dict[str, Any] = {}
+    race: Race | None = Field(None, description="Set if blocks left the race early, with fewer sequences seen.")
 
     @model_validator(mode="after")
     def _fits(self) -> CriterionScores:
@@ -130,6 +140,7 @@ class BlockScores(Artifact):
     data: DataFacts | None = None
     base_perplexity: float | None = Field(None, description="Of the whole model on the same windows.")
     block_forwards: int = Field(0, description="Blocks computed, each for one batch; the work that was done.")
+    processes: int = Field(1, description="How many shared the sequences.")
     criteria: dict[str, CriterionScores] = Field(min_length=1)
     provenance: Provenance
 

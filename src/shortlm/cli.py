@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from shortlm.errors import ShortLMError
 from shortlm.options import with_settings
+from shortlm.progress import is_main
 from shortlm.recipe import (
     ChooseSettings,
     CutSettings,
@@ -37,7 +38,8 @@ class OneLineErrors(TyperGroup):
         except (ShortLMError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
             if ctx.params.get("debug") or not (line := _line(error)):
                 raise
-            typer.echo(f"shortlm: {line}", err=True)
+            who = "shortlm" if is_main() else f"shortlm (rank {os.environ['RANK']})"
+            typer.echo(f"{who}: {line}", err=True)
             if isinstance(error, KeyboardInterrupt):
                 _leave()
             raise typer.Exit(2) from error
@@ -86,14 +88,20 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
+SHARED = {"score", "run"}  # commands whose work several processes share; the others are rank 0's alone
+
+
 @app.callback()
 def main(
+    ctx: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Make language models shorter: score, choose, cut, prove."""
+    if not is_main() and ctx.invoked_subcommand not in SHARED:
+        raise typer.Exit
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without ± must not cost the result
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
@@ -119,6 +127,8 @@ def score(
     if out:
         refuse_existing(out, force)
     scores = do_score(model_settings, text_settings, score_settings, lambda line: typer.echo(line, err=True))
+    if not is_main():
+        return
     _save(scores, out, force)
     show_scores(scores)
 
@@ -180,17 +190,16 @@ def cut(
     force: Force = False,
 ) -> None:
     """Write the checkpoint without the chosen blocks, and prove that it computes what it should."""
-    from shortlm.artifacts import load_plan
-    from shortlm.choose import block_list, plan_by_hand
+    from shortlm.artifacts import CutPlan, load_plan
+    from shortlm.blocks import block_list
     from shortlm.console import show_manifest
     from shortlm.cut import cut as do_cut
     from shortlm.errors import PlanError
-    from shortlm.model import facts_from_config
 
     if plan and remove is None:
-        the_plan = load_plan(plan)
+        the_plan: CutPlan | list[int] = load_plan(plan)
     elif remove is not None and not plan:
-        the_plan = plan_by_hand(facts_from_config(model_settings), block_list(remove, "--remove"))
+        the_plan = block_list(remove, "--remove")
     else:
         raise PlanError("give the blocks to remove: --plan FILE or --remove 3,7")
     show_manifest(do_cut(model_settings, the_plan, cut_settings, out, force), out)
@@ -275,6 +284,8 @@ def run(
     given = {"model": model_settings, "text": text_settings, "score": score_settings, "choose": choose_settings,
              "cut": cut_settings, "eval": eval_settings}  # fmt: skip
     page = do_run(_laid_over(base, given, eval_text), out, force, typer.echo)
+    if not is_main():
+        return
     typer.echo(f"\nopen {page}")
 
 

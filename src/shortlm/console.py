@@ -28,6 +28,10 @@ def show_scores(scores: BlockScores) -> None:
     agreement = [f"{n} {c.rank_agreement:.2f}" for n, c in scores.criteria.items() if c.rank_agreement is not None]
     if agreement:
         out.print("rank agreement over resampled sequences (Kendall tau): " + ", ".join(agreement))
+    for race in (c.race for c in scores.criteria.values() if c.race):
+        out.print(f"least important of those that may go: {', '.join(map(str, race.selected))}")
+        work = f"{scores.block_forwards:,} block forwards, {scores.block_forwards / race.block_forwards_full:.0%}"
+        out.print(f"found with {work} of the full sweep's; blocks that left early are scored on fewer sequences")
     if scores.base_perplexity is not None:
         out.print(f"perplexity of the whole model on the same windows: {scores.base_perplexity:.4f}")
 

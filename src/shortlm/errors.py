@@ -30,6 +30,10 @@ class OutputError(ShortLMError):
     """An output that is in the way or can't be written."""
 
 
+class RankError(ShortLMError):
+    """Another process of the same job that ended or can't be reached."""
+
+
 class RecipeError(ShortLMError):
     """Settings that can't be read or don't fit together."""
 

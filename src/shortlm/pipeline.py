@@ -18,6 +18,7 @@ from shortlm.cut import cut, refuse_uncuttable
 from shortlm.errors import OutputError, ShortLMError
 from shortlm.evaluate import evaluate
 from shortlm.outputs import write_text
+from shortlm.progress import is_main
 from shortlm.recipe import Recipe, Settings, load_recipe, to_yaml
 from shortlm.report import model_card, write_page
 from shortlm.score import score
@@ -36,12 +37,16 @@ OUTPUTS: dict[str, tuple[str, type[Artifact]]] = {
 def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda line: None) -> Path:
     """Do all stages that are not done yet in the folder `out`; returns the path of its report.html.
 
+    Under torchrun the processes share the scoring; the first one does the rest.
+
     Raises OutputError if a stage's output is there but was made with other settings or inputs (`force`
     redoes it), and whatever the stages raise. `say` gets one line per stage.
     """
     out = Path(out).expanduser()
     recipe = recipe.model_copy(update={"text": recipe.text.for_model(recipe.model.model)})
     stages = _Stages(out, _keys(recipe), force, say)
+    if not is_main():
+        return _share_scoring(stages, recipe)
     stages.claim(recipe)
     model = recipe.model
     shorter = model.model_copy(update={"model": str(out / "model"), "revision": None})
@@ -58,6 +63,13 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
         _report(recipe, out, scores, plan, manifest, measured)
     say(f"{'report':15} {out / 'report.html'}")
     return out / "report.html"
+
+
+def _share_scoring(stages: _Stages, recipe: Recipe) -> Path:
+    """What the other processes of a job do: the first one writes, and does what isn't shared."""
+    if not stages.has("score"):
+        score(recipe.model, recipe.text, recipe.score)
+    return stages.out
 
 
 def _report(
@@ -95,6 +107,10 @@ class _Stages:
                 "give --force to redo what differs, or another --out"
             )
         write_text(settings, HEADER + to_yaml(recipe), force=True)
+
+    def has(self, name: str) -> bool:
+        """Whether the stage's output is there, made with the same settings and inputs."""
+        return self._kept(name) is not None
 
     def do(self, name: str, make: Callable[[], Any]) -> Any:
         """The stage's artifact: the one that is there with the same key, or a new one."""

@@ -96,6 +96,17 @@ class ScoreSettings(Settings):
     resamples: int = Field(
         200, ge=0, description="Bootstrap resamples of the sequences for the stability of the ranks."
     )
+    select: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]*(:.+)?$",
+        description="Only find so many least important blocks, by ppl, with fewer block forwards: a race. "
+        "As 4, or with what to protect as 4:ends (else +).",
+    )
+
+    def race(self) -> tuple[int, str]:
+        """How many blocks to find, and the rule that protects others. Asked where `select` is set."""
+        count, _, rule = (self.select or "").partition(":")
+        return int(count), rule or "+"
 
 
 class ChooseSettings(Settings):
@@ -121,6 +132,7 @@ class CutSettings(Settings):
     """How the shorter checkpoint is written."""
 
     shard_size: Size = Field("5GB", description="Largest size of one output file.")
+    checksums: bool = Field(False, description="Also write SHA256SUMS of the weights, for `sha256sum -c`.")
     prove: bool = Field(True, description="Compare the written model with the original with these blocks bypassed.")
 
 

@@ -1,7 +1,7 @@
 """Choose which blocks go."""
 
-from shortlm.choose.protect import block_list
+from shortlm.blocks import block_list, plan_by_hand
 from shortlm.choose.published import published_names, published_scores, published_source
-from shortlm.choose.selection import choose, plan_by_hand
+from shortlm.choose.selection import choose
 
 __all__ = ["block_list", "choose", "plan_by_hand", "published_names", "published_scores", "published_source"]

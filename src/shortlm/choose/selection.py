@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-import torch
-
-from shortlm.artifacts import BlockScores, CriterionScores, CutPlan, ModelFacts, provenance
+from shortlm.artifacts import BlockScores, CriterionScores, CutPlan, ModelFacts, Race
+from shortlm.blocks import plan_of, protected_blocks
 from shortlm.choose.budget import Budget, blocks_to_remove, read_budget, removed_parameters
-from shortlm.choose.protect import protected_blocks
 from shortlm.errors import PlanError, did_you_mean
-from shortlm.model import check_blocks
 from shortlm.recipe import ChooseSettings
-from shortlm.statistics import resampled
 
 
 def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> CutPlan:
@@ -23,9 +19,11 @@ def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> C
     criterion, model = scores.criteria[name], scores.model
     protected = protected_blocks(settings.protect, model.n_blocks)
     budget = read_budget(settings, model)
+    if criterion.race and settings.method != "one-shot":
+        raise PlanError(f"--method {settings.method}: a race settles one-shot choices only; score without --select")
     select = _contiguous if settings.method == "contiguous" else _one_shot
     removed = select(criterion, model, protected, budget)
-    return _plan(model, removed, settings.method, name, budget.label, protected).model_copy(
+    return plan_of(model, removed, settings.method, name, budget.label, protected).model_copy(
         update={
             "scores": criterion.scores,
             "source": source,
@@ -34,27 +32,21 @@ def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> C
     )
 
 
-def plan_by_hand(model: ModelFacts, blocks: list[int]) -> CutPlan:
-    """The plan that removes `blocks` (negative ones count from the end). Raises PlanError if it can't be."""
-    removed = check_blocks(blocks, model.n_blocks)
-    if not removed:
-        raise PlanError("no blocks to remove; give their indices, e.g. --remove 21,22,23")
-    return _plan(model, removed, "by hand", "none", f"{len(removed)} blocks", [])
-
-
-def _plan(
-    model: ModelFacts, removed: list[int], method: str, criterion: str, budget: str, protected: list[int]
-) -> CutPlan:
-    after = model.parameters - sum(model.block_parameters[i] for i in removed)
-    return CutPlan(
-        model=model, removed=removed, method=method, criterion=criterion, budget=budget,
-        protected=protected, parameters_after=after, provenance=provenance(),
-    )  # fmt: skip
-
-
 def _one_shot(criterion: CriterionScores, model: ModelFacts, protected: list[int], budget: Budget) -> list[int]:
     order = [i for i in criterion.order() if i not in protected]
+    if criterion.race:
+        return _raced(criterion.race, protected, blocks_to_remove(budget, order, model))
     return sorted(order[: blocks_to_remove(budget, order, model)])
+
+
+def _raced(race: Race, protected: list[int], count: int) -> list[int]:
+    """A race answers one question only: which `count` blocks go, these being protected."""
+    if (race.protected, len(race.selected)) != (protected, count):
+        raise PlanError(
+            f"the race was for {len(race.selected)} blocks with {race.protected or 'none'} protected, not for {count} "
+            f"with {protected or 'none'}; give the same, or score again with --select {count} or without --select"
+        )
+    return race.selected
 
 
 def _contiguous(criterion: CriterionScores, model: ModelFacts, protected: list[int], budget: Budget) -> list[int]:
@@ -101,6 +93,10 @@ def _agreement(criterion: CriterionScores, removed: list[int], protected: list[i
     """Share of 1000 bootstrap resamples of the sequences in which the same blocks are the lowest."""
     if criterion.per_sequence is None or criterion.weights is None or len(criterion.weights) < 2:
         return None
+    import torch
+
+    from shortlm.statistics import resampled
+
     values_LS = torch.tensor(criterion.per_sequence, dtype=torch.float64)
     means_RL = resampled(values_LS, torch.tensor(criterion.weights, dtype=torch.float64), 1000, seed=0)
     means_RL[:, protected] = torch.inf

@@ -1,6 +1,5 @@
-"""Cut a checkpoint and prove the cut."""
+"""Cut a checkpoint and prove the cut (`shortlm.cut.proof`, which needs torch)."""
 
 from shortlm.cut.cutting import cut, refuse_uncuttable
-from shortlm.cut.proof import cached_logits, prove
 
-__all__ = ["cached_logits", "cut", "prove", "refuse_uncuttable"]
+__all__ = ["cut", "refuse_uncuttable"]

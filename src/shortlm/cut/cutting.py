@@ -1,28 +1,19 @@
-"""The verb: a CutPlan and a checkpoint give a shorter checkpoint, proved, with its manifest."""
+"""The verb: a CutPlan and a checkpoint give a shorter checkpoint, proved, with its manifest.
+
+Nothing here imports torch unless the cut is to be proved: see planning.py.
+"""
 
 from __future__ import annotations
 
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
-from shortlm.artifacts import CutPlan, Manifest, ModelFacts, provenance
-from shortlm.cut.proof import prove
-from shortlm.cut.surgery import Piece, carry_files, kept_pieces, write_shards
-from shortlm.errors import OutputError, PlanError
-from shortlm.model import (
-    Checkpoint,
-    check_blocks,
-    cut_config,
-    facts_of,
-    find_anatomy,
-    guard,
-    meta_model,
-    open_checkpoint,
-    open_config,
-    open_tokenizer,
-)  # fmt: skip
+from shortlm.artifacts import CutPlan, Manifest, provenance
+from shortlm.checkpoint import Checkpoint, open_checkpoint
+from shortlm.cut.planning import planned
+from shortlm.cut.surgery import carry_files, kept_pieces, write_checksums, write_shards
+from shortlm.errors import OutputError
 from shortlm.outputs import refuse_existing, whole_folder
 from shortlm.recipe import CutSettings, ModelSettings
 from shortlm.sizes import byte_size
@@ -30,13 +21,13 @@ from shortlm.sizes import byte_size
 
 def cut(
     model: ModelSettings,
-    plan: CutPlan,
+    plan: CutPlan | list[int],
     settings: CutSettings,
     out: Path | str,
     force: bool = False,
     key: str | None = None,
 ) -> Manifest:
-    """Write the model without the blocks of `plan` to the folder `out`, whole or not at all.
+    """Write the model without the blocks of `plan` (or without these blocks) to the folder `out`, whole or not at all.
 
     `key` goes into the manifest's provenance, where `run` looks for it.
 
@@ -48,18 +39,24 @@ def cut(
     checkpoint = open_checkpoint(model.model, model.revision)
     _refuse_own_folder(checkpoint, out)
     refuse_existing(out, force)
-    open_tokenizer(checkpoint.folder, model.trust_remote_code)
-    shorter, facts, pieces = _planned(checkpoint, model, plan)
-    shard_size = byte_size(settings.shard_size)
+    ready = planned(model, plan)
+    plan, kept = ready.plan, ready.plan.kept
+    pieces = kept_pieces(checkpoint, ready.blocks_path, kept, ready.facts.n_blocks)
     with whole_folder(out, force) as part:
         _refuse_full_disk(part, sum(piece.entry.nbytes for piece in pieces), out)
         carry_files(checkpoint.folder, part)
-        shorter.save_pretrained(part)
-        written = write_shards(pieces, part, shard_size)
-        proof = prove(model, checkpoint.folder, part, plan.removed) if settings.prove else None
+        (part / "config.json").write_text(ready.config_json, encoding="utf-8")
+        written = write_shards(pieces, part, byte_size(settings.shard_size))
+        proof = None
+        if settings.prove:
+            from shortlm.cut.proof import prove
+
+            proof = prove(model, checkpoint.folder, part, plan.removed)
+        if settings.checksums:
+            write_checksums(part)
         seconds = round(time.perf_counter() - started, 3)
         manifest = Manifest(
-            plan=plan.model_copy(update={"model": facts}), blocks=_original(checkpoint, plan.kept),
+            plan=plan.model_copy(update={"model": ready.facts}), blocks=_original(checkpoint, kept),
             bytes_before=checkpoint.nbytes, bytes_after=written, proof=proof,
             provenance=provenance(dtype=proof.dtype if proof else None, seconds=seconds, key=key),
         )  # fmt: skip
@@ -67,19 +64,10 @@ def cut(
     return manifest
 
 
-def _planned(checkpoint: Checkpoint, model: ModelSettings, plan: CutPlan) -> tuple[Any, ModelFacts, list[Piece]]:
-    """The config of the result, the facts of the original, the tensors to copy: all that can be refused, first."""
-    config = open_config(model)
-    before = meta_model(config, model.trust_remote_code)
-    facts = facts_of(before, model.model, checkpoint.revision)
-    _check_plan(plan, facts)
-    shorter = cut_config(config, plan.kept)
-    guard(config, shorter, plan.kept, model.trust_remote_code)
-    return shorter, facts, kept_pieces(checkpoint, find_anatomy(before).blocks_path, plan.kept, facts.n_blocks)
-
-
 def refuse_uncuttable(model: ModelSettings) -> None:
     """Raise ModelError for what can't be cut whatever the plan, so that nobody scores it for hours first."""
+    from shortlm.model import cut_config, find_anatomy, meta_model, open_config
+
     checkpoint, config = open_checkpoint(model.model, model.revision), open_config(model)
     before = meta_model(config, model.trust_remote_code)
     count = len(find_anatomy(before).blocks)
@@ -92,15 +80,6 @@ def _original(checkpoint: Checkpoint, kept: list[int]) -> list[int]:
     manifest = checkpoint.folder / "manifest.json"
     blocks = Manifest.load(manifest).blocks if manifest.is_file() else None
     return [blocks[i] for i in kept] if blocks else kept
-
-
-def _check_plan(plan: CutPlan, facts: ModelFacts) -> None:
-    check_blocks(plan.removed, facts.n_blocks, "plan")
-    if plan.model.n_blocks != facts.n_blocks or plan.model.block_parameters != facts.block_parameters:
-        raise PlanError(
-            f"the plan is for {plan.model.name} ({plan.model.n_blocks} blocks, {plan.model.parameters:,} parameters), "
-            f"this model is {facts.name} ({facts.n_blocks} blocks, {facts.parameters:,} parameters); make a new plan"
-        )
 
 
 def _refuse_own_folder(checkpoint: Checkpoint, out: Path) -> None:

@@ -7,6 +7,7 @@ and carries tokenizer and other files along. Memory: one copy buffer, whatever t
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -17,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from shortlm.checkpoint import Checkpoint, TensorEntry, block_prefix
 from shortlm.errors import ModelError
-from shortlm.model import Checkpoint, TensorEntry, block_prefix
 from shortlm.progress import track
 
 BUFFER = 2**20
 CHUNK = 256 * 2**20  # so that a progress bar moves and Ctrl-C is heard
 NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY, errno.EPERM}
 WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|h5|msgpack|ot|onnx|gguf)(\.index\.json)?$")
-NOT_CARRIED = {"config.json", "manifest.json", "README.md", "training.json"}
+NOT_CARRIED = {"SHA256SUMS", "config.json", "manifest.json", "README.md", "training.json"}
 
 
 @dataclass(frozen=True)
@@ -139,3 +140,17 @@ def _inside(path: Path, source: Path) -> bool:
     """Whether a link stays in the checkpoint (or in the hub cache's own store of files beside it)."""
     homes = (source.resolve(), source.resolve().parent.parent / "blobs")
     return any(path.resolve().is_relative_to(home) for home in homes)
+
+
+def write_checksums(folder: Path) -> Path:
+    """SHA256SUMS of the weights, for `sha256sum -c`."""
+    lines = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest, buffer = hashlib.sha256(), memoryview(bytearray(BUFFER))
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+        lines.append(f"{digest.hexdigest()}  {path.name}\n")
+    target = folder / "SHA256SUMS"
+    target.write_text("".join(lines), encoding="utf-8")
+    return target

@@ -11,7 +11,7 @@ from shortlm.artifacts import Perplexity
 from shortlm.errors import ModelError
 from shortlm.model import OpenModel
 from shortlm.statistics import mean_stderr
-from shortlm.sweep import BlockCaller, Plan, auto_batch_size, sweep
+from shortlm.sweep import BlockCaller, Plan, batched, sweep
 from shortlm.text import Windows
 
 
@@ -22,9 +22,8 @@ def perplexity(opened: OpenModel, windows: Windows, batch_size: int = 0, plan: P
     itself. Raises ModelError if it is no number.
     """
     caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
-    size = plan.batch_size if plan else batch_size or auto_batch_size(*windows.shape, caller.device)
-    batches = windows.batches(size)
-    losses = sweep(caller, batches, per_pass=plan.batches_per_pass if plan else len(batches) if opened.disk else 1)
+    batches, per_pass = batched(caller, windows, batch_size, plan)
+    losses = sweep(caller, batches, per_pass=per_pass)
     nats_S, tokens_S = losses.base_S, losses.tokens_S
     mean = nats_S.sum() / tokens_S.sum()
     if not torch.isfinite(mean.exp()):

@@ -1,8 +1,7 @@
 """Open a checkpoint, find its parts, rewrite its config."""
 
 from shortlm.model.anatomy import Anatomy, block_count, find_anatomy, scored_weights
-from shortlm.model.checkpoint import Checkpoint, TensorEntry, block_prefix, locate, open_checkpoint, read_header
-from shortlm.model.config import check_blocks, cut_config
+from shortlm.model.config import cut_config
 from shortlm.model.guard import guard, meta_model
 from shortlm.model.opening import (
     ModelFiles,
@@ -24,9 +23,8 @@ from shortlm.model.reading import read_some
 from shortlm.model.streaming import parted, skeleton
 
 __all__ = [
-    "Anatomy", "Checkpoint", "ModelFiles", "OpenModel", "TensorEntry", "block_count", "block_prefix", "check_blocks",
-    "compute_type", "cut_config", "facts_from_config", "facts_of", "find_anatomy", "free_memory", "guard",
-    "load_strictly", "locate", "meta_model", "open_checkpoint", "open_config", "open_files", "open_for_scoring",
-    "open_model", "open_tokenizer", "parted", "pick_device", "quiet", "read_header", "read_some", "scored_weights",
+    "Anatomy", "ModelFiles", "OpenModel", "block_count", "compute_type", "cut_config", "facts_from_config", "facts_of",
+    "find_anatomy", "free_memory", "guard", "load_strictly", "meta_model", "open_config", "open_files",
+    "open_for_scoring", "open_model", "open_tokenizer", "parted", "pick_device", "quiet", "read_some", "scored_weights",
     "skeleton",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shortlm.errors import ModelError, PlanError
+from shortlm.errors import ModelError
 from shortlm.model.anatomy import block_count
 
 LAYER_LISTS = {"layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "attention_layers"}
@@ -32,20 +32,6 @@ DEPTH_DEPENDENT_FIELDS = {
     "scale_depth": "the residual scale depends on the number of blocks",
     "mup_scale_change_last_stage": "the scale depends on the block's index",
 }
-
-
-def check_blocks(indices: list[int], n_blocks: int, what: str = "blocks to remove") -> list[int]:
-    """`indices` sorted, negative ones counted from the end. Raises PlanError if out of range, repeated or all."""
-    absolute = [i + n_blocks if i < 0 else i for i in indices]
-    for given, index in zip(indices, absolute, strict=True):
-        if not 0 <= index < n_blocks:
-            raise PlanError(f"{what}: {given} is out of range; the model has blocks 0..{n_blocks - 1}")
-    repeated = sorted({i for i in absolute if absolute.count(i) > 1})
-    if repeated:
-        raise PlanError(f"{what}: {repeated[0]} is given twice")
-    if len(absolute) == n_blocks:
-        raise PlanError(f"{what}: all {n_blocks} blocks; at least one has to stay")
-    return sorted(absolute)
 
 
 def cut_config(config: Any, kept: list[int]) -> Any:

@@ -7,6 +7,7 @@ mismatched tensor is an error.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ import psutil
 import torch
 
 from shortlm.artifacts import ModelFacts
+from shortlm.checkpoint import Checkpoint, locate, open_checkpoint
 from shortlm.errors import ModelError, did_you_mean
 from shortlm.model.anatomy import Anatomy, block_count, block_parameters, find_anatomy
-from shortlm.model.checkpoint import Checkpoint, locate, open_checkpoint
 from shortlm.model.guard import meta_model
 from shortlm.model.reading import DTYPES
 from shortlm.model.streaming import DiskBlocks
@@ -173,13 +174,21 @@ def pick_device(name: str) -> torch.device:
     """The device called `name`; 'auto' takes the first accelerator there is. Raises ModelError if it isn't there."""
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
+        return _of_this_rank(accelerator or torch.device("cpu"))
     try:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()  # the meta device can't
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device '{name}' is not there; known here: {', '.join(_devices())}") from error
-    return device
+    return _of_this_rank(device)
+
+
+def _of_this_rank(device: torch.device) -> torch.device:
+    """Processes that torchrun starts on one machine take one accelerator each."""
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is None or device.type == "cpu" or device.index is not None:
+        return device
+    return torch.device(device.type, int(rank))
 
 
 def _devices() -> list[str]:

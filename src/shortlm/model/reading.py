@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from shortlm.checkpoint import TensorEntry
 from shortlm.errors import ModelError
-from shortlm.model.checkpoint import TensorEntry
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,

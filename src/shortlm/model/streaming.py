@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from shortlm.checkpoint import Checkpoint, TensorEntry, block_prefix
 from shortlm.errors import ModelError
 from shortlm.model.anatomy import find_anatomy
-from shortlm.model.checkpoint import Checkpoint, TensorEntry, block_prefix
 from shortlm.model.config import cut_config
 from shortlm.model.reading import Tensors, dtype_of, read_rows, read_tensors
 

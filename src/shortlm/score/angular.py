@@ -37,7 +37,7 @@ class Angular(Criterion):
         self.states[i + 1].append(last_token(out_BTD, batch).cpu())
 
     def result(self) -> CriterionScores:
-        states = [torch.cat(parts) for parts in self.states]
+        states = [self.gathered(torch.cat(parts)) for parts in self.states]
         n_blocks = self.setting.n_blocks
         values_LS = torch.stack([_distance(states[i], states[i + 1]) for i in range(n_blocks)])
         table = [

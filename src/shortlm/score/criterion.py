@@ -5,7 +5,7 @@ Shapes: S sequences, B of them in a batch, T tokens, D hidden, L blocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,17 +14,18 @@ from torch import nn
 
 from shortlm.artifacts import CriterionScores
 from shortlm.model import Anatomy
-from shortlm.sweep import Batch, BlockGradients, Losses
+from shortlm.sweep import Batch, BlockGradients, Losses, Ranks
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is scored: the number of blocks, the parts of the model, the seed and the sequences."""
+    """What is scored: the number of blocks, the parts of the model, the seed, all sequences and who has which."""
 
     n_blocks: int
     anatomy: Anatomy
     seed: int
     sequences: int
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Weighting:
 
     weights_S: torch.Tensor
     tokens_S: torch.Tensor  # predicted tokens
+    mine: slice  # the sequences that this process has
 
 
 class Criterion:
@@ -60,8 +62,12 @@ class Criterion:
     def gradients(self, block: BlockGradients, weighting: Weighting) -> None:
         """One block's gradients (needs "gradients"; those of its weights are there with "weight gradients")."""
 
+    def gathered(self, values: torch.Tensor, dim: int = 0) -> torch.Tensor:
+        """Values per sequence (along `dim`) of all processes, from those of this one."""
+        return self.setting.ranks.concat(values, self.setting.sequences, dim)
+
     def result(self) -> CriterionScores:
-        """The scores, once everything has been fed."""
+        """The scores, once everything has been fed; equal in all processes."""
         raise TypeError(f"{type(self).__name__} defines no result")
 
 

@@ -7,17 +7,9 @@ from math import ceil
 from typing import Any
 
 from shortlm.artifacts import WorkPlan, WorkRow, provenance
+from shortlm.checkpoint import locate
 from shortlm.errors import TextError
-from shortlm.model import (
-    compute_type,
-    facts_of,
-    free_memory,
-    locate,
-    meta_model,
-    open_config,
-    pick_device,
-    read_some,
-)
+from shortlm.model import compute_type, facts_of, free_memory, meta_model, open_config, pick_device, read_some
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting
 from shortlm.score.registry import parse

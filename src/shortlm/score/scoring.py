@@ -11,8 +11,10 @@ import torch
 from shortlm.artifacts import BlockScores, CriterionScores, provenance
 from shortlm.errors import ModelError, ScoreError
 from shortlm.model import OpenModel, open_files
+from shortlm.progress import is_main
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
+from shortlm.score.racing import race, refuse_unraceable
 from shortlm.score.registry import parse
 from shortlm.score.stability import with_stability
 from shortlm.score.weights import Taylor
@@ -24,11 +26,14 @@ from shortlm.sweep import (
     Losses,
     Mask,
     Plan,
+    Ranks,
     Work,
-    auto_batch_size,
     backward_sweep,
+    batched,
     bypassed,
     described,
+    gathered,
+    joined_ranks,
     plan_for,
     sweep,
     token_nats,
@@ -43,52 +48,92 @@ def score(
 ) -> BlockScores:
     """Open the model and the text, then score every block. Raises ShortLMError for bad input.
 
-    `say` is told the plan, if one had to be made (for blocks on disk, or within a memory budget).
+    Under torchrun every process scores its share of the sequences, and all return the same. `say` is told the
+    plan, if one had to be made (for blocks on disk, or within a memory budget).
     """
     needs = frozenset[str]().union(*(parse(spec)[0].needs for spec in settings.criteria))
+    refuse_unraceable(settings)
     files = open_files(model)
     windows = None
     if needs - {"weights"}:
         windows = open_windows(text.for_model(model.model), files.tokenizer, files.config.vocab_size)
-    plan = plan_for(
-        files, work_of(settings.criteria, (0, 0) if windows is None else windows.shape), settings.batch_size
-    )
-    if plan and say:
-        say(f"plan: {described(plan)}")
-    return score_model(files.open(plan is not None and plan.streamed), windows, settings, text.seed, plan)
+    with joined_ranks() as ranks:
+        share = (0, 0) if windows is None else windows.part(_share(windows, ranks)).shape
+        plan = plan_for(files, work_of(settings.criteria, share), settings.batch_size)
+        if plan and say and is_main():
+            say(f"plan: {described(plan)}")
+        opened = files.open(plan is not None and plan.streamed)
+        return score_model(opened, windows, settings, text.seed, plan, ranks)
 
 
 def score_model(
-    opened: OpenModel, windows: Windows | None, settings: ScoreSettings, seed: int = 0, plan: Plan | None = None
+    opened: OpenModel,
+    windows: Windows | None,
+    settings: ScoreSettings,
+    seed: int = 0,
+    plan: Plan | None = None,
+    ranks: Ranks | None = None,
 ) -> BlockScores:
     """Score the blocks of an open model on `windows` (None if no criterion needs data).
 
     Every criterion asked for is fed by the same sweep. Raises ScoreError if a score is NaN or infinite.
     """
-    started = time.perf_counter()
-    count = 0 if windows is None else len(windows.ids_BT)
-    setting = Setting(opened.facts.n_blocks, opened.anatomy, seed, count)
-    criteria = {spec: kind(setting, options) for spec, (kind, options) in _parsed(settings.criteria).items()}
+    started, ranks = time.perf_counter(), ranks or Ranks()
     caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
-    losses = None
+    if settings.select and windows is not None:
+        results, base = race(caller, windows, settings, ranks, plan)
+    else:
+        results, base = _swept(opened, caller, windows, settings, seed, plan, ranks)
+    return BlockScores(
+        model=opened.facts, data=windows.facts if windows else None, criteria=results, base_perplexity=base,
+        block_forwards=int(_sum_over(ranks, caller.forwards)), processes=ranks.size,
+        provenance=provenance(str(opened.device), opened.dtype, round(time.perf_counter() - started, 3)),
+    )  # fmt: skip
+
+
+def _swept(
+    opened: OpenModel,
+    caller: BlockCaller,
+    windows: Windows | None,
+    settings: ScoreSettings,
+    seed: int,
+    plan: Plan | None,
+    ranks: Ranks,
+) -> tuple[dict[str, CriterionScores], float | None]:
+    """The scores by each criterion, and the whole model's perplexity."""
+    count = 0 if windows is None else len(windows.ids_BT)
+    setting = Setting(opened.facts.n_blocks, opened.anatomy, seed, count, ranks)
+    criteria = {spec: kind(setting, options) for spec, (kind, options) in _parsed(settings.criteria).items()}
+    base = None
     if windows is not None:
-        size = plan.batch_size if plan else settings.batch_size or auto_batch_size(*windows.shape, caller.device)
-        batches = windows.batches(size)
-        per_pass = plan.batches_per_pass if plan else len(batches) if opened.disk else 1
+        batches, per_pass = batched(caller, windows.part(_share(windows, ranks)), settings.batch_size, plan)
         needing = [c for c in criteria.values() if "gradients" in c.needs]
         kept = KeptStates() if needing and (not opened.disk or per_pass >= len(batches)) else None
-        losses = _forward(caller, batches, criteria, per_pass, kept)
-        _backward(caller, batches, needing, losses, kept)
+        losses = gathered(_forward(caller, batches, criteria, per_pass, kept), count, ranks)
+        base = _perplexity(losses)
+        for criterion in (c for c in criteria.values() if "removals" in c.needs):
+            criterion.removals(losses)
+        _backward(caller, batches, needing, losses, kept, ranks)
     elif weighing := [c for c in criteria.values() if "weights" in c.needs]:
         for i in caller.visit():
             for criterion in weighing:
                 criterion.weigh(i, caller.blocks[i])
-    results = {spec: _checked(spec, c, settings, seed) for spec, c in criteria.items()}
-    return BlockScores(
-        model=opened.facts, data=windows.facts if windows else None, criteria=results,
-        base_perplexity=_perplexity(losses), block_forwards=caller.forwards,
-        provenance=provenance(str(opened.device), opened.dtype, round(time.perf_counter() - started, 3)),
-    )  # fmt: skip
+    return {spec: _checked(spec, c, settings, seed) for spec, c in criteria.items()}, base
+
+
+def _share(windows: Windows, ranks: Ranks) -> slice:
+    count = len(windows.ids_BT)
+    if count < ranks.size:
+        raise ScoreError(
+            f"{count} sequences for {ranks.size} processes; each needs one: give more --sequences, or fewer processes"
+        )
+    return ranks.share(count)
+
+
+def _sum_over(ranks: Ranks, number: float) -> float:
+    total = torch.tensor(float(number), dtype=torch.float64)
+    ranks.add_up(total)
+    return float(total)
 
 
 def work_of(specs: list[str], shape: tuple[int, int]) -> Work:
@@ -106,9 +151,7 @@ def _parsed(specs: list[str]) -> dict[str, tuple[type[Criterion], dict]]:
     return {spec: parse(spec) for spec in specs}
 
 
-def _perplexity(losses: Losses | None) -> float | None:
-    if losses is None:
-        return None
+def _perplexity(losses: Losses) -> float:
     value = float((losses.base_S.sum() / losses.tokens_S.sum()).exp())
     if not math.isfinite(value):
         raise ScoreError(f"the whole model's perplexity is {value}; check its weights, or use --dtype float32")
@@ -136,8 +179,6 @@ def _forward(
     losses = sweep(caller, batches, masks, observe if observers else None, visit, per_pass)
     if not caller.disk:
         _verify(caller, *batches[0], losses)
-    for criterion in removing:
-        criterion.removals(losses)
     return losses
 
 
@@ -160,22 +201,33 @@ def _verify(caller: BlockCaller, ids_BT: torch.Tensor, keep_BT: torch.Tensor, lo
 
 
 def _backward(
-    caller: BlockCaller, batches: list, needing: list[Criterion], losses: Losses, kept: KeptStates | None
+    caller: BlockCaller,
+    batches: list,
+    needing: list[Criterion],
+    losses: Losses,
+    kept: KeptStates | None,
+    ranks: Ranks,
 ) -> None:
     """One backward sweep per way of parting the sequences into batches (nearly always one)."""
     for parts in sorted({c.options.get("batches", 1) for c in needing}):
         members = [c for c in needing if c.options.get("batches", 1) == parts]
-        weighting = Weighting(_weights(losses.tokens_S, parts), losses.tokens_S)
+        mine = ranks.share(len(losses.tokens_S))
+        weighting = Weighting(_weights(losses.tokens_S, parts), losses.tokens_S, mine)
+        of_weights = any("weight gradients" in c.needs for c in members)
 
         def on_block(
-            block: BlockGradients, members: list[Criterion] = members, weighting: Weighting = weighting
+            block: BlockGradients,
+            members: list[Criterion] = members,
+            weighting: Weighting = weighting,
+            of_weights: bool = of_weights,
         ) -> None:
+            if of_weights:
+                block.add_up(ranks)
             for criterion in members:
                 criterion.gradients(block, weighting)
 
-        of_weights = any("weight gradients" in c.needs for c in members)
         states = kept.taken() if kept else None
-        backward_sweep(caller, batches, weighting.weights_S, on_block, of_weights, states)
+        backward_sweep(caller, batches, weighting.weights_S[mine], on_block, of_weights, states)
 
 
 def _weights(tokens_S: torch.Tensor, parts: int) -> torch.Tensor:

@@ -39,8 +39,8 @@ class TokenwiseCriterion(Criterion):
             self.counts.append(counts_B)
 
     def result(self) -> CriterionScores:
-        values_LS = torch.stack([torch.cat(parts) for parts in self.means])
-        counts_S = torch.cat(self.counts)
+        values_LS = self.gathered(torch.stack([torch.cat(parts) for parts in self.means]), dim=1)
+        counts_S = self.gathered(torch.cat(self.counts))
         weights_S = counts_S / counts_S.sum()
         scale = float(counts_S.sum()) if self.options["reduction"] == "sum" else 1.0
         return CriterionScores(

@@ -99,11 +99,12 @@ class Taylor(Criterion):
             self.shares[block.index] = [share * count for share in block.along(towards)]
 
     def result(self) -> CriterionScores:
-        count = len(self.shares[0])
-        if not count:
+        if not self.shares[0]:
             return CriterionScores(scores=self.scores, unit=self.unit)
+        shares_LS = self.gathered(torch.tensor(self.shares, dtype=torch.float64), dim=1)
+        count = shares_LS.shape[1]
         return CriterionScores(
-            scores=self.scores, unit=self.unit, per_sequence=self.shares, weights=[1 / count] * count
+            scores=self.scores, unit=self.unit, per_sequence=shares_LS.tolist(), weights=[1 / count] * count
         )
 
 
@@ -123,10 +124,11 @@ class FirstOrder(Criterion):
 
     def gradients(self, block: BlockGradients, weighting: Weighting) -> None:
         parts = [(p.grad_BTD.double() * (p.in_BTD - p.out_BTD).double()).sum((1, 2)).cpu() for p in block.passages]
-        self.values[block.index] = torch.cat(parts) / weighting.weights_S / weighting.tokens_S
+        mine = weighting.mine
+        self.values[block.index] = torch.cat(parts) / weighting.weights_S[mine] / weighting.tokens_S[mine]
 
     def result(self) -> CriterionScores:
-        values_LS = torch.stack(self.values)
+        values_LS = self.gathered(torch.stack(self.values), dim=1)
         count = values_LS.shape[1]
         return CriterionScores(
             scores=values_LS.mean(1).tolist(), unit=self.unit, per_sequence=values_LS.tolist(),

@@ -20,6 +20,7 @@ from torch import nn
 from shortlm.model.anatomy import scored_weights
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller
+from shortlm.sweep.ranks import Ranks
 from shortlm.sweep.tail import Tail
 
 Gradients = dict[str, torch.Tensor]
@@ -51,6 +52,12 @@ class BlockGradients:
         A weight that took no part (an expert that no token chose) has gradient 0.
         """
         return self.sums[name] if name in self.sums else torch.zeros_like(self.weights[name], dtype=torch.float32)
+
+    def add_up(self, ranks: Ranks) -> None:
+        """The weights' gradients become those of the sequences of all processes."""
+        for name in self.weights if ranks.size > 1 else ():
+            self.sums[name] = self.total(name).contiguous()
+            ranks.add_up(self.sums[name])
 
     def along(self, direction: Gradients) -> list[float]:
         """For each sequence, how the loss changes along a direction in the weights: <direction, its own gradient>.

@@ -16,6 +16,7 @@ import torch
 from shortlm.errors import ScoreError
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted
+from shortlm.sweep.ranks import Ranks
 from shortlm.sweep.tail import Tail
 
 Mask = frozenset[int]  # the blocks that are dropped
@@ -30,6 +31,7 @@ class Losses:
     base_S: torch.Tensor
     nats_MS: torch.Tensor
     tokens_S: torch.Tensor  # predicted tokens
+    each_MST: torch.Tensor | None = None  # the masks' nats token by token, if asked for
 
     @property
     def mean_M(self) -> torch.Tensor:
@@ -44,12 +46,13 @@ def sweep(
     observer: Observer | None = None,
     visitor: Callable[[int], object] | None = None,
     per_pass: int = 1,
+    per_token: bool = False,
 ) -> Losses:
     """Losses of the whole model and of the model without the blocks of each mask.
 
     `observer(i, h_in_BTD, h_out_BTD, batch)` sees every block of the whole model once per batch, and
     `visitor(i)` is called once per block while it is in memory. In one pass over the blocks `per_pass` batches
-    are carried along: their states are in memory together.
+    are carried along: their states are in memory together. With `per_token` the losses also hold every token's.
     """
     walks, tail = [], Tail(caller)
     with torch.no_grad(), track(what="sweep", total=len(batches) * len(caller.blocks)) as bar:
@@ -64,9 +67,19 @@ def sweep(
                     walk.pass_block(i)
                     bar.update(1)
             with tail.loaded():
-                walks += [walk.finished(tail) for walk in part]
-    nats_MS = torch.cat([nats_MB for nats_MB, _ in walks], dim=1)
-    return Losses(nats_MS[0], nats_MS[1:], torch.cat([tokens_B for _, tokens_B in walks]))
+                walks += [walk.finished(tail, per_token) for walk in part]
+    nats_MS = torch.cat([nats_MBT.sum(2) for nats_MBT, _ in walks], dim=1)
+    each_MST = torch.cat([nats_MBT[1:] for nats_MBT, _ in walks], dim=1) if per_token else None
+    return Losses(nats_MS[0], nats_MS[1:], torch.cat([tokens_B for _, tokens_B in walks]), each_MST)
+
+
+def gathered(losses: Losses, count: int, ranks: Ranks) -> Losses:
+    """The losses of all `count` sequences, from those that each process has."""
+    each_MST = None if losses.each_MST is None else ranks.concat(losses.each_MST, count, dim=1)
+    return Losses(
+        ranks.concat(losses.base_S, count), ranks.concat(losses.nats_MS, count, dim=1),
+        ranks.concat(losses.tokens_S, count), each_MST,
+    )  # fmt: skip
 
 
 class _Walk:
@@ -101,13 +114,15 @@ class _Walk:
         if self.observer:
             self.observer(i, in_BTD, out_BTD, self.batch)
 
-    def finished(self, tail: Tail) -> tuple[torch.Tensor, torch.Tensor]:
-        """nats_MB and the predicted tokens of each sequence; the states are freed."""
-        nats_MB = torch.empty(len(self.masks), len(self.batch.ids_BT), dtype=torch.float64)
+    def finished(self, tail: Tail, per_token: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """nats_MBT (or their sum over tokens, as T = 1) and the predicted tokens of each sequence; states are freed."""
+        rows: list[torch.Tensor] = [torch.empty(0)] * len(self.masks)
         while self.groups:
             h_BTD, members = self.groups.pop()
-            nats_MB[members] = tail.nats(h_BTD, self.batch).sum(1).cpu()
-        return nats_MB, predicted(self.batch).sum(1).double().cpu()
+            nats_BT = tail.nats(h_BTD, self.batch).cpu()
+            for m in members:
+                rows[m] = nats_BT if per_token else nats_BT.sum(1, keepdim=True)
+        return torch.stack(rows), predicted(self.batch).sum(1).double().cpu()
 
 
 def _refuse_nan(i: int, out_BTD: torch.Tensor, batch: Batch) -> None:

@@ -15,12 +15,14 @@ from typing import Any
 import psutil
 import torch
 
+from shortlm.checkpoint import Checkpoint, block_prefix
 from shortlm.errors import ScoreError
-from shortlm.model import Checkpoint, ModelFiles, block_prefix, find_anatomy, free_memory, meta_model, parted
+from shortlm.model import ModelFiles, find_anatomy, free_memory, meta_model, parted
 from shortlm.sizes import byte_size, gib
-from shortlm.sweep.blocks import working_tokens
+from shortlm.sweep.blocks import BlockCaller, working_tokens
 from shortlm.sweep.tail import CHUNK, CHUNK_ELSEWHERE
 from shortlm.sweep.trace import CallCost, call_cost
+from shortlm.text import Windows
 
 FREE_SHARE = 0.8  # of the free memory is what we take without a budget
 
@@ -217,6 +219,18 @@ class Planner:
         if key not in self.costs:
             self.costs[key] = call_cost(self.config, self.dtype, batch, tokens, gradients, **self.opening)
         return self.costs[key]
+
+
+Batches = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def batched(
+    caller: BlockCaller, windows: Windows, batch_size: int = 0, plan: Plan | None = None
+) -> tuple[Batches, int]:
+    """The windows in batches, and how many go through the blocks in one pass: by the plan, or as runs fastest."""
+    size = plan.batch_size if plan else batch_size or auto_batch_size(*windows.shape, caller.device)
+    batches = windows.batches(size)
+    return batches, plan.batches_per_pass if plan else len(batches) if caller.disk else 1
 
 
 def plan_for(files: ModelFiles, work: Work, batch_size: int = 0) -> Plan | None:

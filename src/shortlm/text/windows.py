@@ -35,6 +35,10 @@ class Windows:
         """Windows and tokens of each."""
         return len(self.ids_BT), self.ids_BT.shape[1]
 
+    def part(self, which: slice) -> Windows:
+        """Some of the windows; the facts stay those of all."""
+        return Windows(self.ids_BT[which], self.keep_BT[which], self.facts)
+
     def batches(self, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(ids_BT, keep_BT) of `size` windows each; the last one may have fewer."""
         return list(zip(self.ids_BT.split(size), self.keep_BT.split(size), strict=True))
