@@ -34,15 +34,19 @@ def spread(samples: list[float]) -> dict:
     return {"median": middle, "quartiles": [low, high], "samples": samples}
 
 
-def gemm_rate(shapes: dict[tuple[int, int, int], int], dtype: torch.dtype, seconds: float = 0.5) -> float:
+def gemm_rate(
+    shapes: dict[tuple[int, int, int], float], dtype: torch.dtype, seconds: float = 0.5, device: str = "cpu"
+) -> float:
     """FLOP/s of the machine's own x @ w.T at the model's shapes (rows, in, out) -> how often, weighted by FLOPs."""
     flops = times = 0.0
     for (rows, wide, out), often in shapes.items():
-        x, w = torch.randn(rows, wide, dtype=dtype), torch.randn(out, wide, dtype=dtype)
+        x, w = torch.randn(rows, wide, dtype=dtype, device=device), torch.randn(out, wide, dtype=dtype, device=device)
         torch.nn.functional.linear(x, w)
         count, started = 0, time.perf_counter()
         while (spent := time.perf_counter() - started) < seconds:
             torch.nn.functional.linear(x, w)
+            if x.device.type != "cpu":
+                torch.accelerator.synchronize()
             count += 1
         flops += 2.0 * rows * wide * out * often
         times += spent / count * often

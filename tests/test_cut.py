@@ -7,7 +7,10 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -289,3 +292,56 @@ def test_copies_without_help_of_the_kernel(llama_folder, tmp_path, monkeypatch):
     cut_to(llama_folder, tmp_path / "plain", prove=False)
     name = "model.safetensors"
     assert contents(tmp_path / "kernel")[name] == contents(tmp_path / "plain")[name]
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "gemma2"])
+def test_a_proof_from_disk(name, tmp_path):
+    with quiet():
+        save_tiny(name, tmp_path / "m")
+    model = ModelSettings(model=str(tmp_path / "m"), stream="on")
+    proof = cut(model, REMOVED, CutSettings(), tmp_path / "out").proof
+    assert proof.streamed and proof.max_abs_difference <= 1e-5 and proof.max_abs_difference_cached is None
+
+
+def test_a_wrong_result_is_found_from_disk_too(llama_folder, tmp_path, monkeypatch):
+    real = surgery._copy
+
+    def damage(entry, target):
+        real(entry, target)
+        if "layers.3.mlp.down_proj" in entry.name:
+            target.seek(-1, 1)
+            target.write(b"\x42")
+
+    monkeypatch.setattr(surgery, "_copy", damage)
+    with pytest.raises(ModelError, match="the cut model's logits differ from the original's by"):
+        cut(ModelSettings(model=str(llama_folder), stream="on"), REMOVED, CutSettings(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checksums_on_request(llama_folder, tmp_path):
+    cut_to(llama_folder, tmp_path / "out", prove=False, checksums=True, shard_size="60KB")
+    lines = (tmp_path / "out" / "SHA256SUMS").read_text().splitlines()
+    found = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    weights = contents(tmp_path / "out")
+    assert found == {name: digest for name, digest in weights.items() if name.endswith(".safetensors")}
+    assert len(found) > 1
+    cut_to(tmp_path / "out", tmp_path / "again", [1], prove=False)
+    assert not (tmp_path / "again" / "SHA256SUMS").exists()
+
+
+def test_the_surgery_needs_no_torch(llama_folder, tmp_path):
+    """The config is checked in another process; both say the same of bad input."""
+    code = "import sys; from shortlm.cli import app\n"
+    code += f"command = ['cut', '-m', {str(llama_folder)!r}, '--no-prove', '--remove', sys.argv[1]]\n"
+    code += "try: app([*command, '-o', 'out' + sys.argv[1]])\n"
+    code += "finally: print('torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    for remove, status in (("1,4", 0), ("9", 2)):
+        command = [sys.executable, "-c", code, remove]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (status, "False"), done.stderr
+    assert done.stderr == "shortlm: blocks to remove: 9 is out of range; the model has blocks 0..5\n"
+    cut_to(llama_folder, tmp_path / "here", prove=False)
+    ours, other = contents(tmp_path / "here"), contents(tmp_path / "out1,4")
+    assert ours.keys() == other.keys()
+    assert all(ours[name] == other[name] for name in ours if name != "manifest.json")

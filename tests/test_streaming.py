@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from architectures import ARCHITECTURES, BLOCKS, save_tiny
+from safetensors.torch import load_file, save_file
 
 from shortlm.checkpoint import open_checkpoint
 from shortlm.errors import ModelError
 from shortlm.model import open_for_scoring, open_model, quiet
 from shortlm.recipe import ModelSettings, ScoreSettings
 from shortlm.score import CRITERIA, score_model
+from shortlm.sweep import BlockCaller
 from shortlm.text import windows_from_ids
 
 IDS_BT = torch.randint(3, 96, (3, 16), generator=torch.Generator().manual_seed(0))
@@ -43,6 +45,37 @@ def test_one_block_is_in_memory_at_a_time(tmp_path):
     for i in opened.disk.visit(range(BLOCKS)):
         assert [j for j, block in enumerate(opened.anatomy.blocks) if in_memory(block)] == [i]
     assert not any(in_memory(block) for block in opened.anatomy.blocks)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "opt"])
+def test_embeddings_and_head_stay_on_disk(name, tmp_path):
+    """Of the embeddings only rows are read, the head comes for the tail; tied (gpt2, gemma2, opt) or not."""
+    with quiet():
+        save_tiny(name, tmp_path)
+    opened = open_for_scoring(ModelSettings(model=str(tmp_path), stream="on"))
+    table, head = opened.model.get_input_embeddings(), opened.anatomy.head
+    caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
+    before = opened.disk.bytes_read
+    caller.prepare(IDS_BT[:1, :3], torch.ones(1, 3, dtype=torch.bool))
+    read = opened.disk.bytes_read - before - sum(e.nbytes for e in opened.disk.inside[0].values())
+    assert read == 3 * table.weight.shape[1] * 4
+    assert table.weight.device.type == head.weight.device.type == "meta"
+    with opened.disk.head_in_memory():
+        assert head.weight.device.type == "cpu"
+    assert table.weight.device.type == head.weight.device.type == "meta"
+
+
+def test_files_that_hold_a_tied_head_twice_leave_the_choice_to_transformers(tmp_path):
+    with quiet():
+        save_tiny("gpt2", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    settings = ModelSettings(model=str(tmp_path), stream="on")
+    opened = open_for_scoring(settings)
+    assert opened.disk.table is opened.disk.head is None
+    ours, plain = (score_model(o, windows_from_ids(IDS_BT, 96), ALL) for o in (opened, open_model(settings)))
+    assert ours.criteria["ppl"].scores == pytest.approx(plain.criteria["ppl"].scores, rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

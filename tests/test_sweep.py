@@ -80,7 +80,9 @@ def test_model_is_restored_even_on_error():
     assert not any(p.requires_grad or p.grad is not None for p in MODEL.parameters())
 
 
-def test_gradients_equal_autograd():
+@pytest.mark.parametrize("forward_mode", [True, False])
+def test_gradients_equal_autograd(forward_mode, monkeypatch):
+    monkeypatch.setattr(CALLER, "no_forward_mode", set() if forward_mode else {type(CALLER.blocks[0])})
     weights_S = torch.full((4,), 1 / 60)
     got, along = {}, {}
     towards = torch.Generator().manual_seed(0)
@@ -93,6 +95,7 @@ def test_gradients_equal_autograd():
         along[block.index] = block.along(directions[block.index])
 
     backward_sweep(CALLER, [(IDS_BT[:3], ALL_BT[:3]), (IDS_BT[3:], ALL_BT[3:])], weights_S, keep)
+    assert CALLER.no_forward_mode == (set() if forward_mode else {type(CALLER.blocks[0])})
     MODEL.requires_grad_(True)
     for s in range(4):
         MODEL.zero_grad()

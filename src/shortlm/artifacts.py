@@ -218,6 +218,7 @@ class Proof(Record):
     max_abs_difference_cached: float | None = Field(description="With the KV cache in use; none if there is no cache.")
     tolerance: float
     tolerance_cached: float | None = None
+    streamed: bool = Field(False, description="Compared block by block from disk, which leaves the cache out.")
     tokens: int
     dtype: str
 

@@ -51,7 +51,7 @@ def cut(
         if settings.prove:
             from shortlm.cut.proof import prove
 
-            proof = prove(model, checkpoint.folder, part, plan.removed)
+            proof = prove(model, part, plan.removed)
         if settings.checksums:
             write_checksums(part)
         seconds = round(time.perf_counter() - started, 3)

@@ -15,25 +15,32 @@ import torch
 
 from shortlm.artifacts import Proof
 from shortlm.errors import ModelError
-from shortlm.model import find_anatomy, load_strictly, open_config
+from shortlm.model import ModelFiles, OpenModel, find_anatomy, open_files
 from shortlm.recipe import ModelSettings
-from shortlm.sweep import bypassed
+from shortlm.sweep import BlockCaller, Tail, bypassed
 
 SEQUENCES, TOKENS, PREFIX = 2, 32, 8
 
 
-def prove(original: ModelSettings, folder: Path, result: Path, removed: list[int]) -> Proof:
+def prove(original: ModelSettings, result: Path, removed: list[int]) -> Proof:
     """Compare both models. Raises ModelError if they differ by more than the tolerance, or one gives NaN.
 
-    With the cache, rounding (and the routing of experts) differs from the pass at once also in the uncut
-    model: four times the original's own gap is allowed there, where that is more than the tolerance.
+    Models that don't fit in memory (or `stream` "on") are compared block by block from disk, without the cache.
     """
-    cut_settings = original.model_copy(update={"model": str(result), "revision": None})
-    config = open_config(cut_settings)
-    ids_BT = _probe_ids(config.vocab_size)
-    expected_BTV, own_gap, dtype = _original_logits(folder, original, removed, ids_BT)
+    files = open_files(original)
+    cut_files = open_files(original.model_copy(update={"model": str(result), "revision": None}))
+    streamed = original.stream == "on" or (original.stream == "auto" and not files.fits())
+    return (_streamed if streamed else _in_memory)(files, cut_files, removed)
+
+
+def _in_memory(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> Proof:
+    """With the cache, rounding (and the routing of experts) differs from the pass at once also in the uncut model:
+    four times the original's own gap is allowed there, where that is more than the tolerance.
+    """
+    ids_BT = _probe_ids(files.config.vocab_size)
+    expected_BTV, own_gap, dtype = _original_logits(files, removed, ids_BT)
     allowed = tolerance(dtype, expected_BTV)
-    model = load_strictly(result, config, cut_settings)
+    model = cut_files.open(streamed=False).model
     ids_BT = ids_BT.to(model.device)
     whole = _largest(expected_BTV - _logits(model, ids_BT))
     _refuse_difference(whole, allowed, "")
@@ -45,6 +52,32 @@ def prove(original: ModelSettings, folder: Path, result: Path, removed: list[int
         max_abs_difference=whole, max_abs_difference_cached=cached, tolerance=allowed,
         tolerance_cached=allowed_cached, tokens=ids_BT.numel(), dtype=dtype,
     )  # fmt: skip
+
+
+def _streamed(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> Proof:
+    """Two blocks are in memory; the removed ones are not even read."""
+    ids_BT = _probe_ids(files.config.vocab_size)
+    expected_BTV = _walked_logits(files.open(streamed=True), removed, ids_BT)
+    dtype = str(files.dtype).removeprefix("torch.")
+    allowed = tolerance(dtype, expected_BTV)
+    whole = _largest(expected_BTV - _walked_logits(cut_files.open(streamed=True), [], ids_BT))
+    _refuse_difference(whole, allowed, "")
+    return Proof(
+        max_abs_difference=whole, max_abs_difference_cached=None, tolerance=allowed, tokens=ids_BT.numel(),
+        dtype=dtype, streamed=True,
+    )  # fmt: skip
+
+
+def _walked_logits(opened: OpenModel, removed: list[int], ids_BT: torch.Tensor) -> torch.Tensor:
+    caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
+    with torch.no_grad():
+        batch = caller.prepare(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool))
+        h_BTD = batch.h_BTD
+        assert h_BTD is not None
+        for i in caller.visit(without=removed):
+            h_BTD = caller(i, h_BTD, batch)
+        with Tail(caller).loaded():
+            return caller.tail(h_BTD, batch).float().cpu()
 
 
 def _refuse_difference(difference: float, allowed: float, how: str) -> None:
@@ -68,10 +101,10 @@ def _probe_ids(vocabulary: int) -> torch.Tensor:
 
 
 def _original_logits(
-    folder: Path, settings: ModelSettings, removed: list[int], ids_BT: torch.Tensor
+    files: ModelFiles, removed: list[int], ids_BT: torch.Tensor
 ) -> tuple[torch.Tensor, float | None, str]:
     """logits_BTV of the bypassed original, the uncut original's gap with the cache (None: it has none), the type."""
-    model = load_strictly(folder, open_config(settings), settings)
+    model = files.open(streamed=False).model
     ids_BT = ids_BT.to(model.device)
     try:
         own_gap = _largest(_logits(model, ids_BT) - cached_logits(model, ids_BT))

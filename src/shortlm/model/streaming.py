@@ -43,6 +43,7 @@ class DiskBlocks:
         self.inside, self.outside = parted(checkpoint, self.prefix, len(self.blocks))
         self.table: TensorEntry | None = None  # the embeddings' and the head's weight in the files,
         self.head: TensorEntry | None = None  # or None if they are in memory all the time
+        self.rows: _RowLookUp | None = None
         self.bytes_read = 0
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._fill_outside()
@@ -167,7 +168,7 @@ class DiskBlocks:
         if isinstance(embeddings, nn.Embedding) and embeddings.max_norm is None:
             self.table = by_identity.get(id(embeddings.weight))
             embeddings.padding_idx = None  # matters for gradients only, and may be beyond the rows at hand
-            embeddings.forward = _RowLookUp(self, embeddings)  # type: ignore[method-assign]
+            self.rows = embeddings.forward = _RowLookUp(self, embeddings)  # type: ignore[method-assign]
         if isinstance(head, nn.Linear):
             self.head = by_identity.get(id(head.weight))
 
@@ -188,12 +189,16 @@ class DiskBlocks:
 
 
 class _RowLookUp:
-    """The embeddings' forward on the rows of the tokens at hand; the rows of the last call are kept."""
+    """The embeddings' forward on the rows of the tokens at hand; rows are kept until the next pass over the blocks."""
 
     def __init__(self, disk: DiskBlocks, embeddings: nn.Embedding):
         self.disk, self.embeddings, self.original = disk, embeddings, embeddings.forward
+        self.forget()
+
+    def forget(self) -> None:
+        """Free the rows."""
         self.known = torch.empty(0, dtype=torch.long)
-        self.rows = torch.empty(0)
+        self.rows = torch.empty(0, device=self.disk.device, dtype=self.embeddings.weight.dtype)
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         disk, embeddings = self.disk, self.embeddings
@@ -201,15 +206,21 @@ class _RowLookUp:
         if disk.table is None:
             return self.original(ids)
         wanted = ids.unique().cpu()
-        if not bool(torch.isin(wanted, self.known).all()):
-            self.known = wanted
-            self.rows = disk._placed("weight", read_rows(disk.table, wanted.tolist()))
-            disk.bytes_read += disk.table.nbytes // disk.table.shape[0] * len(wanted)
+        self._read(disk.table, wanted[~torch.isin(wanted, self.known)])
         try:
             embeddings._parameters["weight"] = nn.Parameter(self.rows, requires_grad=False)
             return self.original(torch.searchsorted(self.known.to(ids.device), ids))
         finally:
             embeddings._parameters["weight"] = full
+
+    def _read(self, table: TensorEntry, new: torch.Tensor) -> None:
+        if not len(new):
+            return
+        rows = self.disk._placed("weight", read_rows(table, new.tolist()))
+        self.disk.bytes_read += table.nbytes // table.shape[0] * len(new)
+        known, order = torch.cat([self.known, new]).sort()
+        self.known = known
+        self.rows = torch.cat([self.rows.view(-1, rows.shape[1]), rows])[order.to(rows.device)]
 
 
 def skeleton(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:

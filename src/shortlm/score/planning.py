@@ -6,16 +6,29 @@ import time
 from math import ceil
 from typing import Any
 
+import torch
+
 from shortlm.artifacts import WorkPlan, WorkRow, provenance
 from shortlm.checkpoint import locate
 from shortlm.errors import TextError
 from shortlm.model import compute_type, facts_of, free_memory, meta_model, open_config, pick_device, read_some
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
-from shortlm.score.criterion import Criterion, Setting
+from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.registry import parse
 from shortlm.score.scoring import work_of
 from shortlm.sizes import byte_size
-from shortlm.sweep import FREE_SHARE, CallTimes, MadeUpModel, ModelSize, Plan, Planner, Work, seconds, taken_memory
+from shortlm.sweep import (
+    FREE_SHARE,
+    BlockGradients,
+    CallTimes,
+    MadeUpModel,
+    ModelSize,
+    Plan,
+    Planner,
+    Work,
+    seconds,
+    taken_memory,
+)
 
 PROBE = 2**28  # bytes that are read to see how fast the disk is
 
@@ -82,7 +95,7 @@ class _Clock:
     def __init__(self, planner: Planner, folder: Any):
         self.planner = planner
         self.made_up = MadeUpModel(planner.config, planner.dtype, planner.device, **planner.opening)
-        self.known: dict[tuple[int, int, bool], CallTimes] = {}
+        self.known: dict[tuple[int, int], CallTimes] = {}
         self.disk = _disk_rate(folder)
 
     def seconds(self, work: Work, plan: Plan, specs: list[str]) -> float:
@@ -92,27 +105,43 @@ class _Clock:
         return max(computing, reading) if plan.streamed else computing + reading
 
     def _sweeping(self, work: Work, plan: Plan, specs: list[str]) -> float:
-        calls, n_blocks = ceil(work.sequences / plan.batch_size), len(self.planner.size.blocks)
-        calls *= work.sequences / (calls * plan.batch_size)  # the last call may have fewer sequences
-        times = self._times(plan.batch_size, work.tokens, work.weight_gradients)
-        turns = work.partings * work.gradients
-        alone = self._times(1, work.tokens, True).gradients if work.weight_gradients else 0.0
-        backwards = calls * n_blocks * turns
-        forwards = plan.block_forwards - backwards - work.sequences * n_blocks * turns * work.weight_gradients
-        forwards *= work.sequences / (ceil(work.sequences / plan.batch_size) * plan.batch_size)
-        gradients = times.gradients or 3 * times.block
-        total = forwards * times.block + backwards * gradients + (plan.heads + 4 * turns * calls) * times.head
-        total += work.sequences * n_blocks * turns * work.weight_gradients * (alone or 0.0)
-        return total + calls * n_blocks * self._observing(plan.batch_size, work.tokens, specs)
+        n_blocks, turns = len(self.planner.size.blocks), work.partings * work.gradients
+        calls = work.sequences / plan.batch_size  # the last batch may have fewer sequences
+        full = calls / ceil(calls)
+        times = self._times(plan.batch_size, work.tokens)
+        forwards = plan.block_forwards * full - calls * n_blocks * turns * (1 + work.weight_gradients)
+        heads = plan.heads * full + 4 * turns * calls
+        total = forwards * times.block + heads * times.head
+        total += calls * n_blocks * self._observing(plan.batch_size, work.tokens, specs)
+        return total + turns * n_blocks * self._gradients(calls, plan.batch_size, work, specs) if turns else total
 
-    def _times(self, batch: int, tokens: int, gradients: bool) -> CallTimes:
-        key = (batch, tokens, gradients)
+    def _gradients(self, calls: float, batch_size: int, work: Work, specs: list[str]) -> float:
+        """Of one block: back-propagation of every batch, and what the criteria make of it."""
+        criteria = self._criteria(specs, "gradients")
+        weights_S = torch.ones(batch_size, dtype=torch.float64)
+        weighting = Weighting(weights_S, weights_S, slice(None))
+
+        def back_propagated(i: int) -> BlockGradients:
+            return self.made_up.back_propagated(i, batch_size, work.tokens, work.weight_gradients)
+
+        def with_criteria(i: int) -> None:
+            block = back_propagated(i)
+            for criterion in criteria:
+                criterion.gradients(block, weighting)
+
+        once = self.made_up.mean(back_propagated)
+        criterion = self.made_up.mean(with_criteria) - once
+        along = self.made_up.mean(lambda i: self.made_up.along(i, batch_size, work.tokens)) - once
+        return calls * once + criterion + (calls - 1) * max(along, 0.0) * work.weight_gradients
+
+    def _times(self, batch: int, tokens: int) -> CallTimes:
+        key = (batch, tokens)
         if key not in self.known:
             self.known[key] = self.made_up.times(*key)
         return self.known[key]
 
     def _criteria(self, specs: list[str], need: str) -> list[Criterion]:
-        setting = Setting(len(self.planner.size.blocks), self.made_up.anatomy, 0, 1)
+        setting = Setting(len(self.planner.size.blocks), self.made_up.anatomy, 0, 2)
         parsed = [parse(spec) for spec in specs]
         return [kind(setting, options) for kind, options in parsed if need in kind.needs]
 

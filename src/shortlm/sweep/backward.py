@@ -16,6 +16,9 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shortlm.model.anatomy import scored_weights
 from shortlm.progress import track
@@ -24,6 +27,7 @@ from shortlm.sweep.ranks import Ranks
 from shortlm.sweep.tail import Tail
 
 Gradients = dict[str, torch.Tensor]
+FORWARD_MODE_TOKENS = 512
 PIECE = 2**22  # elements that are reduced at a time: a copy of them in float32 is small
 
 
@@ -62,11 +66,38 @@ class BlockGradients:
     def along(self, direction: Gradients) -> list[float]:
         """For each sequence, how the loss changes along a direction in the weights: <direction, its own gradient>.
 
-        Costs one more backward pass over the block.
+        Costs as much as one more backward pass over the block.
         """
-        return [self._along(passage, s, direction) for passage in self.passages for s in range(len(passage.in_BTD))]
+        values: list[float] = []
+        for passage in self.passages:
+            before = self.caller.forwards
+            at_once = self._at_once(passage, direction)
+            values += at_once or [self._one_by_one(passage, s, direction) for s in range(len(passage.in_BTD))]
+            self.caller.forwards = before + 1  # one batch's worth of work, in either way
+        return values
 
-    def _along(self, passage: Passage, s: int, direction: Gradients) -> float:
+    def _at_once(self, passage: Passage, direction: Gradients) -> list[float] | None:
+        """Forward-mode differentiation: the output's change along the direction, times the loss's gradient there.
+
+        All sequences in one call and no gradient of the weights. None where a kernel has no forward mode (that of
+        attention has none, so the plain one is used, which needs T x T per head: for short windows only).
+        """
+        kind = type(self.caller.blocks[self.index])
+        if kind in self.caller.no_forward_mode or passage.in_BTD.shape[1] > FORWARD_MODE_TOKENS:
+            return None
+        args, kwargs = passage.batch.calls[self.index]
+        try:
+            with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+                duals = {n: forward_ad.make_dual(w.detach(), direction[n]) for n, w in self.weights.items()}
+                out = functional_call(self.caller.blocks[self.index], duals, (passage.in_BTD, *args), kwargs)
+                out_BTD = out[0] if isinstance(out, tuple) else out
+                change_BTD = forward_ad.unpack_dual(out_BTD).tangent
+        except (NotImplementedError, RuntimeError):
+            self.caller.no_forward_mode.add(kind)
+            return None
+        return (change_BTD.float() * passage.grad_BTD.float()).sum((1, 2), dtype=torch.float64).tolist()
+
+    def _one_by_one(self, passage: Passage, s: int, direction: Gradients) -> float:
         products: list[torch.Tensor] = []
 
         def multiply(name: str, grad: torch.Tensor) -> None:
@@ -123,6 +154,7 @@ def backward_sweep(
     makes the loss the mean cross-entropy of the whole set. `states` are those a forward sweep has kept; they
     are used up.
     """
+    caller.begin_pass()
     prepared = [caller.prepare(ids_BT, keep_BT) for ids_BT, keep_BT in batches]
     states = states or _states(caller, prepared)
     parts = weights_S.to(caller.device).split([len(b.ids_BT) for b in prepared])

@@ -62,12 +62,18 @@ class BlockCaller:
         self.model, self.blocks, self.head, self.disk = model, anatomy.blocks, anatomy.head, disk
         self.device = disk.device if disk else model.get_input_embeddings().weight.device
         self.returns_tuple: dict[type[nn.Module], bool] = {}
+        self.no_forward_mode: set[type[nn.Module]] = set()
         self.forwards = 0
 
-    def visit(self, reverse: bool = False) -> Iterator[int]:
-        """Yield the indices of all blocks, each while it is in memory. Blocks are only called inside."""
-        order = range(len(self.blocks))[:: -1 if reverse else 1]
+    def visit(self, reverse: bool = False, without: Sequence[int] = ()) -> Iterator[int]:
+        """Yield the indices of all blocks (but some), each while it is in memory. Blocks are only called inside."""
+        order = [i for i in range(len(self.blocks))[:: -1 if reverse else 1] if i not in without]
         return self.disk.visit(order) if self.disk else iter(order)
+
+    def begin_pass(self) -> None:
+        """Before the batches of a pass over the blocks are prepared: what was kept for those before is freed."""
+        if self.disk and self.disk.rows:
+            self.disk.rows.forget()
 
     def prepare(self, ids_BT: torch.Tensor, keep_BT: torch.Tensor, padded: bool | None = None) -> Batch:
         """Record what every block is called with for these sequences. `padded` saves looking whether they are."""

@@ -57,6 +57,7 @@ def sweep(
     walks, tail = [], Tail(caller)
     with torch.no_grad(), track(what="sweep", total=len(batches) * len(caller.blocks)) as bar:
         for start in range(0, len(batches), per_pass):
+            caller.begin_pass()
             part = [
                 _Walk(caller, caller.prepare(*batch), masks, observer) for batch in batches[start : start + per_pass]
             ]

@@ -167,11 +167,10 @@ class Planner:
         walks = backwards - kept
         read = self.size.total
         if streamed:
-            turns = passes + walks + backwards
-            read = sum(self.size.blocks) * turns + self.size.head * (passes + backwards) * work.forward + self.size.rest
-        calls = batches * (forwards + n_blocks * (walks + backwards)) + (
-            work.sequences * n_blocks * backwards * work.weight_gradients
-        )
+            read = sum(self.size.blocks) * (passes + walks + backwards) + self.size.rest
+            if work.forward:  # one block is called before all others, to see what it returns
+                read += self.size.head * (passes + backwards) + max(self.size.blocks)
+        calls = batches * (forwards + n_blocks * (walks + backwards * (1 + work.weight_gradients)))
         cost = self._cost(batch_size, work.tokens, work.weight_gradients) if work.forward else None
         flops = 0.0
         if cost:
@@ -191,9 +190,9 @@ class Planner:
         cost = self._cost(batch_size, work.tokens, work.weight_gradients)
         state = cost.state_bytes // batch_size  # of one sequence
         n_blocks, carried = len(self.size.blocks), in_pass if streamed else batch_size
-        rows = min(carried * work.tokens, self.size.vocabulary) * self.size.table // self.size.vocabulary * streamed
-        states = state * carried * (n_blocks + 1 if work.removals else 1) + state * batch_size + rows
-        all_states = state * work.sequences * (n_blocks + 1)
+        states = state * carried * (n_blocks + 1 if work.removals else 1) + state * batch_size
+        states += self._rows(carried * work.tokens) * streamed
+        all_states = state * work.sequences * (n_blocks + 1) + self._rows(work.sequences * work.tokens) * streamed
         floats = 5 * batch_size * work.tokens * self.size.hidden * 4 if work.states else 0
         logits = 3 * 4 * CHUNK.get(self.device.type, CHUNK_ELSEWHERE)
         forward = states + all_states * kept
@@ -213,6 +212,10 @@ class Planner:
                 }
             )  # fmt: skip
         return {"process": self.base, **max(phases, key=lambda phase: sum(phase.values()))}
+
+    def _rows(self, tokens: int) -> int:
+        """Bytes of the embeddings' rows for so many tokens, at most."""
+        return min(tokens, self.size.vocabulary) * self.size.table // self.size.vocabulary
 
     def _cost(self, batch: int, tokens: int, gradients: bool) -> CallCost:
         key = (batch, tokens, gradients)

@@ -29,10 +29,9 @@ VOCABULARY = 8192  # of the head that is timed; the time grows in proportion
 
 @dataclass(frozen=True)
 class CallTimes:
-    """Seconds of one call: of a block, of a block with its gradients, of the head with the cross-entropy."""
+    """Seconds of one call: of a block, of the head with the cross-entropy."""
 
     block: float
-    gradients: float | None
     head: float
 
 
@@ -53,17 +52,27 @@ class MadeUpModel:
         ids_BT = torch.randint(min(VOCABULARY, self.vocabulary), (sequences, tokens))
         return self.caller.prepare(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), padded=False)
 
-    def times(self, sequences: int, tokens: int, gradients: bool = False) -> CallTimes:
+    def times(self, sequences: int, tokens: int) -> CallTimes:
         """Of calls with so many sequences."""
         batch, tail = self.batch(sequences, tokens), Tail(self.caller)
         h_BTD = batch.h_BTD
         assert h_BTD is not None
         with torch.no_grad():
             block = self.mean(lambda i: self.caller(i, h_BTD, batch))
-        passage = [Passage(batch, h_BTD, h_BTD, h_BTD)]
-        backward = self.mean(lambda i: BlockGradients(self.caller, i, passage)) if gradients else None
         head = seconds(lambda: tail.nats(h_BTD, batch), self.device) * max(1, self.vocabulary / VOCABULARY)
-        return CallTimes(block, backward, head)
+        return CallTimes(block, head)
+
+    def back_propagated(self, i: int, sequences: int, tokens: int, of_weights: bool = True) -> BlockGradients:
+        """The gradients of block i for one batch."""
+        batch = self.batch(sequences, tokens)
+        h_BTD = batch.h_BTD
+        assert h_BTD is not None
+        return BlockGradients(self.caller, i, [Passage(batch, h_BTD, h_BTD, h_BTD)], of_weights)
+
+    def along(self, i: int, sequences: int, tokens: int) -> list[float]:
+        """The same, and each sequence's derivative along the weights themselves."""
+        block = self.back_propagated(i, sequences, tokens)
+        return block.along({name: weight.detach() for name, weight in block.weights.items()})
 
     def mean(self, call: Callable[[int], object]) -> float:
         """Seconds of call(i), mean over all blocks, from one of each kind."""
