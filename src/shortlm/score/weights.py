@@ -94,8 +94,7 @@ class Taylor(Criterion):
         self.scores[block.index] = reduced(pairs, self.options)
         count = len(weighting.tokens_S)
         if self.spread and count > 1:
-            towards = {n: w.detach().abs() * block.total(n).sign().to(w.dtype) for n, w in block.weights.items()}
-            block.sums.clear()
+            towards = {n: torch.copysign(w.detach(), block.total(n).to(w.dtype)) for n, w in block.weights.items()}
             self.shares[block.index] = [share * count for share in block.along(towards)]
 
     def result(self) -> CriterionScores:

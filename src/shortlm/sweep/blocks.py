@@ -63,6 +63,7 @@ class BlockCaller:
         self.device = disk.device if disk else model.get_input_embeddings().weight.device
         self.returns_tuple: dict[type[nn.Module], bool] = {}
         self.no_forward_mode: set[type[nn.Module]] = set()
+        self.spare: dict[str, torch.Tensor] = {}  # memory for gradients, handed from block to block
         self.forwards = 0
 
     def visit(self, reverse: bool = False, without: Sequence[int] = ()) -> Iterator[int]:
