@@ -64,14 +64,14 @@ def measured(command: list[str]) -> tuple[float, int]:
     return time.perf_counter() - started, usage.ru_maxrss * 1024
 
 
-def case(folder: Path, criteria: str, budget: str | None, scratch: Path) -> dict:
+def case(folder: Path, criteria: str, stream: str, budget: str | None, scratch: Path) -> dict:
     """One command, planned and run."""
     rng = random.Random(0)
     vocabulary = json.loads((folder / "config.json").read_bytes())["vocab_size"]
     ids = scratch / "ids.json"
     ids.write_text(json.dumps([[rng.randrange(vocabulary) for _ in range(TOKENS)] for _ in range(SEQUENCES)]))
     shortlm = [sys.executable, "-m", "shortlm"]
-    common = ["-m", str(folder), "--criteria", criteria, "--stream", "on", *(["--memory", budget] if budget else [])]
+    common = ["-m", str(folder), "--criteria", criteria, "--stream", stream, *(["--memory", budget] if budget else [])]
     plan_file, out = scratch / "plan.json", scratch / "scores.json"
     shape = ["--sequences", str(SEQUENCES), "--length", str(TOKENS), "--bos", "none"]
     subprocess.run([*shortlm, "plan-memory", *common, *shape, "--out", str(plan_file), "--force"], check=True)
@@ -86,7 +86,8 @@ def case(folder: Path, criteria: str, budget: str | None, scratch: Path) -> dict
     limit = max(row["flops"] / rate, row["bytes_read"] / disk)
     scores = json.loads(out.read_bytes())
     return {
-        "criteria": criteria, "budget": budget, "peak_gib": peak / 2**30, "planned_peak_gib": row["peak_bytes"] / 2**30,
+        "criteria": criteria, "stream": stream, "budget": budget,
+        "peak_gib": peak / 2**30, "planned_peak_gib": row["peak_bytes"] / 2**30,
         "peak / planned": peak / row["peak_bytes"], "seconds": seconds, "planned_seconds": row["seconds"],
         "seconds / planned": seconds / row["seconds"], "limit_seconds": limit, "seconds / limit": seconds / limit,
         "gemm_flop_per_s": spread(rates), "disk_bytes_per_s": disk, "flops": row["flops"],
@@ -101,10 +102,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--criteria", nargs="+", default=["ppl,bi,angular,magnitude", "taylor"])
     parser.add_argument("--memory")
+    parser.add_argument("--stream", default="on")
     parser.add_argument("--name", default="memory-7b")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        cases = [case(given.folder, criteria, given.memory, Path(scratch)) for criteria in given.criteria]
+        cases = [case(given.folder, criteria, given.stream, given.memory, Path(scratch)) for criteria in given.criteria]
     config = json.loads((given.folder / "config.json").read_bytes())
     shape = {k: config[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")}
     save(given.name, {"what": __doc__.splitlines()[0], "machine": describe(), "model": shape,

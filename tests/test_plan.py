@@ -85,7 +85,7 @@ def test_what_cannot_run_on_shapes_is_estimated_above(monkeypatch):
 
 def test_a_budget_makes_more_passes_and_changes_nothing(llama):
     files = open_files(ModelSettings(model=llama, stream="on"))
-    work = work_of(["ppl", "taylor"], WINDOWS.shape)
+    work = work_of(["ppl", "bi"], WINDOWS.shape)
     planner = Planner.of(files)
     plans = [planner.plan(work, True, 1, n) for n in (7, 1)]
     assert plans[1].peak_bytes < plans[0].peak_bytes
@@ -110,11 +110,11 @@ def test_a_budget_too_small_says_how_much_is_needed(llama, tmp_path, stream, way
 def test_auto_takes_from_disk_what_the_budget_cannot_hold(llama, tmp_path, monkeypatch):
     ids, told = tmp_path / "ids.json", []
     ids.write_text(str(IDS_BT.tolist()))
-    monkeypatch.setattr("shortlm.sweep.plan.taken_memory", lambda device: 0)
+    monkeypatch.setattr("shortlm.sweep.planner.taken_memory", lambda device: 0)
     planner = Planner.of(open_files(ModelSettings(model=llama)))
     work = work_of(["bi"], WINDOWS.shape)
     need = [planner.within(work, None, streamed).peak_bytes for streamed in (False, True)]
-    monkeypatch.setattr("shortlm.sweep.plan.CHUNK", {"cpu": 1})
+    monkeypatch.setattr("shortlm.sweep.planner.CHUNK", {"cpu": 1})
     need = [planner.within(work, None, streamed).peak_bytes for streamed in (False, True)]
     assert need[1] < need[0]
     for budget, where in ((need[0], "model in memory"), (need[1], "blocks from disk")):
@@ -136,6 +136,9 @@ def test_plan_memory_from_a_config_alone(llama, tmp_path):
     assert all(row.seconds > 0 and row.streamed for row in plan.rows)
     assert plan.rows[0].block_forwards == BLOCKS * (BLOCKS + 1) // 2
     assert plan.rows[3].peak_bytes >= max(row.peak_bytes for row in plan.rows[:3])
+    elsewhere = settings.model_copy(update={"device": "cuda:7", "memory": "4GiB"})
+    rows = plan_memory(elsewhere, TextSettings(length=15), ScoreSettings(criteria=["ppl"])).rows
+    assert rows[0].seconds is None and rows[0].parts["process"] == 0
     with pytest.raises(TextError, match="planning needs numbers: give --sequences and --length"):
         plan_memory(settings, TextSettings(ids="x.json"), ScoreSettings())
 

@@ -87,7 +87,9 @@ def show_work(plan: WorkPlan) -> None:
             row.name, blocks, peak, gib(row.bytes_read), f"{row.block_forwards:,}", f"{row.flops / 1e12:.2f}", time
         )
     out.print(table)
-    if plan.disk_bytes_per_second is None:
+    if all(row.seconds is None for row in plan.rows):
+        out.print("the device is not here: no time could be measured")
+    elif plan.disk_bytes_per_second is None:
         out.print("the weights are not here: the time counts computing, not reading")
 
 

@@ -5,9 +5,10 @@ Plain reads, no memory maps: the pages of a map would count as resident for as l
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from io import FileIO
+from math import prod
 from pathlib import Path
 
 import torch
@@ -22,18 +23,62 @@ DTYPES = {
 Tensors = dict[str, torch.Tensor]
 
 
-def read_tensors(entries: Mapping[str, TensorEntry], pin: bool = False) -> Tensors:
-    """The tensors by their names; `pin` puts them into page-locked memory, from which an accelerator copies faster.
-
-    Raises ModelError if a shard has disappeared or is cut short meanwhile.
-    """
+def read_tensors(entries: Mapping[str, TensorEntry]) -> Tensors:
+    """The tensors by their names. Raises ModelError if a shard has disappeared or is cut short meanwhile."""
     tensors = {}
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].file, item[1].begin)):
-        raw = torch.empty(entry.nbytes, dtype=torch.uint8, pin_memory=pin)
-        with _opened(entry.file) as file:
-            _fill(memoryview(raw.numpy()), file, entry, entry.begin)
+    for name, entry in _in_order(entries):
+        raw = torch.empty(entry.nbytes, dtype=torch.uint8)
+        _read(raw, entry)
         tensors[name] = raw.view(dtype_of(entry)).view(entry.shape)
     return tensors
+
+
+class Buffer:
+    """Memory that one set of tensors after the other is read into: what is freed piecemeal may never be given back.
+
+    `dtypes` are the types wanted; `pin` takes page-locked memory, from which an accelerator copies faster.
+    """
+
+    def __init__(
+        self, sets: list[dict[str, TensorEntry]], dtypes: Callable[[str, torch.dtype], torch.dtype], pin: bool
+    ):
+        self.dtypes = dtypes
+        self.raw = torch.empty(max(map(self._size, sets)), dtype=torch.uint8, pin_memory=pin)
+        other = [e.nbytes for entries in sets for n, e in entries.items() if dtypes(n, dtype_of(e)) != dtype_of(e)]
+        self.staging = torch.empty(max(other, default=0), dtype=torch.uint8)
+
+    def read(self, entries: dict[str, TensorEntry]) -> Tensors:
+        """The tensors, in this memory. Raises ModelError as `read_tensors` does."""
+        tensors, offset = {}, 0
+        for name, entry in _in_order(entries):
+            stored, wanted = dtype_of(entry), self.dtypes(name, dtype_of(entry))
+            size = prod(entry.shape) * wanted.itemsize
+            # a storage of its own: forward-mode differentiation makes tangents as large as a tensor's storage
+            raw = torch.from_numpy(self.raw.numpy()[offset : offset + size])
+            tensors[name] = raw.view(wanted).view(entry.shape)
+            if wanted == stored:
+                _read(raw, entry)
+            else:
+                _read(self.staging[: entry.nbytes], entry)
+                tensors[name].copy_(self.staging[: entry.nbytes].view(stored).view(entry.shape))
+            offset += _aligned(raw.numel())
+        return tensors
+
+    def _size(self, entries: dict[str, TensorEntry]) -> int:
+        return sum(_aligned(prod(e.shape) * self.dtypes(n, dtype_of(e)).itemsize) for n, e in entries.items())
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 64) * 64
+
+
+def _in_order(entries: Mapping[str, TensorEntry]) -> list[tuple[str, TensorEntry]]:
+    return sorted(entries.items(), key=lambda item: (item[1].file, item[1].begin))
+
+
+def _read(target: torch.Tensor, entry: TensorEntry) -> None:
+    with _opened(entry.file) as file:
+        _fill(memoryview(target.numpy()), file, entry, entry.begin)
 
 
 def read_rows(entry: TensorEntry, rows: list[int]) -> torch.Tensor:

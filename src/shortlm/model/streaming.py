@@ -21,7 +21,7 @@ from shortlm.checkpoint import Checkpoint, TensorEntry, block_prefix
 from shortlm.errors import ModelError
 from shortlm.model.anatomy import find_anatomy
 from shortlm.model.config import cut_config
-from shortlm.model.reading import Tensors, dtype_of, read_rows, read_tensors
+from shortlm.model.reading import Buffer, Tensors, dtype_of, read_rows, read_tensors
 
 
 class DiskBlocks:
@@ -50,12 +50,13 @@ class DiskBlocks:
 
     def visit(self, order: Sequence[int]) -> Iterator[int]:
         """Yield each index of `order` while that block is in memory; the next one is read meanwhile."""
+        buffers = self._buffers(len(order))
         with ThreadPoolExecutor(1, thread_name_prefix="shortlm-reader") as reader:
-            coming = reader.submit(self._read, order[0])
-            for position, i in enumerate(order):
+            coming = reader.submit(self._read, order[0], buffers[0])
+            for position, i in enumerate(order, start=1):
                 tensors = coming.result()
-                if position + 1 < len(order):
-                    coming = reader.submit(self._read, order[position + 1])
+                if position < len(order):  # into the memory of the block before, which is done with
+                    coming = reader.submit(self._read, order[position], buffers[position % 2])
                 self._hand_over(tensors)
                 self.blocks[i].load_state_dict(tensors, strict=True, assign=True)
                 del tensors
@@ -81,11 +82,22 @@ class DiskBlocks:
         self.bytes_read += entry.nbytes
         return nn.Parameter(self._placed(name, read_tensors({name: entry})[name]), requires_grad=False)
 
-    def _read(self, i: int) -> Tensors:
+    def _buffers(self, count: int) -> list[Buffer | None]:
+        """For the block in use and for the next one; blocks that are converted come in memory of their own."""
+        if not all(self._plain(i) for i in range(len(self.blocks))):
+            return [None, None]
+        pin = self._copies is not None
+        return [Buffer(self.inside, self._wanted, pin) for _ in range(min(count, 2))]
+
+    def _plain(self, i: int) -> bool:
+        """Whether the files name block i's tensors as the module does."""
+        return self.inside[i].keys() == self.blocks[i].state_dict().keys()
+
+    def _read(self, i: int, buffer: Buffer | None) -> Tensors:
         """Block i under its own names, in the compute type, on the device. Runs in the reader's thread."""
-        tensors = read_tensors(self.inside[i], pin=self._copies is not None)
+        tensors = buffer.read(self.inside[i]) if buffer else read_tensors(self.inside[i])
         self.bytes_read += sum(entry.nbytes for entry in self.inside[i].values())
-        if tensors.keys() != self.blocks[i].state_dict().keys():
+        if not self._plain(i):
             tensors = self._converted(i, tensors)
         if self._copies is None:
             return {n: self._placed(n, tensors.pop(n)) for n in list(tensors)}
@@ -101,11 +113,14 @@ class DiskBlocks:
                 tensor.record_stream(torch.cuda.current_stream(self.device))
 
     def _placed(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        dtype = self._type(name) if tensor.is_floating_point() else None
-        return tensor.to(self.device, dtype, non_blocking=True)
+        return tensor.to(self.device, self._wanted(name, tensor.dtype), non_blocking=True)
 
-    def _type(self, name: str) -> torch.dtype:
-        """The compute type, but float32 for what the architecture keeps in it (as transformers does while loading)."""
+    def _wanted(self, name: str, stored: torch.dtype) -> torch.dtype:
+        """The compute type, but float32 for what the architecture keeps in it (as transformers does); no numbers: as
+        stored.
+        """
+        if not stored.is_floating_point:
+            return stored
         kept = set(getattr(self.model, "_keep_in_fp32_modules_strict", None) or ())
         if self.dtype == torch.float16:
             kept |= set(getattr(self.model, "_keep_in_fp32_modules", None) or ())

@@ -10,7 +10,7 @@ import torch
 
 from shortlm.artifacts import WorkPlan, WorkRow, provenance
 from shortlm.checkpoint import locate
-from shortlm.errors import TextError
+from shortlm.errors import ModelError, TextError
 from shortlm.model import compute_type, facts_of, free_memory, meta_model, open_config, pick_device, read_some
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
@@ -37,10 +37,11 @@ def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSetting
     """What every criterion takes alone and what all of them take together.
 
     Reads the config only; with `measure` it times a made-up block on the device, and the disk if the weights
-    are there. Raises ScoreError if a memory budget is too small.
+    are there. A device that isn't here is planned for without times. Raises ScoreError if a memory budget is
+    too small.
     """
     config = open_config(model)
-    device, dtype = pick_device(model.device), compute_type(model, config)
+    dtype, (device, here) = compute_type(model, config), _device(model.device)
     folder, revision = locate(model.model, model.revision, weights=False)
     size = ModelSize.of(config, dtype, model.trust_remote_code)
     planner = Planner(config, size, dtype, device, taken_memory(device), trust_remote_code=model.trust_remote_code)
@@ -49,8 +50,8 @@ def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSetting
     if len(groups) > 1:
         groups["all together"] = settings.criteria
     works = {name: work_of(specs, shape if _needs_text(specs) else (0, 0)) for name, specs in groups.items()}
-    plans = {name: _planned(planner, model, work, settings.batch_size) for name, work in works.items()}
-    clock = _Clock(planner, folder) if measure else None
+    plans = {name: _planned(planner, model, work, settings.batch_size, here) for name, work in works.items()}
+    clock = _Clock(planner, folder) if measure and here else None
     rows = [
         WorkRow(
             name=name, streamed=plan.streamed, batch_size=plan.batch_size, passes=plan.passes,
@@ -68,6 +69,16 @@ def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSetting
     )  # fmt: skip
 
 
+def _device(name: str) -> tuple[torch.device, bool]:
+    """The device, and whether it is here."""
+    try:
+        return pick_device(name), True
+    except ModelError:
+        if name.partition(":")[0] not in ("cuda", "mps", "xpu"):
+            raise
+        return torch.device(name), False
+
+
 def _shape(text: TextSettings) -> tuple[int, int]:
     """Sequences and tokens of each; a BOS is counted where one may come on top."""
     if text.ids is not None or not text.sequences:
@@ -79,13 +90,15 @@ def _needs_text(specs: list[str]) -> bool:
     return any(parse(spec)[0].needs - {"weights"} for spec in specs)
 
 
-def _planned(planner: Planner, model: ModelSettings, work: Work, batch_size: int) -> Plan:
+def _planned(planner: Planner, model: ModelSettings, work: Work, batch_size: int, here: bool) -> Plan:
     budget = byte_size(model.memory) if model.memory else None
-    limit = budget or int(FREE_SHARE * free_memory(planner.device)) + planner.base
-    if model.stream != "on":
+    limit = budget or (int(FREE_SHARE * free_memory(planner.device)) + planner.base if here else None)
+    if model.stream == "off":
+        return planner.within(work, budget, False, batch_size)
+    if model.stream == "auto":
         plan = planner.plan(work, False, batch_size or planner.batch_size(work), 1)
-        if model.stream == "off" or plan.peak_bytes <= limit:
-            return plan if budget is None else planner.within(work, budget, False, batch_size)
+        if limit is None or plan.peak_bytes <= limit:
+            return plan
     return planner.within(work, limit, True, batch_size)
 
 

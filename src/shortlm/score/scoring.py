@@ -31,7 +31,6 @@ from shortlm.sweep import (
     backward_sweep,
     batched,
     bypassed,
-    described,
     gathered,
     joined_ranks,
     plan_for,
@@ -61,7 +60,7 @@ def score(
         share = (0, 0) if windows is None else windows.part(_share(windows, ranks)).shape
         plan = plan_for(files, work_of(settings.criteria, share), settings.batch_size)
         if plan and say and is_main():
-            say(f"plan: {described(plan)}")
+            say(f"plan: {plan.described()}")
         opened = files.open(plan is not None and plan.streamed)
         return score_model(opened, windows, settings, text.seed, plan, ranks)
 

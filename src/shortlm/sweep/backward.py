@@ -169,8 +169,8 @@ def backward_sweep(
         passages = [Passage(b, h[i], h.pop(), g) for b, h, g in zip(prepared, states, grads, strict=True)]
         block = BlockGradients(caller, i, passages, of_weights)
         on_block(block)
-        grads = block.input_grads
-        caller.spare = block.sums
+        grads, caller.spare = block.input_grads, block.sums
+        del block, passages  # they hold on to the block's weights
     caller.spare = {}
 
 

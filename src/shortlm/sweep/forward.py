@@ -17,6 +17,7 @@ from shortlm.errors import ScoreError
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted
 from shortlm.sweep.ranks import Ranks
+from shortlm.sweep.slots import Slots
 from shortlm.sweep.tail import Tail
 
 Mask = frozenset[int]  # the blocks that are dropped
@@ -91,6 +92,7 @@ class _Walk:
         self.masks = [NOTHING, *masks]
         assert batch.h_BTD is not None
         self.groups = [(batch.h_BTD, list(range(len(self.masks))))]
+        self.slots = Slots()
         batch.h_BTD = None  # so that it is freed once the first block is passed
 
     def pass_block(self, i: int) -> None:
@@ -100,7 +102,7 @@ class _Walk:
         while old:  # a state is freed as soon as it has passed
             part = [old.pop() for _ in range(min(together, len(old)))]
             keeping = [[m for m in members if i not in self.masks[m]] for _, members in part]
-            passed = iter(self.caller.several(i, [h for (h, _), k in zip(part, keeping, strict=True) if k], self.batch))
+            passed = iter(self._passed(i, [h for (h, _), k in zip(part, keeping, strict=True) if k]))
             for (h_BTD, members), kept in zip(part, keeping, strict=True):
                 if len(kept) < len(members):
                     self.groups.append((h_BTD, [m for m in members if i in self.masks[m]]))
@@ -109,6 +111,10 @@ class _Walk:
                     self.groups.append((out_BTD, kept))
                     if 0 in kept:
                         self._observe(i, h_BTD, out_BTD)
+
+    def _passed(self, i: int, states: list[torch.Tensor]) -> list[torch.Tensor]:
+        out = self.caller.several(i, states, self.batch)
+        return [self.slots.keep(h_BTD) for h_BTD in out] if self.caller.device.type == "cpu" else list(out)
 
     def _observe(self, i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor) -> None:
         _refuse_nan(i, out_BTD, self.batch)

@@ -4,7 +4,8 @@ The full B x T x V never exists, neither forwards nor backwards. What the model 
 scales) is asked of its own forward, with the head replaced by one that returns a chunk. Where that is not done
 to each logit alone, or the head is no plain linear layer, the logits are computed whole.
 
-Shapes: B sequences, T tokens, D hidden, X what enters the head, V vocabulary, C a chunk of it.
+Shapes: B sequences, T tokens, D hidden, X what enters the head, N = B (T-1) rows, V
+vocabulary, C a chunk of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import nn
 
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted, replaced_forwards
 
-CHUNK = {"cpu": 2**22}  # logits at a time: few enough to stay in a processor's cache
+CHUNK = {"cpu": 2**20}  # logits at a time: few enough to stay in a processor's cache
 CHUNK_ELSEWHERE = 2**27
 NARROWEST = 1024
 
@@ -89,11 +90,12 @@ class Tail:
         self, entering_BTX: torch.Tensor, h_BTD: torch.Tensor, batch: Batch
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """First vocabulary entry and logits_BTC of each chunk; of all tokens but the last, which predicts nothing."""
-        weight, bias, rows_BTX = self.head.weight, self.head.bias, entering_BTX[:, :-1]
-        width = max(NARROWEST, CHUNK.get(self.caller.device.type, CHUNK_ELSEWHERE) // rows_BTX[..., 0].numel())
+        weight, bias, shape = self.head.weight, self.head.bias, entering_BTX[:, :-1].shape
+        rows_NX = entering_BTX[:, :-1].flatten(0, 1)  # a strided product would copy the weight for every sequence
+        width = max(NARROWEST, CHUNK.get(self.caller.device.type, CHUNK_ELSEWHERE) // len(rows_NX))
         for start in range(0, len(weight), width):
             part = slice(start, start + width)
-            logits_BTC = F.linear(rows_BTX, weight[part], None if bias is None else bias[part])
+            logits_BTC = F.linear(rows_NX, weight[part], None if bias is None else bias[part]).view(*shape[:2], -1)
             yield start, logits_BTC if self.way == "plain" else self._finished(logits_BTC, h_BTD, batch)
 
     def _entering(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:

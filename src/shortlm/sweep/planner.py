@@ -1,0 +1,223 @@
+"""Plans a sweep within a memory budget: batches, passes over the blocks, bytes, work.
+
+Everything follows from the sizes of the model's parts, what is asked, and the cost of a block's call (trace.py).
+Hidden states that don't fit together are carried through the blocks in several passes.
+
+Shapes: S sequences of T tokens, B of them in a call, L blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import psutil
+import torch
+
+from shortlm.errors import ScoreError
+from shortlm.model import ModelFiles, free_memory
+from shortlm.sizes import byte_size, gib
+from shortlm.sweep.blocks import BlockCaller, working_tokens
+from shortlm.sweep.plan import ModelSize, Plan, Work
+from shortlm.sweep.tail import CHUNK, CHUNK_ELSEWHERE
+from shortlm.sweep.trace import CallCost, call_cost
+from shortlm.text import Windows
+
+FREE_SHARE = 0.8  # of the free memory is what we take without a budget
+FORWARD_MODE = 90 * 2**20  # what torch loads when it first differentiates forwards
+Batches = list[tuple[torch.Tensor, torch.Tensor]]
+Parts = dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How often things are done for each batch."""
+
+    forwards: int  # blocks, in the forward sweep
+    heads: int
+    walks: int  # over all blocks again, for states that weren't kept
+    backwards: int  # over all blocks, with gradients
+    shares: int  # of these, with what each sequence adds
+
+    @classmethod
+    def of(cls, work: Work, n_blocks: int, kept: bool) -> _Counts:
+        forwards = n_blocks * (n_blocks + 1) // 2 if work.removals else n_blocks
+        backwards = work.partings * work.gradients
+        return cls(
+            forwards * work.forward, (n_blocks + 1 if work.removals else 1) * work.forward,
+            backwards - kept, backwards, backwards * work.weight_gradients,
+        )  # fmt: skip
+
+
+def auto_batch_size(sequences: int, tokens: int, device: torch.device) -> int:
+    """Sequences in one call so that it is well filled, in batches of nearly equal size."""
+    if not sequences:
+        return 1
+    largest = max(1, working_tokens(device) // tokens)
+    return ceil(sequences / ceil(sequences / largest))
+
+
+class Planner:
+    """Makes plans for one model on one device; `base` bytes are taken before anything is loaded."""
+
+    def __init__(
+        self, config: Any, size: ModelSize, dtype: torch.dtype, device: torch.device, base: int, **opening: Any
+    ):
+        self.config, self.size, self.dtype, self.device, self.base = config, size, dtype, device, base
+        self.n_blocks, self.block = len(size.blocks), max(size.blocks)
+        self.opening = opening
+        self.costs: dict[tuple[int, int, bool], CallCost] = {}
+
+    @classmethod
+    def of(cls, files: ModelFiles) -> Planner:
+        """For files on disk: what they hold under other names than the module is read, then converted."""
+        trust = files.settings.trust_remote_code
+        size = ModelSize.of(files.config, files.dtype, trust, files.checkpoint)
+        base = taken_memory(files.device)
+        return cls(files.config, size, files.dtype, files.device, base, trust_remote_code=trust)
+
+    def within(self, work: Work, budget: int | None, streamed: bool, batch_size: int = 0) -> Plan:
+        """The plan with the fewest passes whose peak is within `budget` bytes (None: no limit).
+
+        A given `batch_size` is kept; 0 lets the planner choose. Raises ScoreError, saying how much is needed, if
+        there is no such plan.
+        """
+        largest = batch_size or self.batch_size(work)
+        smaller = [] if batch_size else [largest >> k for k in range(1, largest.bit_length())]
+        for size in [largest, *smaller]:
+            batches = max(1, ceil(work.sequences / size))
+            for passes in range(1, batches + 1) if streamed else (1,):
+                plan = self.plan(work, streamed, size, ceil(batches / passes))
+                if budget is None or plan.peak_bytes <= budget:
+                    return plan
+        assert budget is not None
+        way_out = "--stream on" if not streamed else "fewer --sequences" if work.gradients else "a smaller --length"
+        raise ScoreError(
+            f"--memory {gib(budget)} is too little: {gib(plan.peak_bytes)} are needed ({plan.listed()}); "
+            f"give that much, or {way_out}"
+        )
+
+    def batch_size(self, work: Work) -> int:
+        """How many sequences run fastest together."""
+        return auto_batch_size(work.sequences, work.tokens, self.device)
+
+    def plan(self, work: Work, streamed: bool, batch_size: int, batches_per_pass: int) -> Plan:
+        """What this way of doing it takes."""
+        batches, together = ceil(work.sequences / batch_size), batches_per_pass if streamed else 1
+        passes = max(1, ceil(batches / together)) if streamed else 1
+        kept = work.gradients and (not streamed or passes == 1)  # the forward sweep leaves its states to the backward
+        counts = _Counts.of(work, self.n_blocks, kept)
+        parts = self._parts(work, streamed, batch_size, min(work.sequences, batch_size * together), kept)
+        calls = counts.forwards + self.n_blocks * (counts.walks + counts.backwards + counts.shares)
+        return Plan(
+            streamed=streamed, batch_size=batch_size, batches_per_pass=together, passes=passes,
+            peak_bytes=sum(parts.values()), parts=parts,
+            bytes_read=self._bytes_read(work, counts, passes) if streamed else self.size.total,
+            block_forwards=calls * batches, heads=counts.heads * batches, flops=self._flops(work, counts, batch_size),
+            exact=not work.forward or self._cost(work, batch_size).exact,
+        )  # fmt: skip
+
+    def _bytes_read(self, work: Work, counts: _Counts, passes: int) -> int:
+        read = sum(self.size.blocks) * (passes + counts.walks + counts.backwards) + self.size.rest
+        if work.forward:  # one block is called before all others, to see what it returns
+            read += self.size.head * (passes + counts.backwards) + self.block
+        return read
+
+    def _flops(self, work: Work, counts: _Counts, batch_size: int) -> float:
+        if not work.forward:
+            return 0.0
+        again = 3 * (counts.backwards + counts.shares)  # recomputed, then twice as much backwards
+        blocks = counts.forwards + self.n_blocks * (counts.walks + again)
+        head = 2.0 * self.size.hidden * self.size.vocabulary * (work.tokens - 1)
+        of_sequence = self._cost(work, batch_size).flops / batch_size * blocks
+        return work.sequences * (of_sequence + head * (counts.heads + 4 * counts.backwards))
+
+    def _parts(self, work: Work, streamed: bool, batch_size: int, in_pass: int, kept: bool) -> Parts:
+        """The peak's parts, in the phase (blocks, head, or gradients) that takes most."""
+        weights = (1 + self.size.copies) * self.block + self.size.rest if streamed else self.size.total
+        if not work.forward:
+            return {"process": self.base, "weights": weights}
+        carried = self._carried(work, batch_size, in_pass if streamed else batch_size)
+        carried += self._all_states(work, batch_size) * kept
+        rows = self._rows(in_pass * work.tokens) * streamed
+        head = self.size.head + self.size.rest if streamed else weights
+        logits = 3 * 4 * CHUNK.get(self.device.type, CHUNK_ELSEWHERE)
+        phases = [
+            {"weights": weights, "hidden states": carried + rows, "one call": self._one_call(work, batch_size)},
+            {"weights": head, "hidden states": carried + rows, "one call": logits},
+        ]
+        if work.gradients:
+            rows = self._rows(work.sequences * work.tokens) * streamed
+            phases.append({"weights": weights} | self._backwards(work, batch_size, rows))
+        return {"process": self.base, **max(phases, key=lambda phase: sum(phase.values()))}
+
+    def _carried(self, work: Work, batch_size: int, sequences: int) -> int:
+        """States of so many sequences, one per distinct prefix of decisions, and those of the call that is made."""
+        state = self._cost(work, batch_size).state_bytes // batch_size
+        return state * (sequences * (self.n_blocks + 1 if work.removals else 1) + batch_size)
+
+    def _all_states(self, work: Work, batch_size: int) -> int:
+        """h_0 .. h_L of all sequences."""
+        return self._cost(work, batch_size).state_bytes // batch_size * work.sequences * (self.n_blocks + 1)
+
+    def _one_call(self, work: Work, batch_size: int) -> int:
+        """A block's call, or what criteria make of its states in float32."""
+        floats = 5 * batch_size * work.tokens * self.size.hidden * 4 if work.states else 0
+        return max(self._cost(work, batch_size).forward_bytes, floats)
+
+    def _backwards(self, work: Work, batch_size: int, rows: int) -> Parts:
+        cost = self._cost(work, batch_size)
+        states = self._all_states(work, batch_size) + 2 * cost.state_bytes // batch_size * work.sequences
+        sums = self._weight_gradients() if work.weight_gradients else 0
+        call = cost.backward_bytes or 3 * cost.forward_bytes
+        return {"hidden states": states + rows, "one call": call, "gradients": sums}
+
+    def _weight_gradients(self) -> int:
+        """Sums in float32, a direction in the weights, two weights' gradients on their way, and torch's own code."""
+        return 4 * self.size.block_parameters + self.block + 2 * self.size.largest_weight + FORWARD_MODE
+
+    def _rows(self, tokens: int) -> int:
+        """Bytes of the embeddings' rows for so many tokens, at most."""
+        return min(tokens, self.size.vocabulary) * self.size.table // self.size.vocabulary
+
+    def _cost(self, work: Work, batch_size: int) -> CallCost:
+        key = (batch_size, work.tokens, work.weight_gradients)
+        if key not in self.costs:
+            self.costs[key] = call_cost(self.config, self.dtype, *key, **self.opening)
+        return self.costs[key]
+
+
+def batched(
+    caller: BlockCaller, windows: Windows, batch_size: int = 0, plan: Plan | None = None
+) -> tuple[Batches, int]:
+    """The windows in batches, and how many go through the blocks in one pass: by the plan, or as runs fastest."""
+    size = plan.batch_size if plan else batch_size or auto_batch_size(*windows.shape, caller.device)
+    batches = windows.batches(size)
+    return batches, plan.batches_per_pass if plan else len(batches) if caller.disk else 1
+
+
+def plan_for(files: ModelFiles, work: Work, batch_size: int = 0) -> Plan | None:
+    """The plan for a model's files by its settings; None where all is in memory and no budget was given.
+
+    `stream` of "auto" means: in memory if that fits the budget (or, without one, the free memory), else from disk.
+    Raises ScoreError if the budget is too small.
+    """
+    settings = files.settings
+    budget = byte_size(settings.memory) if settings.memory else None
+    if budget is None and (settings.stream == "off" or (settings.stream == "auto" and files.fits())):
+        return None
+    planner = Planner.of(files)
+    if settings.stream != "on" and budget is not None:
+        try:
+            return planner.within(work, budget, False, batch_size)
+        except ScoreError:
+            if settings.stream == "off":
+                raise
+    limit = int(FREE_SHARE * free_memory(files.device)) + planner.base
+    return planner.within(work, budget or limit, True, batch_size)
+
+
+def taken_memory(device: torch.device) -> int:
+    """Bytes that this process takes already, in the memory that a budget is about."""
+    return psutil.Process().memory_info().rss if device.type == "cpu" else 0
