@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -29,17 +30,15 @@ class Watch(threading.Thread):
 
     def __init__(self, pid: int):
         super().__init__(daemon=True)
-        self.process, self.own, self.children, self.together = psutil.Process(pid), 0, 0, 0
+        self.process, self.own, self.children = psutil.Process(pid), 0, 0
 
     def run(self) -> None:
         """Look every 5 ms until the process is gone."""
-        while True:
-            try:
-                own = _peak(self.process.pid)
+        while self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE:
+            with suppress(psutil.Error, OSError):  # children come and go
+                self.own = max(self.own, _peak(self.process.pid))
                 children = [_peak(child.pid) for child in self.process.children(recursive=True)]
-            except (psutil.Error, OSError):
-                return
-            self.own, self.children = max(self.own, own), max([self.children, *children])
+                self.children = max([self.children, *children])
             time.sleep(0.005)
 
 

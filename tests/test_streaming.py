@@ -47,6 +47,19 @@ def test_one_block_is_in_memory_at_a_time(tmp_path):
     assert not any(in_memory(block) for block in opened.anatomy.blocks)
 
 
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_blocks_come_into_two_buffers(tmp_path, dtype):
+    with quiet():
+        save_tiny("llama", tmp_path)
+    opened = open_for_scoring(ModelSettings(model=str(tmp_path), stream="on", dtype=dtype))
+    places = []
+    for i in opened.disk.visit(range(BLOCKS)):
+        weights = list(opened.anatomy.blocks[i].parameters())
+        places.append(min(p.data_ptr() for p in weights))
+        assert all(p.untyped_storage().nbytes() == p.nbytes for p in weights)
+    assert places == [places[0], places[1]] * (BLOCKS // 2)
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "opt"])
 def test_embeddings_and_head_stay_on_disk(name, tmp_path):
     """Of the embeddings only rows are read, the head comes for the tail; tied (gpt2, gemma2, opt) or not."""

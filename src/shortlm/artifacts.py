@@ -98,7 +98,7 @@ class Race(Record):
     selected: list[int] = Field(description="The least important blocks, in order of index.")
     protected: list[int]
     sequences: list[int] = Field(description="How many sequences each block's score is from.")
-    block_forwards_full: int = Field(description="What the full sweep would have taken.")
+    block_forwards_full: int = Field(description="What the full sweep would have taken, in the same batches.")
 
 
 class CriterionScores(Record):

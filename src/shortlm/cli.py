@@ -119,7 +119,7 @@ def score(
 ) -> None:
     """Score the blocks of a model by one or several criteria, in one pass over the text."""
     if dry_run:
-        return _plan_memory(model_settings, text_settings, score_settings, out, force)
+        return _plan_memory(model_settings, text_settings, score_settings, out, force) if is_main() else None
     from shortlm.console import show_scores
     from shortlm.outputs import refuse_existing
     from shortlm.score import score as do_score

@@ -7,6 +7,7 @@ does the work and ends before the first byte is copied: the surgery itself needs
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,10 @@ def _planned_elsewhere(request: Request) -> PlannedCut:
     with tempfile.TemporaryDirectory(prefix="shortlm-") as folder:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-c", f"from {__name__} import main; main({str(answer)!r})"]
-        done = subprocess.run(command, input=request.model_dump_json(), text=True, stdout=subprocess.DEVNULL)
+        environment = os.environ | {"PYTHONSAFEPATH": "1"}  # nothing is imported from the current folder
+        done = subprocess.run(
+            command, input=request.model_dump_json(), text=True, stdout=subprocess.DEVNULL, env=environment
+        )
         if not answer.exists():
             raise ModelError(f"{request.model.model}: its config can't be checked (exit status {done.returncode})")
         content = json.loads(answer.read_bytes())
@@ -98,4 +102,6 @@ def main(answer: str) -> None:
         content = _planned_here(Request.model_validate_json(sys.stdin.read())).model_dump(mode="json")
     except errors.ShortLMError as error:
         content = {"error": type(error).__name__, "message": str(error)}
+    except ImportError as error:
+        content = {"error": "ModelError", "message": f"the config can't be checked without {error.name} ({error})"}
     Path(answer).write_text(json.dumps(content), encoding="utf-8")

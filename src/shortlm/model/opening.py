@@ -108,10 +108,10 @@ def compute_type(settings: ModelSettings, config: Any, checkpoint: Checkpoint | 
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on the device."""
+    """Bytes that can still be had on the device; processes of one job on this machine share its memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def open_config(settings: ModelSettings) -> Any:

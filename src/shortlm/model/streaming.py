@@ -113,7 +113,7 @@ class DiskBlocks:
                 tensor.record_stream(torch.cuda.current_stream(self.device))
 
     def _placed(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.device, self._wanted(name, tensor.dtype), non_blocking=True)
+        return tensor.to(self.device, self._wanted(name, tensor.dtype), non_blocking=self._copies is not None)
 
     def _wanted(self, name: str, stored: torch.dtype) -> torch.dtype:
         """The compute type, but float32 for what the architecture keeps in it (as transformers does); no numbers: as

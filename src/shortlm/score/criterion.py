@@ -74,9 +74,8 @@ class Criterion:
 def token_mean(values_BT: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean over the real tokens of each sequence, and their number (both B, float64, on the CPU)."""
     keep_BT = batch.keep_BT
-    counts_B = keep_BT.sum(1)
-    means_B = torch.where(keep_BT, values_BT, 0).double().sum(1) / counts_B
-    return means_B.cpu(), counts_B.double().cpu()
+    counts_B = keep_BT.sum(1).cpu().double()
+    return torch.where(keep_BT, values_BT, 0).cpu().double().sum(1) / counts_B, counts_B
 
 
 def last_token(h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import inf
+from math import exp, inf
 
 import torch
 
@@ -20,6 +20,7 @@ from shortlm.artifacts import CriterionScores, Race
 from shortlm.blocks import protected_blocks
 from shortlm.errors import PlanError, ScoreError
 from shortlm.recipe import ScoreSettings
+from shortlm.score.trust import perplexity_of, refuse_no_number, verify
 from shortlm.sweep import BlockCaller, Mask, Plan, Ranks, batched, gathered, sweep
 from shortlm.text import Windows
 
@@ -95,7 +96,7 @@ def race(
         raise PlanError(f"--select {wanted}: {len(free)} blocks may go (protected: {rule}); select fewer")
     ground = Field(wanted, count, free)
     nats_L, seen_L, tokens_L = torch.zeros(n_blocks, dtype=torch.float64), [0] * n_blocks, [0.0] * n_blocks
-    base = tokens = 0.0
+    tokens = nats = 0.0
     rounds = _rounds(count, ranks.size, ROUNDS_FROM_DISK if caller.disk else ROUNDS)
     for start, stop in rounds:
         running = ground.racing if start else list(range(n_blocks))
@@ -103,9 +104,13 @@ def race(
         mine = part.part(ranks.share(stop - start))
         batches, per_pass = batched(caller, mine, settings.batch_size, plan)
         masks: list[Mask] = [frozenset({i}) for i in running]
-        losses = gathered(sweep(caller, batches, masks, per_pass=per_pass, per_token=True), stop - start, ranks)
+        local = sweep(caller, batches, masks, per_pass=per_pass, per_token=True)
+        if not start and not caller.disk:
+            verify(caller, *batches[0], local)
+        losses = gathered(local, stop - start, ranks)
         assert losses.each_MST is not None
-        base, tokens = base + float(losses.base_S.sum()), tokens + float(losses.tokens_S.sum())
+        perplexity_of(losses)
+        nats, tokens = nats + float(losses.base_S.sum()), tokens + float(losses.tokens_S.sum())
         for row, i in enumerate(running):
             nats_L[i] += losses.nats_MS[row].sum()
             seen_L[i], tokens_L[i] = seen_L[i] + stop - start, tokens
@@ -114,12 +119,27 @@ def race(
         if not ground.racing:
             break
     selected = _selected(ground, nats_L)
-    scores = (nats_L / torch.tensor(tokens_L)).exp().tolist()
-    calls = sum(len(batched(caller, windows.part(slice(*r)), settings.batch_size, plan)[0]) for r in rounds)
-    full = n_blocks * (n_blocks + 1) // 2 * calls
+    calls = torch.tensor(sum(_calls(caller, windows, r, settings, ranks, plan) for r in rounds), dtype=torch.float64)
+    ranks.add_up(calls)
+    full = n_blocks * (n_blocks + 1) // 2 * int(calls)
+    scores = (nats_L / torch.tensor(tokens_L, dtype=torch.float64)).exp().tolist()
+    refuse_no_number("ppl", scores)
     found = Race(selected=selected, protected=protected, sequences=seen_L, block_forwards_full=full)
     result = CriterionScores(scores=scores, unit="perplexity", race=found)
-    return {"ppl": result}, float(torch.tensor(base / tokens).exp())
+    return {"ppl": result}, exp(nats / tokens)
+
+
+def _calls(
+    caller: BlockCaller,
+    windows: Windows,
+    bounds: tuple[int, int],
+    settings: ScoreSettings,
+    ranks: Ranks,
+    plan: Plan | None,
+) -> int:
+    """Batches of this process in a round."""
+    mine = windows.part(slice(*bounds)).part(ranks.share(bounds[1] - bounds[0]))
+    return len(batched(caller, mine, settings.batch_size, plan)[0])
 
 
 def _rounds(count: int, processes: int, most: int) -> list[tuple[int, int]]:

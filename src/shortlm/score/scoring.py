@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from shortlm.artifacts import BlockScores, CriterionScores, provenance
-from shortlm.errors import ModelError, ScoreError
-from shortlm.model import OpenModel, open_files
+from shortlm.errors import ScoreError
+from shortlm.model import ModelFiles, OpenModel, open_files
 from shortlm.progress import is_main
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.racing import race, refuse_unraceable
 from shortlm.score.registry import parse
 from shortlm.score.stability import with_stability
+from shortlm.score.trust import perplexity_of, refuse_no_number, verify
 from shortlm.score.weights import Taylor
 from shortlm.sweep import (
     Batch,
@@ -30,16 +31,12 @@ from shortlm.sweep import (
     Work,
     backward_sweep,
     batched,
-    bypassed,
     gathered,
     joined_ranks,
     plan_for,
     sweep,
-    token_nats,
 )  # fmt: skip
 from shortlm.text import Windows, open_windows
-
-AGREEMENT = {torch.float32: 1e-4}  # relative; half types: 5 %, what batches of other sizes may differ by
 
 
 def score(
@@ -58,11 +55,21 @@ def score(
         windows = open_windows(text.for_model(model.model), files.tokenizer, files.config.vocab_size)
     with joined_ranks() as ranks:
         share = (0, 0) if windows is None else windows.part(_share(windows, ranks)).shape
-        plan = plan_for(files, work_of(settings.criteria, share), settings.batch_size)
+        plan = _agreed(files, work_of(settings.criteria, share), settings.batch_size, ranks)
         if plan and say and is_main():
             say(f"plan: {plan.described()}")
         opened = files.open(plan is not None and plan.streamed)
         return score_model(opened, windows, settings, text.seed, plan, ranks)
+
+
+def _agreed(files: ModelFiles, work: Work, batch_size: int, ranks: Ranks) -> Plan | None:
+    """The plan; if one process has to read its blocks from disk, all do, so that they go through the same rounds."""
+    plan = plan_for(files, work, batch_size)
+    streamed = plan is not None and plan.streamed
+    if _sum_over(ranks, streamed) and not streamed:
+        forced = files.settings.model_copy(update={"stream": "on"})
+        plan = plan_for(replace(files, settings=forced), work, batch_size)
+    return plan
 
 
 def score_model(
@@ -109,7 +116,7 @@ def _swept(
         needing = [c for c in criteria.values() if "gradients" in c.needs]
         kept = KeptStates() if needing and (not opened.disk or per_pass >= len(batches)) else None
         losses = gathered(_forward(caller, batches, criteria, per_pass, kept), count, ranks)
-        base = _perplexity(losses)
+        base = perplexity_of(losses)
         for criterion in (c for c in criteria.values() if "removals" in c.needs):
             criterion.removals(losses)
         _backward(caller, batches, needing, losses, kept, ranks)
@@ -150,13 +157,6 @@ def _parsed(specs: list[str]) -> dict[str, tuple[type[Criterion], dict]]:
     return {spec: parse(spec) for spec in specs}
 
 
-def _perplexity(losses: Losses) -> float:
-    value = float((losses.base_S.sum() / losses.tokens_S.sum()).exp())
-    if not math.isfinite(value):
-        raise ScoreError(f"the whole model's perplexity is {value}; check its weights, or use --dtype float32")
-    return value
-
-
 def _forward(
     caller: BlockCaller, batches: list, criteria: dict[str, Criterion], per_pass: int, kept: KeptStates | None
 ) -> Losses:
@@ -177,26 +177,8 @@ def _forward(
     masks: list[Mask] = [frozenset({i}) for i in range(len(caller.blocks))] if removing else []
     losses = sweep(caller, batches, masks, observe if observers else None, visit, per_pass)
     if not caller.disk:
-        _verify(caller, *batches[0], losses)
+        verify(caller, *batches[0], losses)
     return losses
-
-
-def _verify(caller: BlockCaller, ids_BT: torch.Tensor, keep_BT: torch.Tensor, losses: Losses) -> None:
-    """The walk over blocks and the model's own forward must agree: it is how unknown architectures are trusted.
-
-    Compared on the first sequence: the whole model, and the model without block 0 if removals were scored.
-    """
-    first = Batch.of(ids_BT[:1].to(caller.device), keep_BT[:1].to(caller.device))
-    walked = {(): losses.base_S[0]} | ({(0,): losses.nats_MS[0, 0]} if len(losses.nats_MS) else {})
-    for dropped, nats in walked.items():
-        with torch.no_grad(), bypassed(caller.blocks, list(dropped)):
-            logits_BTV = caller.model(input_ids=first.ids_BT, attention_mask=first.mask, use_cache=False).logits
-        plain = float(token_nats(logits_BTV, first).sum())
-        if not abs(float(nats) - plain) <= AGREEMENT.get(caller.model.dtype, 0.05) * abs(plain):
-            raise ModelError(
-                f"{caller.model.config.model_type}: the loss by single blocks ({float(nats):.6g}) is not the model's "
-                f"own ({plain:.6g}); its blocks depend on one another, so it can't be scored this way"
-            )
 
 
 def _backward(
@@ -238,10 +220,5 @@ def _weights(tokens_S: torch.Tensor, parts: int) -> torch.Tensor:
 
 def _checked(spec: str, criterion: Criterion, settings: ScoreSettings, seed: int) -> CriterionScores:
     result = criterion.result().model_copy(update={"options": criterion.options})
-    for i, value in enumerate(result.scores):
-        if not math.isfinite(value):
-            raise ScoreError(
-                f"criterion '{spec}': the score of block {i} is {value}; "
-                "check the block's weights, or compute in --dtype float32"
-            )
+    refuse_no_number(spec, result.scores)
     return with_stability(result, settings.resamples, seed)

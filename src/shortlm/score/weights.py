@@ -17,7 +17,7 @@ from torch import nn
 from shortlm.artifacts import CriterionScores
 from shortlm.model import scored_weights
 from shortlm.score.criterion import Criterion, Setting, Weighting
-from shortlm.sweep import PIECE, BlockGradients
+from shortlm.sweep import PIECE, BlockGradients, widest
 
 REDUCTIONS = {"sum": sum, "mean": lambda x: sum(x) / len(x), "max": max, "prod": prod}
 PUBLISHED: dict[str, Any] = {"p": 1, "weights": "sum", "block": "sum"}
@@ -47,7 +47,7 @@ def _pieces(weight: torch.Tensor, grad: torch.Tensor | None) -> Iterator[torch.T
 def _piece(values: torch.Tensor, how: str) -> float:
     if how == "max":
         return float(values.max())
-    return float(values.double().prod() if how == "prod" else values.sum(dtype=torch.float64))
+    return float(values.cpu().double().prod() if how == "prod" else values.sum(dtype=widest(values.device)))
 
 
 class Magnitude(Criterion):
@@ -122,7 +122,9 @@ class FirstOrder(Criterion):
         self.values: list[torch.Tensor] = [torch.empty(0)] * setting.n_blocks
 
     def gradients(self, block: BlockGradients, weighting: Weighting) -> None:
-        parts = [(p.grad_BTD.double() * (p.in_BTD - p.out_BTD).double()).sum((1, 2)).cpu() for p in block.passages]
+        parts = [
+            (p.grad_BTD.cpu().double() * (p.in_BTD - p.out_BTD).cpu().double()).sum((1, 2)) for p in block.passages
+        ]
         mine = weighting.mine
         self.values[block.index] = torch.cat(parts) / weighting.weights_S[mine] / weighting.tokens_S[mine]
 

@@ -1,7 +1,7 @@
 """The one engine: forward over many masks, backward for gradients, planned within a memory budget."""
 
 from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, backward_sweep
-from shortlm.sweep.blocks import Batch, BlockCaller, bypassed, predicted
+from shortlm.sweep.blocks import Batch, BlockCaller, bypassed, predicted, widest
 from shortlm.sweep.forward import Losses, Mask, gathered, sweep
 from shortlm.sweep.plan import ModelSize, Plan, Work
 from shortlm.sweep.planner import FREE_SHARE, Planner, auto_batch_size, batched, plan_for, taken_memory
@@ -13,5 +13,5 @@ __all__ = [
     "FREE_SHARE", "PIECE", "Batch", "BlockCaller", "BlockGradients", "CallTimes", "KeptStates", "Losses", "MadeUpModel",
     "Mask", "ModelSize", "Plan", "Planner", "Ranks", "Tail", "Work", "auto_batch_size", "backward_sweep", "batched",
     "bypassed", "gathered", "joined_ranks", "plan_for", "predicted", "seconds", "sweep",
-    "taken_memory", "token_nats",
+    "taken_memory", "token_nats", "widest",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shortlm.model.anatomy import scored_weights
 from shortlm.progress import track
-from shortlm.sweep.blocks import Batch, BlockCaller
+from shortlm.sweep.blocks import Batch, BlockCaller, widest
 from shortlm.sweep.ranks import Ranks
 from shortlm.sweep.tail import Tail
 
@@ -95,14 +95,14 @@ class BlockGradients:
         except (NotImplementedError, RuntimeError):
             self.caller.no_forward_mode.add(kind)
             return None
-        return (change_BTD.float() * passage.grad_BTD.float()).sum((1, 2), dtype=torch.float64).tolist()
+        return (change_BTD.float() * passage.grad_BTD.float()).sum((1, 2), dtype=widest(change_BTD.device)).tolist()
 
     def _one_by_one(self, passage: Passage, s: int, direction: Gradients) -> float:
         products: list[torch.Tensor] = []
 
         def multiply(name: str, grad: torch.Tensor) -> None:
             pieces = zip(direction[name].flatten().split(PIECE), grad.flatten().split(PIECE), strict=True)
-            products.extend((d.float() * g.float()).sum(dtype=torch.float64) for d, g in pieces)
+            products.extend((d.float() * g.float()).sum(dtype=widest(grad.device)) for d, g in pieces)
 
         with _on_gradient(self.weights, multiply):
             self._backward(passage.batch.alone(self.caller, s), passage.in_BTD[s, None], passage.grad_BTD[s, None])
@@ -112,6 +112,7 @@ class BlockGradients:
         if name in self.sums:
             self.sums[name] += grad
         elif grad.dtype == torch.float32:
+            self.caller.spare.pop(name, None)
             self.sums[name] = grad
         else:  # into the memory of the block before: fresh pages cost more than the copy
             spare = self.caller.spare.pop(name, None)

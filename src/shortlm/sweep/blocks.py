@@ -154,6 +154,11 @@ def working_tokens(device: torch.device) -> int:
     return 672 if device.type == "cpu" else 16384
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The type to sum in: float64, which Apple's GPUs don't have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def predicted(batch: Batch) -> torch.Tensor:
     """B x (T-1), true where both a token and the one it is predicted from are no padding."""
     return batch.keep_BT[:, 1:] & batch.keep_BT[:, :-1]

@@ -92,7 +92,7 @@ class _Walk:
         self.masks = [NOTHING, *masks]
         assert batch.h_BTD is not None
         self.groups = [(batch.h_BTD, list(range(len(self.masks))))]
-        self.slots = Slots()
+        self.slots, self.base = Slots(), Slots()  # what is kept must not hold on to the slabs of what isn't
         batch.h_BTD = None  # so that it is freed once the first block is passed
 
     def pass_block(self, i: int) -> None:
@@ -102,7 +102,9 @@ class _Walk:
         while old:  # a state is freed as soon as it has passed
             part = [old.pop() for _ in range(min(together, len(old)))]
             keeping = [[m for m in members if i not in self.masks[m]] for _, members in part]
-            passed = iter(self._passed(i, [h for (h, _), k in zip(part, keeping, strict=True) if k]))
+            going = [(h_BTD, 0 in k) for (h_BTD, _), k in zip(part, keeping, strict=True) if k]
+            whole = next((place for place, (_, is_whole) in enumerate(going) if is_whole), None)
+            passed = iter(self._passed(i, [h_BTD for h_BTD, _ in going], whole))
             for (h_BTD, members), kept in zip(part, keeping, strict=True):
                 if len(kept) < len(members):
                     self.groups.append((h_BTD, [m for m in members if i in self.masks[m]]))
@@ -112,9 +114,12 @@ class _Walk:
                     if 0 in kept:
                         self._observe(i, h_BTD, out_BTD)
 
-    def _passed(self, i: int, states: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _passed(self, i: int, states: list[torch.Tensor], whole: int | None) -> list[torch.Tensor]:
+        """Past block i; `whole` is the place of the whole model's state, which observers may keep."""
         out = self.caller.several(i, states, self.batch)
-        return [self.slots.keep(h_BTD) for h_BTD in out] if self.caller.device.type == "cpu" else list(out)
+        if self.caller.device.type == "cpu":
+            return [(self.base if k == whole else self.slots).keep(h_BTD) for k, h_BTD in enumerate(out)]
+        return list(out) if len(out) == 1 else [h_BTD.clone() for h_BTD in out]
 
     def _observe(self, i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor) -> None:
         _refuse_nan(i, out_BTD, self.batch)
@@ -126,10 +131,10 @@ class _Walk:
         rows: list[torch.Tensor] = [torch.empty(0)] * len(self.masks)
         while self.groups:
             h_BTD, members = self.groups.pop()
-            nats_BT = tail.nats(h_BTD, self.batch).cpu()
+            nats_BT = tail.nats(h_BTD, self.batch).cpu().double()
             for m in members:
                 rows[m] = nats_BT if per_token else nats_BT.sum(1, keepdim=True)
-        return torch.stack(rows), predicted(self.batch).sum(1).double().cpu()
+        return torch.stack(rows), predicted(self.batch).sum(1).cpu().double()
 
 
 def _refuse_nan(i: int, out_BTD: torch.Tensor, batch: Batch) -> None:

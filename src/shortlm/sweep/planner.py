@@ -20,7 +20,7 @@ from shortlm.model import ModelFiles, free_memory
 from shortlm.sizes import byte_size, gib
 from shortlm.sweep.blocks import BlockCaller, working_tokens
 from shortlm.sweep.plan import ModelSize, Plan, Work
-from shortlm.sweep.tail import CHUNK, CHUNK_ELSEWHERE
+from shortlm.sweep.tail import CHUNK, CHUNK_ELSEWHERE, NARROWEST
 from shortlm.sweep.trace import CallCost, call_cost
 from shortlm.text import Windows
 
@@ -142,7 +142,7 @@ class Planner:
         carried += self._all_states(work, batch_size) * kept
         rows = self._rows(in_pass * work.tokens) * streamed
         head = self.size.head + self.size.rest if streamed else weights
-        logits = 3 * 4 * CHUNK.get(self.device.type, CHUNK_ELSEWHERE)
+        logits = self._logits(batch_size * (work.tokens - 1))
         phases = [
             {"weights": weights, "hidden states": carried + rows, "one call": self._one_call(work, batch_size)},
             {"weights": head, "hidden states": carried + rows, "one call": logits},
@@ -151,6 +151,11 @@ class Planner:
             rows = self._rows(work.sequences * work.tokens) * streamed
             phases.append({"weights": weights} | self._backwards(work, batch_size, rows))
         return {"process": self.base, **max(phases, key=lambda phase: sum(phase.values()))}
+
+    def _logits(self, rows: int) -> int:
+        """A chunk of logits, in float32 and on its way there."""
+        chunk = CHUNK.get(self.device.type, CHUNK_ELSEWHERE)
+        return 3 * 4 * rows * min(self.size.vocabulary, max(NARROWEST, chunk // rows))
 
     def _carried(self, work: Work, batch_size: int, sequences: int) -> int:
         """States of so many sequences, one per distinct prefix of decisions, and those of the call that is made."""

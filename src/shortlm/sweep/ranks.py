@@ -17,7 +17,8 @@ import torch.distributed as dist
 
 from shortlm.errors import RankError
 
-PATIENCE = timedelta(hours=2)  # how long a rank waits for a slower one; a dead one is noticed at once
+MEETING = timedelta(minutes=10)  # how long ranks wait for one another at the start
+PATIENCE = timedelta(hours=2)  # and for a slower one later; a dead one is noticed at once
 PIECE = 2**24  # elements that are summed at a time
 
 
@@ -47,11 +48,12 @@ class Ranks:
         return whole.movedim(0, dim)
 
     def add_up(self, tensor: torch.Tensor) -> None:
-        """The sum over all ranks, in place, a piece at a time."""
-        if self.size > 1:
+        """The sum over all ranks, in place, a piece at a time; by way of the CPU, where a dead rank is noticed."""
+        for piece in tensor.view(-1).split(PIECE) if self.size > 1 else ():
+            total = piece.cpu()
             with _told():
-                for piece in tensor.view(-1).split(PIECE):
-                    dist.all_reduce(piece)
+                dist.all_reduce(total)
+            piece.copy_(total)
 
 
 @contextmanager
@@ -66,7 +68,9 @@ def joined_ranks() -> Generator[Ranks, None, None]:
         return
     with _told():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+        store.set_timeout(MEETING)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size)
         with _told():

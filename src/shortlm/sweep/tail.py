@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from shortlm.sweep.blocks import Batch, BlockCaller, predicted, replaced_forwards
+from shortlm.sweep.blocks import Batch, BlockCaller, predicted, replaced_forwards, widest
 
 CHUNK = {"cpu": 2**20}  # logits at a time: few enough to stay in a processor's cache
 CHUNK_ELSEWHERE = 2**27
@@ -37,12 +37,12 @@ class Tail:
         return self.caller.disk.head_in_memory() if self.caller.disk else nullcontext()
 
     def nats(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Cross-entropy of each next token, B x (T-1), float64, 0 on padding."""
+        """Cross-entropy of each next token, B x (T-1), float64 (where there is such a type), 0 on padding."""
         if self._way(h_BTD, batch) == "whole":
             return token_nats(self.caller.tail(h_BTD, batch), batch)
         with torch.no_grad():
             lse_BT, target_BT = self._sums(self._entering(h_BTD, batch), h_BTD, batch)
-        return (lse_BT - target_BT).double() * predicted(batch)
+        return (lse_BT - target_BT).to(widest(h_BTD.device)) * predicted(batch)
 
     def input_grads(self, h_BTD: torch.Tensor, batch: Batch, weights_B: torch.Tensor) -> torch.Tensor:
         """Gradient with respect to h_BTD of the sum over sequences of weights_B times their summed cross-entropy."""
@@ -154,4 +154,4 @@ def token_nats(logits_BTV: torch.Tensor, batch: Batch) -> torch.Tensor:
         F.cross_entropy(logits_TV[:-1].float(), ids_T[1:], reduction="none")
         for logits_TV, ids_T in zip(logits_BTV, batch.ids_BT, strict=True)
     ]
-    return torch.stack(rows).double() * predicted(batch)
+    return torch.stack(rows).to(widest(logits_BTV.device)) * predicted(batch)
