@@ -83,12 +83,13 @@ def test_what_cannot_run_on_shapes_is_estimated_above(monkeypatch):
     assert rough.flops == pytest.approx(exact.flops, rel=0.1)
 
 
-def test_a_budget_makes_more_passes_and_changes_nothing(llama):
+def test_a_budget_makes_more_passes_and_changes_nothing(llama, monkeypatch):
     files = open_files(ModelSettings(model=llama, stream="on"))
     work = work_of(["ppl", "bi"], WINDOWS.shape)
     planner = Planner.of(files)
     plans = [planner.plan(work, True, 1, n) for n in (7, 1)]
     assert plans[1].peak_bytes < plans[0].peak_bytes
+    monkeypatch.setattr("shortlm.sweep.planner.MARGIN", 0)
     tight = planner.within(work, plans[1].peak_bytes, True)
     assert tight.peak_bytes <= plans[1].peak_bytes and tight.passes > 1
     settings = ScoreSettings(criteria=["ppl", "bi", "taylor"], resamples=0)
@@ -117,6 +118,7 @@ def test_auto_takes_from_disk_what_the_budget_cannot_hold(llama, tmp_path, monke
     monkeypatch.setattr("shortlm.sweep.planner.CHUNK", {"cpu": 1})
     need = [planner.within(work, None, streamed).peak_bytes for streamed in (False, True)]
     assert need[1] < need[0]
+    monkeypatch.setattr("shortlm.sweep.planner.MARGIN", 0)
     for budget, where in ((need[0], "model in memory"), (need[1], "blocks from disk")):
         settings = ModelSettings(model=llama, memory=str(budget))
         scores = score(settings, TextSettings(ids=str(ids)), ScoreSettings(criteria=["bi"]), told.append)

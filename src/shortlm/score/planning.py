@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from math import ceil
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from shortlm.artifacts import WorkPlan, WorkRow, provenance
 from shortlm.checkpoint import locate
-from shortlm.errors import ModelError, TextError
+from shortlm.errors import ModelError, ScoreError, TextError
 from shortlm.model import compute_type, facts_of, free_memory, meta_model, open_config, pick_device, read_some
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
@@ -96,9 +97,8 @@ def _planned(planner: Planner, model: ModelSettings, work: Work, batch_size: int
     if model.stream == "off":
         return planner.within(work, budget, False, batch_size)
     if model.stream == "auto":
-        plan = planner.plan(work, False, batch_size or planner.batch_size(work), 1)
-        if limit is None or plan.peak_bytes <= limit:
-            return plan
+        with suppress(ScoreError):
+            return planner.within(work, limit, False, batch_size)
     return planner.within(work, limit, True, batch_size)
 
 

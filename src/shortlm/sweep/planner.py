@@ -25,6 +25,7 @@ from shortlm.sweep.trace import CallCost, call_cost
 from shortlm.text import Windows
 
 FREE_SHARE = 0.8  # of the free memory is what we take without a budget
+MARGIN = 0.2  # of what is planned beyond the process itself: the heap's gaps, kernels' own memory
 FORWARD_MODE = 90 * 2**20  # what torch loads when it first differentiates forwards
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 Parts = dict[str, int]
@@ -89,14 +90,18 @@ class Planner:
             batches = max(1, ceil(work.sequences / size))
             for passes in range(1, batches + 1) if streamed else (1,):
                 plan = self.plan(work, streamed, size, ceil(batches / passes))
-                if budget is None or plan.peak_bytes <= budget:
+                if budget is None or self._needed(plan) <= budget:
                     return plan
         assert budget is not None
         way_out = "--stream on" if not streamed else "fewer --sequences" if work.gradients else "a smaller --length"
         raise ScoreError(
-            f"--memory {gib(budget)} is too little: {gib(plan.peak_bytes)} are needed ({plan.listed()}); "
-            f"give that much, or {way_out}"
+            f"--memory {gib(budget)} is too little: {gib(self._needed(plan))} are needed "
+            f"({plan.listed()}, and room for error); give that much, or {way_out}"
         )
+
+    def _needed(self, plan: Plan) -> int:
+        """The peak, and room for what the plan can't see, so that a budget is kept."""
+        return int(plan.peak_bytes + MARGIN * (plan.peak_bytes - self.base))
 
     def batch_size(self, work: Work) -> int:
         """How many sequences run fastest together."""
@@ -167,15 +172,15 @@ class Planner:
         return self._cost(work, batch_size).state_bytes // batch_size * work.sequences * (self.n_blocks + 1)
 
     def _one_call(self, work: Work, batch_size: int) -> int:
-        """A block's call, or what criteria make of its states in float32."""
+        """A block's call (in which a kernel packs a weight anew), or what criteria make of its states in float32."""
         floats = 5 * batch_size * work.tokens * self.size.hidden * 4 if work.states else 0
-        return max(self._cost(work, batch_size).forward_bytes, floats)
+        return max(self._cost(work, batch_size).forward_bytes + self.size.largest_weight, floats)
 
     def _backwards(self, work: Work, batch_size: int, rows: int) -> Parts:
         cost = self._cost(work, batch_size)
         states = self._all_states(work, batch_size) + 2 * cost.state_bytes // batch_size * work.sequences
         sums = self._weight_gradients() if work.weight_gradients else 0
-        call = cost.backward_bytes or 3 * cost.forward_bytes
+        call = (cost.backward_bytes or 3 * cost.forward_bytes) + self.size.largest_weight
         return {"hidden states": states + rows, "one call": call, "gradients": sums}
 
     def _weight_gradients(self) -> int:
