@@ -6,7 +6,7 @@ python benchmarks/cut_speed.py FOLDER SCRATCH [--remove 21-28 --repeats 3]
 Both read from disk (the files are dropped from the page cache before) and both end with the bytes on disk: shortlm
 flushes its output before it gets its name, so `cp` is followed by `sync` of its files. `cp` alone, which returns
 while part of the bytes are still in memory, is timed too. Cut and copy are interleaved. `cp` copies as many bytes of
-the same files: what was written a minute ago reads faster on a virtual disk, so a copy of the output is no measure.
+the same files. A virtual disk may read faster what was touched a minute ago: look at the order, and repeat.
 """
 
 from __future__ import annotations
