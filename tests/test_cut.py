@@ -210,8 +210,8 @@ def test_a_disk_known_to_be_too_small(llama_folder, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_result_is_not_written(llama_folder, tmp_path, monkeypatch):
-    """The proof can fail: here tensors are copied with one byte changed."""
+def damage_one_byte(monkeypatch) -> None:
+    """Copies end with a wrong byte in one tensor."""
     real = surgery._copy
 
     def damage(entry, target):
@@ -221,6 +221,11 @@ def test_a_wrong_result_is_not_written(llama_folder, tmp_path, monkeypatch):
             target.write(b"\x42")
 
     monkeypatch.setattr(surgery, "_copy", damage)
+
+
+def test_a_wrong_result_is_not_written(llama_folder, tmp_path, monkeypatch):
+    """The proof can fail: here tensors are copied with one byte changed."""
+    damage_one_byte(monkeypatch)
     with pytest.raises(ModelError, match="the cut model's logits differ from the original's by"):
         cut_to(llama_folder, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -304,15 +309,7 @@ def test_a_proof_from_disk(name, tmp_path):
 
 
 def test_a_wrong_result_is_found_from_disk_too(llama_folder, tmp_path, monkeypatch):
-    real = surgery._copy
-
-    def damage(entry, target):
-        real(entry, target)
-        if "layers.3.mlp.down_proj" in entry.name:
-            target.seek(-1, 1)
-            target.write(b"\x42")
-
-    monkeypatch.setattr(surgery, "_copy", damage)
+    damage_one_byte(monkeypatch)
     with pytest.raises(ModelError, match="the cut model's logits differ from the original's by"):
         cut(ModelSettings(model=str(llama_folder), stream="on"), REMOVED, CutSettings(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

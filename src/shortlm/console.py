@@ -95,10 +95,6 @@ def show_work(plan: WorkPlan) -> None:
 
 def _clock(seconds: float) -> str:
     hours, minutes = int(seconds // 3600), int(seconds // 60) % 60
-    return (
-        f"{hours} h {minutes:02d} min"
-        if hours
-        else f"{minutes} min {seconds % 60:02.0f} s"
-        if minutes
-        else f"{seconds:.1f} s"
-    )
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds % 60:02.0f} s" if minutes else f"{seconds:.1f} s"

@@ -9,6 +9,7 @@ from shortlm.model.opening import (
     compute_type,
     facts_from_config,
     facts_of,
+    fits,
     free_memory,
     load_strictly,
     open_config,
@@ -24,7 +25,7 @@ from shortlm.model.streaming import parted, skeleton
 
 __all__ = [
     "Anatomy", "ModelFiles", "OpenModel", "block_count", "compute_type", "cut_config", "facts_from_config", "facts_of",
-    "find_anatomy", "free_memory", "guard", "load_strictly", "meta_model", "open_config", "open_files",
+    "find_anatomy", "fits", "free_memory", "guard", "load_strictly", "meta_model", "open_config", "open_files",
     "open_for_scoring", "open_model", "open_tokenizer", "parted", "pick_device", "quiet", "read_some", "scored_weights",
     "skeleton",
 ]  # fmt: skip

@@ -61,9 +61,9 @@ class ModelFiles:
     tokenizer: Any
 
     def fits(self) -> bool:
-        """Whether the weights take at most two thirds of the memory that is free; the rest is for states."""
+        """Whether the weights fit in the memory that is free."""
         width = None if self.settings.dtype == "auto" else self.dtype.itemsize
-        return self.checkpoint.nbytes_as(width) <= 2 / 3 * free_memory(self.device)
+        return fits(self.checkpoint.nbytes_as(width), free_memory(self.device))
 
     def open(self, streamed: bool) -> OpenModel:
         """The model, with its blocks in memory or left on disk."""
@@ -105,6 +105,11 @@ def compute_type(settings: ModelSettings, config: Any, checkpoint: Checkpoint | 
         return config.dtype
     found = {DTYPES.get(entry.dtype) for entry in checkpoint.tensors.values()} if checkpoint else set()
     return next((t for t in (torch.bfloat16, torch.float16) if t in found), torch.float32)
+
+
+def fits(weights: int, free: int) -> bool:
+    """Whether weights are loaded whole by default: at most two thirds of the free bytes; the rest is for states."""
+    return weights <= 2 / 3 * free
 
 
 def free_memory(device: torch.device) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from math import ceil
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from shortlm.artifacts import WorkPlan, WorkRow, provenance
 from shortlm.checkpoint import locate
-from shortlm.errors import ModelError, ScoreError, TextError
+from shortlm.errors import ModelError, TextError
 from shortlm.model import compute_type, facts_of, free_memory, meta_model, open_config, pick_device, read_some
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
@@ -19,7 +18,6 @@ from shortlm.score.registry import parse
 from shortlm.score.scoring import work_of
 from shortlm.sizes import byte_size
 from shortlm.sweep import (
-    FREE_SHARE,
     BlockGradients,
     CallTimes,
     MadeUpModel,
@@ -51,7 +49,8 @@ def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSetting
     if len(groups) > 1:
         groups["all together"] = settings.criteria
     works = {name: work_of(specs, shape if _needs_text(specs) else (0, 0)) for name, specs in groups.items()}
-    plans = {name: _planned(planner, model, work, settings.batch_size, here) for name, work in works.items()}
+    budget, free = byte_size(model.memory) if model.memory else None, free_memory(device) if here else None
+    plans = {n: planner.settled(w, model.stream, budget, free, settings.batch_size) for n, w in works.items()}
     clock = _Clock(planner, folder) if measure and here else None
     rows = [
         WorkRow(
@@ -89,17 +88,6 @@ def _shape(text: TextSettings) -> tuple[int, int]:
 
 def _needs_text(specs: list[str]) -> bool:
     return any(parse(spec)[0].needs - {"weights"} for spec in specs)
-
-
-def _planned(planner: Planner, model: ModelSettings, work: Work, batch_size: int, here: bool) -> Plan:
-    budget = byte_size(model.memory) if model.memory else None
-    limit = budget or (int(FREE_SHARE * free_memory(planner.device)) + planner.base if here else None)
-    if model.stream == "off":
-        return planner.within(work, budget, False, batch_size)
-    if model.stream == "auto":
-        with suppress(ScoreError):
-            return planner.within(work, limit, False, batch_size)
-    return planner.within(work, limit, True, batch_size)
 
 
 class _Clock:

@@ -98,11 +98,10 @@ def race(
     nats_L, seen_L, tokens_L = torch.zeros(n_blocks, dtype=torch.float64), [0] * n_blocks, [0.0] * n_blocks
     tokens = nats = 0.0
     rounds = _rounds(count, ranks.size, ROUNDS_FROM_DISK if caller.disk else ROUNDS)
-    for start, stop in rounds:
+    parts = [windows.part(slice(*bounds)).part(ranks.share(bounds[1] - bounds[0])) for bounds in rounds]
+    work = [batched(caller, mine, settings.batch_size, plan) for mine in parts]
+    for (start, stop), (batches, per_pass) in zip(rounds, work, strict=True):
         running = ground.racing if start else list(range(n_blocks))
-        part = windows.part(slice(start, stop))
-        mine = part.part(ranks.share(stop - start))
-        batches, per_pass = batched(caller, mine, settings.batch_size, plan)
         masks: list[Mask] = [frozenset({i}) for i in running]
         local = sweep(caller, batches, masks, per_pass=per_pass, per_token=True)
         if not start and not caller.disk:
@@ -119,27 +118,12 @@ def race(
         if not ground.racing:
             break
     selected = _selected(ground, nats_L)
-    calls = torch.tensor(sum(_calls(caller, windows, r, settings, ranks, plan) for r in rounds), dtype=torch.float64)
-    ranks.add_up(calls)
-    full = n_blocks * (n_blocks + 1) // 2 * int(calls)
+    full = n_blocks * (n_blocks + 1) // 2 * int(ranks.total(sum(len(batches) for batches, _ in work)))
     scores = (nats_L / torch.tensor(tokens_L, dtype=torch.float64)).exp().tolist()
     refuse_no_number("ppl", scores)
     found = Race(selected=selected, protected=protected, sequences=seen_L, block_forwards_full=full)
     result = CriterionScores(scores=scores, unit="perplexity", race=found)
     return {"ppl": result}, exp(nats / tokens)
-
-
-def _calls(
-    caller: BlockCaller,
-    windows: Windows,
-    bounds: tuple[int, int],
-    settings: ScoreSettings,
-    ranks: Ranks,
-    plan: Plan | None,
-) -> int:
-    """Batches of this process in a round."""
-    mine = windows.part(slice(*bounds)).part(ranks.share(bounds[1] - bounds[0]))
-    return len(batched(caller, mine, settings.batch_size, plan)[0])
 
 
 def _rounds(count: int, processes: int, most: int) -> list[tuple[int, int]]:

@@ -66,7 +66,7 @@ def _agreed(files: ModelFiles, work: Work, batch_size: int, ranks: Ranks) -> Pla
     """The plan; if one process has to read its blocks from disk, all do, so that they go through the same rounds."""
     plan = plan_for(files, work, batch_size)
     streamed = plan is not None and plan.streamed
-    if _sum_over(ranks, streamed) and not streamed:
+    if ranks.total(streamed) and not streamed:
         forced = files.settings.model_copy(update={"stream": "on"})
         plan = plan_for(replace(files, settings=forced), work, batch_size)
     return plan
@@ -92,7 +92,7 @@ def score_model(
         results, base = _swept(opened, caller, windows, settings, seed, plan, ranks)
     return BlockScores(
         model=opened.facts, data=windows.facts if windows else None, criteria=results, base_perplexity=base,
-        block_forwards=int(_sum_over(ranks, caller.forwards)), processes=ranks.size,
+        block_forwards=int(ranks.total(caller.forwards)), processes=ranks.size,
         provenance=provenance(str(opened.device), opened.dtype, round(time.perf_counter() - started, 3)),
     )  # fmt: skip
 
@@ -134,12 +134,6 @@ def _share(windows: Windows, ranks: Ranks) -> slice:
             f"{count} sequences for {ranks.size} processes; each needs one: give more --sequences, or fewer processes"
         )
     return ranks.share(count)
-
-
-def _sum_over(ranks: Ranks, number: float) -> float:
-    total = torch.tensor(float(number), dtype=torch.float64)
-    ranks.add_up(total)
-    return float(total)
 
 
 def work_of(specs: list[str], shape: tuple[int, int]) -> Work:

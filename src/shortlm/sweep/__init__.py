@@ -4,13 +4,13 @@ from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, backward_s
 from shortlm.sweep.blocks import Batch, BlockCaller, bypassed, predicted, widest
 from shortlm.sweep.forward import Losses, Mask, gathered, sweep
 from shortlm.sweep.plan import ModelSize, Plan, Work
-from shortlm.sweep.planner import FREE_SHARE, Planner, auto_batch_size, batched, plan_for, taken_memory
+from shortlm.sweep.planner import Planner, auto_batch_size, batched, plan_for, taken_memory
 from shortlm.sweep.ranks import Ranks, joined_ranks
 from shortlm.sweep.tail import Tail, token_nats
 from shortlm.sweep.timing import CallTimes, MadeUpModel, seconds
 
 __all__ = [
-    "FREE_SHARE", "PIECE", "Batch", "BlockCaller", "BlockGradients", "CallTimes", "KeptStates", "Losses", "MadeUpModel",
+    "PIECE", "Batch", "BlockCaller", "BlockGradients", "CallTimes", "KeptStates", "Losses", "MadeUpModel",
     "Mask", "ModelSize", "Plan", "Planner", "Ranks", "Tail", "Work", "auto_batch_size", "backward_sweep", "batched",
     "bypassed", "gathered", "joined_ranks", "plan_for", "predicted", "seconds", "sweep",
     "taken_memory", "token_nats", "widest",

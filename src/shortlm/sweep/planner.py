@@ -8,6 +8,7 @@ Shapes: S sequences of T tokens, B of them in a call, L blocks.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -16,7 +17,7 @@ import psutil
 import torch
 
 from shortlm.errors import ScoreError
-from shortlm.model import ModelFiles, free_memory
+from shortlm.model import ModelFiles, fits, free_memory
 from shortlm.sizes import byte_size, gib
 from shortlm.sweep.blocks import BlockCaller, working_tokens
 from shortlm.sweep.plan import ModelSize, Plan, Work
@@ -102,6 +103,20 @@ class Planner:
     def _needed(self, plan: Plan) -> int:
         """The peak, and room for what the plan can't see, so that a budget is kept."""
         return int(plan.peak_bytes + MARGIN * (plan.peak_bytes - self.base))
+
+    def settled(self, work: Work, stream: str, budget: int | None, free: int | None, batch_size: int = 0) -> Plan:
+        """The plan by a user's wishes: in memory if that fits the budget (without one: if the weights take at most
+        two thirds of the `free` bytes, the rest being for states), else from disk.
+
+        `free` is None where the device isn't here. Raises ScoreError if the budget is too small.
+        """
+        limit = budget if budget or free is None else int(FREE_SHARE * free) + self.base
+        if stream == "off" or (stream == "auto" and not budget and (free is None or fits(self.size.total, free))):
+            return self.within(work, budget, False, batch_size)
+        if stream == "auto" and budget:
+            with suppress(ScoreError):
+                return self.within(work, budget, False, batch_size)
+        return self.within(work, limit, True, batch_size)
 
     def batch_size(self, work: Work) -> int:
         """How many sequences run fastest together."""
@@ -210,22 +225,13 @@ def batched(
 def plan_for(files: ModelFiles, work: Work, batch_size: int = 0) -> Plan | None:
     """The plan for a model's files by its settings; None where all is in memory and no budget was given.
 
-    `stream` of "auto" means: in memory if that fits the budget (or, without one, the free memory), else from disk.
     Raises ScoreError if the budget is too small.
     """
     settings = files.settings
     budget = byte_size(settings.memory) if settings.memory else None
     if budget is None and (settings.stream == "off" or (settings.stream == "auto" and files.fits())):
         return None
-    planner = Planner.of(files)
-    if settings.stream != "on" and budget is not None:
-        try:
-            return planner.within(work, budget, False, batch_size)
-        except ScoreError:
-            if settings.stream == "off":
-                raise
-    limit = int(FREE_SHARE * free_memory(files.device)) + planner.base
-    return planner.within(work, budget or limit, True, batch_size)
+    return Planner.of(files).settled(work, settings.stream, budget, free_memory(files.device), batch_size)
 
 
 def taken_memory(device: torch.device) -> int:

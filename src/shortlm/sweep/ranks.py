@@ -55,6 +55,12 @@ class Ranks:
                 dist.all_reduce(total)
             piece.copy_(total)
 
+    def total(self, number: float) -> float:
+        """The sum of every rank's number."""
+        total = torch.tensor(float(number), dtype=torch.float64)
+        self.add_up(total)
+        return float(total)
+
 
 @contextmanager
 def joined_ranks() -> Generator[Ranks, None, None]:

@@ -34,7 +34,9 @@ class CallCost:
     exact: bool = True  # False where the model's code could not be run on shapes alone
 
 
-def call_cost(config: Any, dtype: torch.dtype, batch: int, tokens: int, gradients: bool = False, **opening: Any) -> Any:
+def call_cost(
+    config: Any, dtype: torch.dtype, batch: int, tokens: int, gradients: bool = False, **opening: Any
+) -> CallCost:
     """The cost of a block's call. Models whose code looks at values (some experts' routing) get an estimate."""
     for kind in (dtype, torch.bfloat16):  # some kernels for experts know one type only
         try:
