@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
 from dataclasses import dataclass
 from math import prod
@@ -25,6 +26,9 @@ BITS |= {"I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32
 BITS |= {"I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 MAX_HEADER = 100 * 1024 * 1024  # the format's own limit
 CARRIED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "LICENSE*", "NOTICE*"]
+WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|h5|msgpack|ot|onnx|gguf)(\.index\.json)?$")
+NOT_CARRIED = {"SHA256SUMS", "config.json", "manifest.json", "README.md", "training.json"}
+NOT_CARRIED |= {"healing.json", "log.jsonl", "loss.svg"}
 
 
 @dataclass(frozen=True)
@@ -187,3 +191,17 @@ def block_prefix(checkpoint: Checkpoint, blocks_path: str, n_blocks: int) -> str
         f"{checkpoint.name}: the weight files don't hold blocks 0..{n_blocks - 1} under '{candidates[0]}'; "
         "are these files of another model than config.json tells?"
     )
+
+
+def carry_files(source: Path, folder: Path) -> None:
+    """Copy what is neither weights nor rewritten: tokenizer, generation config, licence, remote code."""
+    for path in sorted(source.iterdir()):
+        hidden_or_weights = path.name.startswith(".") or WEIGHTS.match(path.name)
+        if path.is_file() and path.name not in NOT_CARRIED and not hidden_or_weights and _inside(path, source):
+            shutil.copyfile(path, folder / path.name)  # without its mode: sources may be read-only
+
+
+def _inside(path: Path, source: Path) -> bool:
+    """Whether a link stays in the checkpoint (or in the hub cache's own store of files beside it)."""
+    homes = (source.resolve(), source.resolve().parent.parent / "blobs")
+    return any(path.resolve().is_relative_to(home) for home in homes)

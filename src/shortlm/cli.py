@@ -20,6 +20,7 @@ from shortlm.recipe import (
     CutSettings,
     EvalSettings,
     ModelSettings,
+    PhaseSettings,
     Recipe,
     ScoreSettings,
     TextSettings,
@@ -88,7 +89,7 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-SHARED = {"score", "run"}  # commands whose work several processes share; the others are rank 0's alone
+SHARED = {"score", "heal", "run"}  # commands whose work several processes share; the others are rank 0's alone
 
 
 @app.callback()
@@ -203,6 +204,47 @@ def cut(
     else:
         raise PlanError("give the blocks to remove: --plan FILE or --remove 3,7")
     show_manifest(do_cut(model_settings, the_plan, cut_settings, out, force), out)
+
+
+@app.command()
+@with_settings(
+    ModelSettings, PhaseSettings, only_given=True, omit=("model", "stream", "memory", "dtype", "data", "validate_on")
+)
+def heal(
+    model_settings: Any,
+    phase_settings: Any,
+    model: Annotated[str, typer.Argument(help="The shortened checkpoint: a folder, a hub id, or 'embedded'.")],
+    out: Annotated[Path, typer.Option("--out", "-o", callback=_expanded, help="The folder of the healed checkpoint.")],
+    preset: Annotated[str | None, typer.Option(help="Published settings; 'list' names them.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A YAML file of phases; options are laid over every phase.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Training data, again for each source: FILE or FILE:weight=2,kind=text.")
+    ] = None,
+    eval_text: Annotated[
+        list[str] | None, typer.Option(help="A further text whose perplexity is watched; again for each.")
+    ] = None,
+    keep_adapter: Annotated[bool, typer.Option("--keep-adapter", help="Also keep the adapters.")] = False,
+    report_to: Annotated[str | None, typer.Option(help="tensorboard, wandb, trackio.")] = None,
+    log_every: Annotated[int | None, typer.Option(help="Steps between lines of log.jsonl.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take: tokens, steps, memory, time.")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Train a shortened model so that it gets its quality back. Goes on where it was stopped."""
+    from shortlm.console import show_healing
+    from shortlm.heal import heal as do_heal
+    from shortlm.recipe import healing_of
+
+    given = phase_settings | {"data": data or None, "validate_on": eval_text and [{"text": t} for t in eval_text]}
+    given |= {"keep_adapter": keep_adapter or None, "report_to": report_to, "log_every": log_every}
+    settings = healing_of(preset, recipe, {name: value for name, value in given.items() if value is not None})
+    opened = validated(ModelSettings, model_settings | {"model": model})
+    healing = do_heal(opened, settings, out, force, lambda line: typer.echo(line, err=True) if is_main() else None)
+    if is_main():
+        show_healing(healing, out)
 
 
 @app.command("eval")

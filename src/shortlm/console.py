@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import exp
+
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement, WorkPlan
+from shortlm.artifacts import BlockScores, CutPlan, Healing, Manifest, Measurement, WorkPlan
 from shortlm.sizes import gib
 
 out = Console(highlight=False, soft_wrap=True, markup=False)  # names and texts are taken literally
@@ -56,6 +58,23 @@ def show_manifest(manifest: Manifest, folder: object) -> None:
         if p.max_abs_difference_cached is not None:
             line += f", with KV cache {p.max_abs_difference_cached:.2g} (allowed {p.tolerance_cached:.2g})"
         out.print(line)
+
+
+def show_healing(healing: Healing, folder: object) -> None:
+    """Every phase in a line or two: how far the loss fell, what was trained, how fast."""
+    for number, phase in enumerate(healing.phases, start=1):
+        last = phase.log[-1] if phase.log else None
+        done = f"{last.tokens:,} tokens, {last.targets / max(last.seconds, 1e-9):,.0f} targets/s" if last else "nothing"
+        out.print(
+            f"phase {number}: {phase.method}, {phase.steps} steps, {done}, trained {phase.trainable:,} parameters"
+        )
+        kept = next((v for v in phase.validations if v.step == phase.kept_step), None)
+        for name, nats in (kept.nats_per_token if kept else {}).items():
+            before = phase.validations[0].nats_per_token[name]
+            out.print(f"  {name}: {before:.4f} -> {nats:.4f} nats, perplexity {exp(before):.3f} -> {exp(nats):.3f}")
+        if phase.merge_difference is not None:
+            out.print(f"  merged; logits differ from the adapter model's by at most {phase.merge_difference:.2g}")
+    out.print(str(folder))
 
 
 def show_measurement(measurement: Measurement) -> None:

@@ -26,6 +26,10 @@ class PlanError(ShortLMError):
     """A choice of blocks that can't be carried out."""
 
 
+class HealError(ShortLMError):
+    """Training that went wrong: a loss that is no number."""
+
+
 class OutputError(ShortLMError):
     """An output that is in the way or can't be written."""
 

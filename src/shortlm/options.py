@@ -28,7 +28,7 @@ def with_settings(
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         def called(**values: Any) -> Any:
-            settings = {_keyword(kind): _collected(kind, values, only_given) for kind in kinds}
+            settings = {_keyword(kind): _collected(kind, values, only_given, omit) for kind in kinds}
             return command(**{name: values[name] for name in own}, **settings)
 
         homes = {n: kind for kind in reversed(kinds) for n in kind.model_fields if n not in omit}
@@ -72,8 +72,8 @@ def _flags(name: str, annotation: Any, default: Any) -> list[str]:
     return [f"--{flag}", *([SHORT[name]] if name in SHORT else [])]
 
 
-def _collected(kind: type[Settings], values: dict[str, Any], only_given: bool) -> Any:
-    given = {name: values[name] for name in kind.model_fields if name in values}
+def _collected(kind: type[Settings], values: dict[str, Any], only_given: bool, omit: tuple[str, ...]) -> Any:
+    given = {name: values[name] for name in kind.model_fields if name in values and name not in omit}
     if only_given:
         given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():

@@ -6,8 +6,6 @@ stage whose output is there with the same key is kept, so that a run that was ki
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from shortlm.choose import choose
 from shortlm.cut import cut, refuse_uncuttable
 from shortlm.errors import OutputError, ShortLMError
 from shortlm.evaluate import evaluate
+from shortlm.keys import fingerprint, key_of
 from shortlm.outputs import write_text
 from shortlm.progress import is_main
 from shortlm.recipe import Recipe, Settings, load_recipe, to_yaml
@@ -143,28 +142,14 @@ class _Stages:
 def _keys(recipe: Recipe) -> dict[str, str]:
     """Every stage's key: the hash of its settings, its inputs and the keys of the stages before it."""
     texts = recipe.eval_texts()
-    inputs = _key(recipe.model, _fingerprint(recipe.model.model))
-    text_files = [_fingerprint(text.ids or text.text) for text in (recipe.text, *texts)]
-    keys = {"score": _key(inputs, recipe.text, text_files[0], recipe.score)}
-    keys["choose"] = _key(keys["score"], recipe.choose)
-    keys["cut"] = _key(keys["choose"], recipe.cut)
+    inputs = key_of(recipe.model, fingerprint(recipe.model.model))
+    text_files = [fingerprint(text.ids or text.text) for text in (recipe.text, *texts)]
+    keys = {"score": key_of(inputs, recipe.text, text_files[0], recipe.score)}
+    keys["choose"] = key_of(keys["score"], recipe.choose)
+    keys["cut"] = key_of(keys["choose"], recipe.cut)
     for name, model in (("evaluate dense", inputs), ("evaluate cut", keys["cut"])):
-        keys[name] = _key(model, recipe.eval, *texts, text_files)
+        keys[name] = key_of(model, recipe.eval, *texts, text_files)
     return keys
-
-
-def _key(*parts: Any) -> str:
-    plain = [part.model_dump(mode="json") if isinstance(part, Settings) else part for part in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _fingerprint(name: str) -> list[Any]:
-    """Names, sizes and times of the local files behind an input; the name alone for what is not local."""
-    path = Path(name).expanduser()
-    if name == "embedded" or not path.exists():
-        return [name]
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    return [str(path.resolve()), *((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)]
 
 
 def _difference(old: Settings, new: Settings, path: str = "") -> str | None:

@@ -10,8 +10,7 @@ from itertools import accumulate
 from shortlm.artifacts import ModelFacts
 from shortlm.errors import PlanError
 from shortlm.recipe import ChooseSettings
-
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+from shortlm.sizes import quantity
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def share(text: str, name: str) -> float:
 
 def parameter_count(text: str) -> int:
     """'5.5B', '780M' or '5524115456'. Raises PlanError if it is none."""
-    number = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmbt]?)\s*", text.lower().replace(",", "").replace("_", ""))
-    if not number:
-        raise PlanError(f"--to-params {text}: a parameter count is needed, e.g. 5.5B, 780M or 5524115456")
-    return round(float(number[1]) * UNITS[number[2]])
+    try:
+        return quantity(text)
+    except ValueError as error:
+        raise PlanError(f"--to-params {text}: a parameter count is needed, e.g. 5.5B, 780M or 5524115456") from error

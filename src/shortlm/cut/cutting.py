@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from shortlm.artifacts import CutPlan, Manifest, provenance
-from shortlm.checkpoint import Checkpoint, open_checkpoint
+from shortlm.checkpoint import Checkpoint, carry_files, open_checkpoint
 from shortlm.cut.planning import planned
-from shortlm.cut.surgery import carry_files, kept_pieces, write_checksums, write_shards
+from shortlm.cut.surgery import kept_pieces, write_checksums, write_shards
 from shortlm.errors import OutputError
 from shortlm.outputs import refuse_existing, whole_folder
 from shortlm.recipe import CutSettings, ModelSettings

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ from shortlm.progress import track
 BUFFER = 2**20
 CHUNK = 256 * 2**20  # so that a progress bar moves and Ctrl-C is heard
 NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY, errno.EPERM}
-WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|h5|msgpack|ot|onnx|gguf)(\.index\.json)?$")
-NOT_CARRIED = {"SHA256SUMS", "config.json", "manifest.json", "README.md", "training.json"}
 
 
 @dataclass(frozen=True)
@@ -126,20 +123,6 @@ def _copy_some(source: BinaryIO, begin: int, target: BinaryIO, count: int) -> in
                 raise
     source.seek(begin)
     return target.write(source.read(min(count, BUFFER)))
-
-
-def carry_files(source: Path, folder: Path) -> None:
-    """Copy what is neither weights nor rewritten: tokenizer, generation config, licence, remote code."""
-    for path in sorted(source.iterdir()):
-        hidden_or_weights = path.name.startswith(".") or WEIGHTS.match(path.name)
-        if path.is_file() and path.name not in NOT_CARRIED and not hidden_or_weights and _inside(path, source):
-            shutil.copyfile(path, folder / path.name)  # without its mode: sources may be read-only
-
-
-def _inside(path: Path, source: Path) -> bool:
-    """Whether a link stays in the checkpoint (or in the hub cache's own store of files beside it)."""
-    homes = (source.resolve(), source.resolve().parent.parent / "blobs")
-    return any(path.resolve().is_relative_to(home) for home in homes)
 
 
 def write_checksums(folder: Path) -> Path:

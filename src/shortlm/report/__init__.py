@@ -4,6 +4,7 @@ No model is ever opened here, and what artifacts say (names, prompts, texts) is 
 """
 
 from shortlm.report.card import model_card
+from shortlm.report.learning import loss_chart
 from shortlm.report.page import write_page
 
-__all__ = ["model_card", "write_page"]
+__all__ = ["loss_chart", "model_card", "write_page"]

@@ -85,3 +85,19 @@ def _unique(body: str, chart: str) -> str:
     body = re.sub(r'\bid="([^"]+)"', rf'id="{chart}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{chart}-\1)", body)
     return re.sub(r'href="#([^"]+)"', rf'href="#{chart}-\1"', body)
+
+
+def standalone(svg: str) -> str:
+    """An inline chart as a file of its own: colours for light and dark inside, a background, the namespace."""
+    light = {"ink": "#1b2127", "soft": "#5b6670", "rule": "#dde2e6", "paper": "#ffffff"}
+    dark = {"ink": "#e4e8eb", "soft": "#9ba6af", "rule": "#303840", "paper": "#14181c"}
+    series = {"kept": "#4d7496", "gone": "#c4532d", "heat": "#1f5f93"}
+    bright = {"kept": "#7aa3c7", "gone": "#ef8a60", "heat": "#86bdee"}
+    rules = [f"svg.chart {{ {_variables(light | series)} background: var(--paper); font-family: sans-serif }}"]
+    rules.append(f"@media (prefers-color-scheme: dark) {{ svg.chart {{ {_variables(dark | bright)} }} }}")
+    opening, rest = svg.split(">", 1)
+    return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{" ".join(rules)}</style>{rest}\n'
+
+
+def _variables(colours: dict[str, str]) -> str:
+    return " ".join(f"--{name}: {value};" for name, value in colours.items())

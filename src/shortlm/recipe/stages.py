@@ -1,36 +1,15 @@
-"""Settings of every stage: pydantic models with the one description of every option. YAML in and out.
-
-The CLI builds its options from these fields, so that an option is documented once, here.
-Unknown keys are refused.
-"""
+"""Settings of the stages that score, choose, cut and evaluate."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from shortlm.errors import RecipeError, did_you_mean
-from shortlm.sizes import byte_size
+from shortlm.recipe.base import Settings, Size
 
 WIKITEXT = {"text": "Salesforce/wikitext", "subset": "wikitext-2-raw-v1", "split": "train", "field": "text"}
 DEFAULT_CRITERIA = ["ppl", "taylor", "bi", "angular", "magnitude"]
-
-
-def _checked_size(text: str) -> str:
-    byte_size(text)
-    return text
-
-
-Size = Annotated[str, AfterValidator(_checked_size)]
-
-
-class Settings(BaseModel):
-    """A stage's settings: unknown keys refused, values fixed once made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSettings(Settings):
@@ -147,72 +126,3 @@ class EvalSettings(Settings):
     batch_size: int = Field(0, ge=0, description="Windows that are computed together; 0: as many as run fastest.")
     prompt: str = Field("", description="Prompt of the text sample; empty: the beginning of the first text.")
     new_tokens: int = Field(48, ge=0, description="Tokens of the text sample; 0 for none.")
-
-
-class Recipe(Settings):
-    """The whole path: what `shortlm run` does."""
-
-    name: str = Field("shortlm run", description="Title of the report.")
-    source: str | None = Field(None, description="Where these settings were published.")
-    model: ModelSettings = ModelSettings()
-    text: TextSettings = TextSettings()
-    score: ScoreSettings = ScoreSettings()
-    choose: ChooseSettings = ChooseSettings(drop="25%")
-    cut: CutSettings = CutSettings()
-    eval: EvalSettings = EvalSettings()
-
-    def eval_texts(self) -> list[TextSettings]:
-        """The texts for perplexity: those given, or held-out windows of the scoring text."""
-        if self.eval.texts or self.text.ids is not None:
-            return self.eval.texts or [self.text]
-        if not self.text.sequences:
-            raise RecipeError(
-                "all of the text is scored and nothing is left to hold out; give --eval-text or --sequences"
-            )
-        skip = self.text.skip + self.text.sequences
-        return [self.text.model_copy(update={"skip": skip, "sequences": self.eval.held_out})]
-
-
-def load_recipe(path: Path | str) -> Recipe:
-    """Read a YAML recipe. Raises RecipeError naming the file and the field."""
-    path = Path(path)
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe file")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
-    if content is not None and not isinstance(content, dict):
-        raise RecipeError(f"{path}: holds a {type(content).__name__}, settings (key: value) are needed")
-    return validated(Recipe, content or {}, str(path))
-
-
-def validated(kind: type[Settings], values: dict[str, Any], where: str = "") -> Any:
-    """`kind` made from `values`; a mistake becomes one RecipeError line that names the field, or its option."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        place = f"{where}: {name}" if where else "--" + name.rpartition(".")[2].replace("_", "-")
-        raise RecipeError(f"{place}: {_reason(kind, first)}") from error
-
-
-def _reason(kind: type[BaseModel], error: Any) -> str:
-    if error["type"] != "extra_forbidden":
-        message = error["msg"].removeprefix("Value error, ")
-        return f"{message[0].lower()}{message[1:]} (got {error['input']!r})"
-    fields: Any = kind
-    for part in error["loc"][:-1]:  # the only list of settings there is holds texts
-        fields = TextSettings if isinstance(part, int) else _fields(fields)[part].annotation
-    known = _fields(fields)
-    return f"unknown setting; {did_you_mean(str(error['loc'][-1]), known)}"
-
-
-def _fields(kind: Any) -> dict[str, Any]:
-    return getattr(kind, "model_fields", {})
-
-
-def to_yaml(recipe: Recipe) -> str:
-    """The recipe with every setting written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,95 @@
+"""What healing hands on: the Healing of one checkpoint, and the HealPlan of `--dry-run`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from shortlm.artifacts.base import Artifact, DataFacts, ModelFacts, Provenance, Record
+
+
+class LogEntry(Record):
+    """The mean since the entry before it."""
+
+    step: int
+    tokens: int = Field(description="Computed up to here in this phase, padding apart.")
+    targets: int = Field(description="Learnt from up to here: answer tokens, or all but the first of each window.")
+    loss: float = Field(description="As trained, per target: cross-entropy in nats, or the loss of distillation.")
+    rate: float = Field(description="Learning rate.")
+    grad_norm: float
+    seconds: float = Field(description="Spent training up to here, validation and saving apart.")
+
+
+class Validation(Record):
+    """The losses on all validation sets at one step."""
+
+    step: int
+    tokens: int
+    seconds: float
+    nats_per_token: dict[str, float] = Field(description="Mean cross-entropy over the targets of each set.")
+
+
+class Phase(Record):
+    """One phase of training, as it went."""
+
+    method: str
+    settings: dict[str, Any]
+    data: DataFacts
+    validation_data: dict[str, DataFacts]
+    trainable: int = Field(description="Parameters trained.")
+    parameters: int
+    steps: int
+    processes: int
+    precision: str
+    log: list[LogEntry]
+    validations: list[Validation]
+    padding: float = Field(0.0, description="Share of what was computed that is padding.")
+    kept_step: int = Field(description="The step whose weights are the result.")
+    merge_difference: float | None = Field(
+        None, description="Largest difference of logits between the adapter model and the merged one."
+    )
+    peak_bytes: int = Field(description="Of the first process: resident, or of its accelerator's memory.")
+    seconds: float = Field(description="Training, validation and saving.")
+
+    @property
+    def targets_per_second(self) -> float:
+        """Targets learnt from, per second of training."""
+        last = self.log[-1] if self.log else None
+        return last.targets / last.seconds if last and last.seconds else 0.0
+
+
+class Healing(Artifact):
+    """`healing.json` of a healed checkpoint: every phase as it went."""
+
+    kind: Literal["Healing"] = "Healing"
+    model: ModelFacts
+    phases: list[Phase]
+    provenance: Provenance
+
+
+class PhasePlan(Record):
+    """What one phase will take."""
+
+    method: str
+    trainable: int
+    steps: int
+    rows_per_step: int
+    tokens_per_step: int
+    tokens: int
+    micro_batches: int = Field(description="Per step, over all processes.")
+    processes: int
+    parts: dict[str, int] = Field(description="What the peak memory of one process is made of, in bytes.")
+    peak_bytes: int
+    flops: float
+    seconds: float | None = Field(None, description="At the measured speed of this device, or at the rate given.")
+    rate: str = Field("", description="Where the time comes from.")
+
+
+class HealPlan(Artifact):
+    """The output of `heal --dry-run`."""
+
+    kind: Literal["HealPlan"] = "HealPlan"
+    model: ModelFacts
+    phases: list[PhasePlan]
+    provenance: Provenance

@@ -1,0 +1,124 @@
+"""The verb: a chain of training phases gives a shortened model its quality back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from shortlm.artifacts import Healing, Phase, provenance
+from shortlm.errors import OutputError
+from shortlm.heal.merging import write_merged
+from shortlm.heal.phases import train_phase
+from shortlm.heal.training import COMPLETE
+from shortlm.heal.workspace import Workspace, clear_incomplete, link_or_copy
+from shortlm.keys import fingerprint, key_of
+from shortlm.model import ModelFiles, facts_from_config, open_files
+from shortlm.outputs import whole_folder
+from shortlm.progress import is_main
+from shortlm.recipe import HealSettings, ModelSettings
+from shortlm.report import loss_chart
+
+Say = Callable[[str], object]
+
+
+def heal(
+    model: ModelSettings, settings: HealSettings, out: Path | str, force: bool = False,
+    say: Say = lambda line: None, key: str | None = None,
+) -> Healing:  # fmt: skip
+    """Train the model by every phase in turn and write a plain checkpoint to the folder `out`, whole or not at all.
+
+    After a stop at any moment the same call goes on; a finished one is kept. Under accelerate or torchrun all
+    processes call this. `key` (of `run`) replaces the hash of settings and inputs by which that is known.
+
+    Raises ModelError, TextError, RecipeError for what does not fit, HealError for a step whose loss is no number,
+    OutputError if `out` is in use.
+    """
+    started = time.perf_counter()
+    out = Path(out).expanduser()
+    files = open_files(model)
+    if out.resolve() == files.checkpoint.folder.resolve():
+        raise OutputError(f"{out}: the output would replace the model itself; choose another --out")
+    join_processes(files)
+    space = Workspace(out, key or healing_key(model, settings))
+    finished = space.finished()
+    wait_for_all()
+    if finished:
+        say(f"kept {out}")
+        if is_main():
+            space.remove()
+        return finished
+    if is_main():
+        space.claim(force)
+    wait_for_all()
+    records = []
+    for number in range(1, len(settings.phases) + 1):
+        record = space.done(number)
+        if record is None:
+            record = _phase(files, settings, number, space, say)
+        records.append(record)
+        files = open_files(model.model_copy(update={"model": str(space.phase(number) / "model"), "revision": None}))
+    seconds = round(time.perf_counter() - started, 3)
+    healing = Healing(
+        model=facts_from_config(model), phases=[*_earlier(model), *records],
+        provenance=provenance(str(files.device), records[-1].precision, seconds, space.key),
+    )  # fmt: skip
+    if is_main():
+        _deliver(space, healing, len(settings.phases), force)
+    wait_for_all()
+    return healing
+
+
+def _phase(files: ModelFiles, settings: HealSettings, number: int, space: Workspace, say: Say) -> Phase:
+    folder = space.phase(number)
+    if is_main():
+        clear_incomplete(folder, COMPLETE)
+    wait_for_all()
+    record = train_phase(files, settings.phases[number - 1], settings, number, folder, space.log, say)
+    if is_main():
+        kept = folder / f"checkpoint-{record.kept_step}"
+        record.merge_difference = write_merged(files, kept, folder / "model")
+        space.finish(number, record, settings.keep_adapter)
+    wait_for_all()
+    return record
+
+
+def _earlier(model: ModelSettings) -> list[Phase]:
+    """What a model that was healed before has been through."""
+    path = Path(model.model).expanduser() / "healing.json"
+    return Healing.load(path).phases if path.is_file() else []
+
+
+def _deliver(space: Workspace, healing: Healing, phases: int, force: bool) -> None:
+    with whole_folder(space.out, force) as part:
+        link_or_copy(space.phase(phases) / "model", part)
+        for number in range(1, phases + 1):
+            adapter = space.phase(number) / "adapter"
+            if adapter.is_dir():
+                link_or_copy(adapter, part / ("adapter" if phases == 1 else f"adapter-{number}"))
+        (part / "log.jsonl").write_bytes(space.log.read_bytes())
+        (part / "loss.svg").write_text(loss_chart(healing), encoding="utf-8")
+        healing.save(part / "healing.json")
+    space.remove()
+
+
+def healing_key(model: ModelSettings, settings: HealSettings) -> str:
+    """The hash of settings and inputs; how it is watched does not count."""
+    watched = settings.model_copy(update={"report_to": "none", "log_every": 10, "name": "", "source": None})
+    data = [fingerprint(source.data) for phase in settings.phases for source in phase.data]
+    texts = [fingerprint(text.ids or text.text) for phase in settings.phases for text in phase.validate_on]
+    return key_of(model, fingerprint(model.model), watched, data, texts)
+
+
+def join_processes(files: ModelFiles) -> None:
+    """Join the processes that accelerate or torchrun started, if there are any."""
+    from accelerate import PartialState
+
+    PartialState(cpu=files.device.type == "cpu")
+
+
+def wait_for_all() -> None:
+    """Until every process is here."""
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()

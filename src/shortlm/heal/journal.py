@@ -1,0 +1,106 @@
+"""What happened, step by step: `log.jsonl`, the clock of training, and a line of progress.
+
+Only the first process writes. After a stop, entries behind the checkpoint that training goes on from are dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from shortlm.artifacts import LogEntry, Validation
+from shortlm.progress import is_main, track
+
+
+class Journal:
+    """The entries of one phase, in the file that all phases share."""
+
+    def __init__(self, path: Path, phase: int, steps: int):
+        self.path, self.phase, self.steps = path, phase, steps
+        self.log: list[LogEntry] = []
+        self.validations: list[Validation] = []
+        self.clock = Clock()
+        self.bar: Any = None
+
+    def go_on_from(self, step: int, seconds: float) -> None:
+        """Read what was written up to `step` and drop the rest."""
+        self.clock = Clock(seconds)
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
+            try:
+                entry = json.loads(line)
+            except ValueError:  # the last line of a process that was killed
+                continue
+            if entry["phase"] > self.phase or (entry["phase"] == self.phase and entry["step"] > step):
+                continue
+            kept.append(line)
+            if entry.pop("phase") == self.phase:
+                self._keep(entry)
+        if is_main():
+            self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def _keep(self, entry: dict[str, Any]) -> None:
+        if "nats_per_token" in entry:
+            self.validations.append(Validation.model_validate(entry))
+        else:
+            self.log.append(LogEntry.model_validate(entry))
+
+    def add(self, entry: LogEntry | Validation) -> None:
+        """One more line."""
+        values = entry.model_dump()
+        self._keep(values)
+        if is_main():
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"phase": self.phase} | values) + "\n")
+
+    def best(self) -> int | None:
+        """The trained step with the lowest loss on the first validation set."""
+        found = [v for v in self.validations if v.step and v.nats_per_token]
+        return min(found, key=lambda v: next(iter(v.nats_per_token.values()))).step if found else None
+
+    def begin(self, step: int) -> None:
+        """Open the bar and start the clock."""
+        self.bar = track(None, f"phase {self.phase}", self.steps)
+        self.bar.update(step)
+        self.clock.start()
+
+    def told(self, step: int, tokens: int) -> None:
+        """Move the bar: tokens per second, loss, learning rate."""
+        if self.bar is not None and not self.bar.disable:
+            seconds = self.clock.seconds()
+            shown = {"tokens/s": f"{tokens / seconds:,.0f}" if seconds else "-"}
+            if self.log:
+                shown |= {"loss": f"{self.log[-1].loss:.4f}", "lr": f"{self.log[-1].rate:.2e}"}
+            if self.validations:
+                first = next(iter(self.validations[-1].nats_per_token.values()), math.nan)
+                shown |= {"val": f"{first:.4f}"}
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update(step - self.bar.n)
+
+    def end(self) -> None:
+        """Close the bar."""
+        self.clock.stop()
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Clock:
+    """Seconds spent training; it stands still while something else is done."""
+
+    def __init__(self, seconds: float = 0.0):
+        self._before, self._since = seconds, 0.0
+
+    def start(self) -> None:
+        """Run."""
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stand still."""
+        self._before, self._since = self.seconds(), 0.0
+
+    def seconds(self) -> float:
+        """Spent so far."""
+        return self._before + (time.perf_counter() - self._since if self._since else 0.0)

@@ -1,0 +1,142 @@
+"""What is learnt: cross-entropy, and the teacher's distribution and hidden states.
+
+The logits are computed only where something is learnt: the head's input is narrowed to these positions before
+it reaches the head, whatever the architecture; what follows the head (scales, soft-caps) works on each logit alone.
+
+Shapes: B rows, T tokens, N positions that are learnt, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from shortlm.errors import ModelError
+from shortlm.model import find_anatomy
+from shortlm.text.records import IGNORED
+
+
+class Narrowed:
+    """A model whose logits come only at chosen positions, as logits_NV."""
+
+    def __init__(self, model: Any):
+        self._chosen_BT: torch.Tensor | None = None
+        self._handle = model.get_output_embeddings().register_forward_pre_hook(self._narrow)
+
+    def __call__(self, model: Any, batch: dict[str, Any], chosen_BT: torch.Tensor) -> torch.Tensor:
+        """The logits of `model` (the one narrowed, or what wraps it) where `chosen_BT`."""
+        self._chosen_BT = chosen_BT
+        try:
+            given = {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
+            logits_1NV = model(**given, use_cache=False).logits
+        finally:
+            self._chosen_BT = None
+        return logits_1NV[0]
+
+    def _narrow(self, head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        if self._chosen_BT is None:
+            return None
+        return (inputs[0][self._chosen_BT][None], *inputs[1:])
+
+    def check(self, model: Any) -> None:
+        """Raise ModelError if narrowed logits are not those of the plain model."""
+        ids_BT = torch.arange(16).reshape(2, 8).to(model.get_input_embeddings().weight.device)
+        chosen_BT = ids_BT % 3 == 1
+        with torch.no_grad(), evaluating(model):
+            plain_NV = model(input_ids=ids_BT, use_cache=False).logits[chosen_BT].float()
+            narrowed_NV = self(model, {"input_ids": ids_BT}, chosen_BT).float()
+        close = narrowed_NV.shape == plain_NV.shape and torch.allclose(narrowed_NV, plain_NV, rtol=0.02, atol=0.02)
+        if not close:
+            raise ModelError(f"{type(model).__name__}: its logits depend on other positions; it can't be healed yet")
+
+
+class Loss:
+    """The sum over the targets of a micro-batch; nats for cross-entropy."""
+
+    def __init__(self, model: Any):
+        self.narrowed = Narrowed(model)
+        self.narrowed.check(model)
+
+    def __call__(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """What is trained on."""
+        return self.nats(model, batch)
+
+    def nats(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """Cross-entropy, which validation measures whatever is trained on."""
+        chosen_BT = batch["targets"] != IGNORED
+        logits_NV = self.narrowed(model, batch, chosen_BT)
+        return F.cross_entropy(logits_NV.float(), batch["targets"][chosen_BT], reduction="sum")
+
+
+class Distillation(Loss):
+    """share * KL(teacher || student) + (1 - share) * cross-entropy + hidden * difference of hidden states.
+
+    Logits are divided by the temperature and the divergence multiplied by its square (Hinton et al., 1503.02531).
+    The hidden state behind each block of the student is compared with that behind the same block of the teacher
+    (`blocks`: its index there), as mean squared difference relative to the teacher's mean square.
+    """
+
+    def __init__(self, model: Any, teacher: Any, blocks: list[int], share: float, temperature: float, hidden: float):
+        super().__init__(model)
+        self._teacher, self._narrowed_teacher = teacher, Narrowed(teacher)
+        self._share, self._temperature, self._hidden = share, temperature, hidden
+        taught = find_anatomy(teacher).blocks
+        self._pairs = [(own, taught[i]) for own, i in zip(find_anatomy(model).blocks, blocks, strict=True)]
+
+    def __call__(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """The sum over the targets."""
+        chosen_BT = batch["targets"] != IGNORED
+        with states_behind([own for own, _ in self._pairs] if self._hidden else []) as student:
+            logits_NV = self.narrowed(model, batch, chosen_BT).float()
+        with torch.no_grad(), states_behind([taught for _, taught in self._pairs] if self._hidden else []) as teacher:
+            taught_NV = self._narrowed_teacher(self._teacher, batch, chosen_BT).float()
+        loss = self._share * self._divergence(logits_NV, taught_NV)
+        if self._share < 1:
+            loss = loss + (1 - self._share) * F.cross_entropy(logits_NV, batch["targets"][chosen_BT], reduction="sum")
+        if self._hidden:
+            loss = loss + self._hidden * _differences(student, teacher, chosen_BT)
+        return loss
+
+    def _divergence(self, logits_NV: torch.Tensor, taught_NV: torch.Tensor) -> torch.Tensor:
+        own, taught = (F.log_softmax(x / self._temperature, -1) for x in (logits_NV, taught_NV))
+        return F.kl_div(own, taught, reduction="sum", log_target=True) * self._temperature**2
+
+
+def _differences(student: list[torch.Tensor], teacher: list[torch.Tensor], chosen_BT: torch.Tensor) -> torch.Tensor:
+    """Mean over blocks of the relative squared difference, times the number of targets."""
+    total = torch.zeros((), device=chosen_BT.device)
+    for own_BTD, taught_BTD in zip(student, teacher, strict=True):
+        taught_ND = taught_BTD[chosen_BT].float()
+        total = total + F.mse_loss(own_BTD[chosen_BT].float(), taught_ND) / taught_ND.square().mean()
+    return total / len(student) * chosen_BT.sum()
+
+
+@contextmanager
+def states_behind(blocks: list[Any]) -> Generator[list[torch.Tensor], None, None]:
+    """Collects the hidden state behind each block while the model runs."""
+    states: list[torch.Tensor] = []
+
+    def keep(module: Any, inputs: Any, output: Any) -> None:
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(model: Any) -> Generator[None, None, None]:
+    """The model without dropout for a while."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

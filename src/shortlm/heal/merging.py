@@ -1,0 +1,60 @@
+"""From a phase's checkpoint to a plain one in the base's type; adapters are merged.
+
+The merge starts from the base's own files in float32 and rounds once, so that a 4-bit or bfloat16 base
+that was trained on leaves no trace in the result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shortlm.checkpoint import carry_files
+from shortlm.errors import ModelError
+from shortlm.model import ModelFiles, compute_type, load_strictly, quiet
+from shortlm.outputs import whole_folder
+
+
+def write_merged(files: ModelFiles, checkpoint: Path, out: Path) -> float | None:
+    """The base of `files` with what was trained, as a plain checkpoint folder.
+
+    Returns the largest difference of logits between the adapter model and the written one, in the base's type; None
+    without adapters. Raises ModelError if it is more than rounding.
+    """
+    on_cpu = files.settings.model_copy(update={"dtype": "float32", "device": "cpu"})
+    base, dtype = files.checkpoint.folder, compute_type(files.settings, files.config, files.checkpoint)
+    if not (checkpoint / "adapter_config.json").is_file():
+        trained = load_strictly(checkpoint, files.config, on_cpu)
+        _save(trained.to(dtype), base, out)
+        return None
+    from peft import PeftModel
+
+    adapted: Any = PeftModel.from_pretrained(load_strictly(base, files.config, on_cpu), str(checkpoint)).eval()
+    expected = probe(adapted)
+    merged = adapted.merge_and_unload(safe_merge=True)
+    exact = float((probe(merged) - expected).abs().max())
+    allowed = 1e-4 * max(1.0, float(expected.abs().max()))
+    if not exact <= allowed:
+        raise ModelError(f"{checkpoint}: the merged model's logits differ by {exact:.2g} (allowed {allowed:.2g})")
+    _save(merged.to(dtype), base, out)
+    written = load_strictly(out, files.config, files.settings.model_copy(update={"dtype": "auto", "device": "cpu"}))
+    return float((probe(written) - expected).abs().max())
+
+
+def probe(model: Any) -> torch.Tensor:
+    """Logits on a few tokens, float32: B x T x V."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids_BT = (torch.arange(64).reshape(2, 32) * 7919) % vocabulary
+    with torch.no_grad():
+        return model(input_ids=ids_BT, use_cache=False).logits.float()
+
+
+def _save(model: Any, base: Path, out: Path) -> None:
+    with whole_folder(out, force=True) as part, quiet():
+        carry_files(base, part)
+        model.save_pretrained(part)
+        manifest = base / "manifest.json"
+        if manifest.is_file():  # what was cut stays known
+            (part / "manifest.json").write_bytes(manifest.read_bytes())

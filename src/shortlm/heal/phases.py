@@ -1,0 +1,168 @@
+"""One phase: open the model, compose the steps, train, keep the best, write a plain checkpoint."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shortlm.artifacts import DataFacts, Phase
+from shortlm.errors import RecipeError
+from shortlm.heal.batches import MicroBatch, Steps, micro_batch_count, validation_batches
+from shortlm.heal.journal import Journal
+from shortlm.heal.losses import Distillation, Loss
+from shortlm.heal.teacher import open_teacher
+from shortlm.heal.trained import open_trained, precision
+from shortlm.model import ModelFiles, quiet
+from shortlm.recipe import HealSettings, PhaseSettings
+from shortlm.sizes import quantity
+from shortlm.text import Windows, open_windows
+from shortlm.text.records import Row
+from shortlm.text.rows import Mixture, facts, first_rows, open_rows
+
+SAMPLE = 512  # rows whose mean length stands for all
+DEVICE_TOKENS = {"cpu": 2048}  # computed at a time
+OTHER_TOKENS = 16384
+CHECKPOINTS = 10  # validations of a phase
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A phase's data and how it is cut into steps."""
+
+    rows: Mixture
+    steps: int
+    micro_batches: int  # per step, over all processes
+    validation: dict[str, list[Row]]
+    pad: int
+    micro_tokens: int
+    sample: list[Row]
+
+    @property
+    def tokens_per_row(self) -> float:
+        """Mean over the sample."""
+        return sum(len(row.ids) for row in self.sample) / len(self.sample)
+
+    def validation_batches(self) -> dict[str, list[MicroBatch]]:
+        """Every set in micro-batches."""
+        return {name: validation_batches(rows, self.micro_tokens, self.pad) for name, rows in self.validation.items()}
+
+
+def plan_work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
+    """Open the data and work out steps and micro-batches. Raises RecipeError or TextError."""
+    if settings.batch % processes:
+        raise RecipeError(f"--batch {settings.batch}: is no multiple of the {processes} processes")
+    rows = open_rows(settings, files.tokenizer)
+    sample = first_rows(rows, min(SAMPLE, rows.records() or SAMPLE))
+    micro_tokens = settings.micro_tokens or DEVICE_TOKENS.get(files.device.type, OTHER_TOKENS)
+    validation = rows.held_out
+    for text in settings.validate_on:
+        windows = open_windows(text.for_model(files.settings.model), files.tokenizer, files.config.vocab_size)
+        validation[_unused(windows.facts.source, validation)] = _as_rows(windows)
+    count = micro_batch_count(sample, settings.batch, micro_tokens, processes)
+    tokenizer: Any = files.tokenizer
+    pad = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
+    steps = step_count(settings, rows, sample)
+    return Work(rows, steps, count, validation, pad, micro_tokens, sample)
+
+
+def step_count(settings: PhaseSettings, rows: Mixture, sample: list[Row]) -> int:
+    """Optimizer steps of the budget; one pass over the records if none is given."""
+    if settings.steps:
+        return settings.steps
+    if settings.tokens:
+        mean = sum(len(row.ids) for row in sample) / len(sample)
+        return max(1, math.ceil(quantity(settings.tokens) / (settings.batch * mean)))
+    records = rows.records()
+    if records is None:
+        raise RecipeError("plain text has no end here; give a budget: --tokens 2M or --steps 500")
+    return max(1, round((settings.epochs or 1.0) * records / settings.batch))
+
+
+def _as_rows(windows: Windows) -> list[Row]:
+    pairs = zip(windows.ids_BT.tolist(), windows.keep_BT.tolist(), strict=True)
+    kept = [[token for token, keep in zip(*pair, strict=True) if keep] for pair in pairs]
+    return [Row(ids, list(ids)) for ids in kept]
+
+
+def _unused(name: str, taken: dict[str, Any]) -> str:
+    again = sum(other == name or other.startswith(f"{name} (") for other in taken)
+    return f"{name} ({again + 1})" if again else name
+
+
+def train_phase(
+    files: ModelFiles, settings: PhaseSettings, heal: HealSettings, number: int, folder: Path, log: Path, say: Say
+) -> Phase:
+    """Train, going on from the last complete checkpoint in `folder`. All processes call this; returns the record."""
+    from shortlm.heal.training import HealTrainer, last_checkpoint, training_arguments
+
+    started = time.perf_counter()
+    rank, processes = ranks()
+    work = plan_work(files, settings, processes)
+    kind = precision(settings, files.device)
+    cpu = files.device.type == "cpu"
+    args = training_arguments(
+        folder, settings, heal, work.steps, work.micro_batches // processes, kind == "bfloat16", cpu
+    )  # fmt: skip
+    model = open_trained(files, settings)
+    steps = Steps(work.rows, settings.batch, work.micro_batches, work.pad, rank, processes)
+    journal = Journal(log, number, work.steps)
+    checkpoint = last_checkpoint(folder)
+    journal.go_on_from(checkpoint.position.step if checkpoint else -1, checkpoint.seconds if checkpoint else 0.0)
+    if checkpoint:
+        steps.restore(checkpoint.position)
+        say(f"phase {number}: goes on after step {checkpoint.position.step} of {work.steps}")
+    every = settings.eval_every or max(1, math.ceil(work.steps / CHECKPOINTS))
+    trainer = HealTrainer(model, args, steps, work.validation_batches(), _loss(model, files, settings), journal, every)
+    args.eval_on_start = bool(work.validation) and checkpoint is None
+    if checkpoint is None or checkpoint.position.step < work.steps:
+        with quiet():
+            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    end = steps.positions[max(steps.positions)]
+    best = journal.best() if settings.keep == "best" else None
+    return Phase(
+        method=settings.method, settings=settings.model_dump(mode="json"), data=_facts(work, settings),
+        validation_data=_validation_facts(work), steps=work.steps, processes=processes, precision=kind,
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=sum(p.numel() for p in model.parameters()), log=journal.log, validations=journal.validations,
+        kept_step=best or work.steps, padding=end.padding / max(1, end.tokens + end.padding),
+        peak_bytes=peak_bytes(files.device), seconds=round(time.perf_counter() - started, 3),
+    )  # fmt: skip
+
+
+def _loss(model: Any, files: ModelFiles, settings: PhaseSettings) -> Loss:
+    if settings.method != "distill":
+        return Loss(model)
+    teacher, blocks = open_teacher(files, settings)
+    return Distillation(model, teacher, blocks, settings.kl, settings.temperature, settings.hidden)
+
+
+def _facts(work: Work, settings: PhaseSettings) -> DataFacts:
+    name = ", ".join(source.name for source in work.rows.sources)
+    return facts(work.sample, name, settings.seed)
+
+
+def _validation_facts(work: Work) -> dict[str, DataFacts]:
+    return {name: facts(rows, name, None) for name, rows in work.validation.items()}
+
+
+def ranks() -> tuple[int, int]:
+    """This process and how many there are."""
+    group = torch.distributed
+    return (group.get_rank(), group.get_world_size()) if group.is_available() and group.is_initialized() else (0, 1)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory so far: of the accelerator, or resident of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

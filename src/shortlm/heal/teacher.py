@@ -1,0 +1,44 @@
+"""The uncut model that a shortened one learns from, and which of its blocks each block of the student was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from shortlm.artifacts import Manifest
+from shortlm.errors import ModelError
+from shortlm.model import ModelFiles, open_files
+from shortlm.recipe import PhaseSettings
+
+
+def open_teacher(files: ModelFiles, settings: PhaseSettings) -> tuple[Any, list[int]]:
+    """The frozen teacher, and for every block of the student its index there.
+
+    The student's manifest names both; without one, a teacher with as many blocks is needed. Raises ModelError.
+    """
+    path = files.checkpoint.folder / "manifest.json"
+    manifest = Manifest.load(path) if path.is_file() else None
+    name = settings.teacher or _first_model(files, manifest)
+    update = {"model": name, "revision": None if settings.teacher or not manifest else manifest.plan.model.revision}
+    taught = open_files(files.settings.model_copy(update=update))
+    if taught.config.vocab_size != files.config.vocab_size:
+        raise ModelError(
+            f"{name}: has a vocabulary of {taught.config.vocab_size}, the student {files.config.vocab_size}; "
+            "the teacher must be the model that was cut"
+        )
+    count, own = taught.config.num_hidden_layers, files.config.num_hidden_layers
+    blocks = manifest.blocks if manifest else list(range(own))
+    if max(blocks) >= count or (not manifest and count != own):
+        raise ModelError(
+            f"{name}: has {count} blocks, and the student's are {blocks} of the uncut model; give --teacher"
+        )
+    return taught.open(streamed=False).model, blocks
+
+
+def _first_model(files: ModelFiles, manifest: Manifest | None) -> str:
+    """The model that was cut, followed back through earlier cuts."""
+    if manifest is None:
+        raise ModelError(f"{files.settings.model}: has no manifest that names the uncut model; give --teacher MODEL")
+    name = manifest.plan.model.name
+    earlier = Path(name).expanduser() / "manifest.json"
+    return _first_model(files, Manifest.load(earlier)) if earlier.is_file() else name

@@ -1,0 +1,128 @@
+"""What is trained, by method: adapters on the blocks, all parameters, or the head and the last blocks.
+
+Weights that are trained are float32, frozen ones stay in the type of their files; `precision` is that of the matrix
+products.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from shortlm.errors import ModelError, RecipeError, did_you_mean
+from shortlm.model import ModelFiles, find_anatomy, load_strictly
+from shortlm.recipe import PhaseSettings
+
+ADAPTED = ("lora", "qlora")
+
+
+def open_trained(files: ModelFiles, settings: PhaseSettings) -> Any:
+    """The model with what the method trains made trainable. Raises ModelError where the method can't be had."""
+    if settings.method in ADAPTED:
+        need("peft", settings.method)
+    if settings.method == "qlora":
+        return adapted(_quantised(files), settings)
+    own = settings.method == "lora" and precision(settings, files.device) != "float32"
+    update = {"dtype": "auto" if own else "float32"}
+    model = load_strictly(files.checkpoint.folder, files.config, files.settings.model_copy(update=update))
+    return make_trainable(model, settings)
+
+
+def make_trainable(model: Any, settings: PhaseSettings) -> Any:
+    """Mark what the method trains; with adapters, the model that holds them."""
+    if settings.method == "lora":
+        return adapted(model, settings)
+    if settings.method == "last-layers":
+        anatomy = find_anatomy(model)
+        if settings.last > len(anatomy.blocks):
+            raise RecipeError(f"--last {settings.last}: the model has {len(anatomy.blocks)} blocks")
+        for module in (anatomy.head, *anatomy.blocks[-settings.last :]):
+            module.requires_grad_(True)
+        return model
+    return model.requires_grad_(True)
+
+
+def adapted(model: Any, settings: PhaseSettings) -> Any:
+    """The model with LoRA adapters on the matrices that `targets` name."""
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    wanted = target_modules(model, settings.targets)
+    transposed = any(isinstance(m, Conv1D) and n.endswith(tuple(wanted)) for n, m in model.named_modules())
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=int(settings.alpha) if settings.alpha.is_integer() else settings.alpha, lora_dropout=settings.dropout, target_modules=wanted,
+        fan_in_fan_out=transposed, task_type="CAUSAL_LM",
+    )  # fmt: skip
+    torch.manual_seed(settings.seed)  # of the adapters' random halves
+    return get_peft_model(model, config)
+
+
+def target_modules(model: Any, targets: str) -> list[str]:
+    """Names of the matrices, as they end: all of the blocks, of one sublayer, or those that were named."""
+    anatomy = find_anatomy(model)
+    names = {name for block in anatomy.blocks for name, module in block.named_modules() if _is_matrix(module)}
+    if targets in ("attention", "ffn"):
+        children = {child for part in getattr(anatomy, targets) for child in part}
+        names = {name for name in names if name.split(".")[0] in children}
+    elif targets != "blocks":
+        ends = {name.rpartition(".")[2] for name in names}
+        wanted = [part.strip() for part in targets.split(",")]
+        unknown = [part for part in wanted if part not in ends]
+        if unknown:
+            raise RecipeError(f"--targets {targets}: no matrix '{unknown[0]}'; {did_you_mean(unknown[0], ends)}")
+        names = {name for name in names if name.rpartition(".")[2] in wanted}
+    if not names:
+        raise ModelError(f"{type(model).__name__}: has no plain matrices ({targets}) for adapters; use --method cpt")
+    return sorted(names)
+
+
+def _is_matrix(module: Any) -> bool:
+    """A linear layer (also quantised), or GPT-2's transposed one."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, (torch.nn.Linear, Conv1D))
+
+
+def _quantised(files: ModelFiles) -> Any:
+    """The base in 4-bit NF4 with double quantisation (QLoRA, 2305.14314)."""
+    need("bitsandbytes", "qlora")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from shortlm.model import quiet
+
+    if files.device.type == "mps":
+        raise ModelError("qlora: bitsandbytes has no 4-bit training on mps; use --method lora, or --device cpu")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip
+    try:
+        with quiet():
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                files.checkpoint.folder, config=files.config, quantization_config=config,
+                device_map={"": str(files.device)}, trust_remote_code=files.settings.trust_remote_code,
+            )  # fmt: skip
+    except (RuntimeError, ValueError, ImportError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ModelError(f"qlora: the 4-bit base can't be had here ({reason}); use --method lora") from error
+    return model.requires_grad_(False)
+
+
+def precision(settings: PhaseSettings, device: torch.device) -> str:
+    """The type of matrix products; bfloat16 is taken where the device has instructions for it."""
+    if settings.precision != "auto":
+        return settings.precision
+    if device.type == "cpu":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+    return "bfloat16" if fast else "float32"
+
+
+def need(package: str, what: str) -> None:
+    """Raise ModelError with the command to install it, if an optional package is not there."""
+    if find_spec(package) is None:
+        extra = "qlora" if package == "bitsandbytes" else "heal"
+        raise ModelError(f"{what} needs {package}: pip install 'shortlm[{extra}]'")

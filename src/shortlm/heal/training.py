@@ -1,0 +1,211 @@
+"""transformers' Trainer with our data, our loss, and checkpoints that a killed run can always go on from.
+
+The Trainer does the loop, accumulation, optimizer, schedule, mixed precision, DDP, FSDP, DeepSpeed and the state of a
+checkpoint. Added here: micro-batches that come ready made, losses per target of the whole step, validation
+by token, a check of every step, and a mark on checkpoints that are complete.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from shortlm.artifacts import LogEntry, Validation
+from shortlm.errors import HealError
+from shortlm.heal.batches import MicroBatch, Position, Steps
+from shortlm.heal.journal import Journal
+from shortlm.heal.losses import Loss, evaluating
+from shortlm.outputs import write_text
+from shortlm.recipe import HealSettings, PhaseSettings
+from shortlm.text.records import IGNORED
+
+COMPLETE = "complete.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint of training, the position in the data, and the seconds spent."""
+
+    folder: Path
+    position: Position
+    seconds: float
+
+
+def last_checkpoint(folder: Path) -> Checkpoint | None:
+    """The latest complete checkpoint in a phase's folder."""
+    found = [_read(path.parent) for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(found, key=lambda c: c.position.step, default=None)
+
+
+def _read(folder: Path) -> Checkpoint:
+    content = json.loads((folder / COMPLETE).read_bytes())
+    return Checkpoint(folder, Position(**content["position"]), content["seconds"])
+
+
+class HealTrainer(Trainer):
+    """One phase of training."""
+
+    def __init__(
+        self, model: Any, args: TrainingArguments, steps: Steps, validation: dict[str, list[MicroBatch]], loss: Loss,
+        journal: Journal, every: int,
+    ):  # fmt: skip
+        super().__init__(model=model, args=args, callbacks=[_Rhythm(every, journal, steps)])
+        self.remove_callback(PrinterCallback)
+        self.steps, self.validation, self.loss, self.journal = steps, validation, loss, journal
+        self.loss_is_scaled_for_ga = True  # nothing is left to be divided by the number of accumulated batches
+        self.model_accepts_loss_kwargs = True  # the same, as transformers before 5.20 asks it
+        self.model_preparation_time = 0.0
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Micro-batches of this process as they are: nothing to batch, to shard or to shuffle."""
+        return DataLoader(self.steps, batch_size=None)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """This micro-batch's part of the mean over all targets of the step; gradients of processes are averaged."""
+        loss = self.loss(model, inputs) / inputs["step_targets"] * self.args.world_size
+        if not torch.isfinite(loss):
+            raise self._bad_step(f"the loss is {float(loss)}")
+        return (loss, None) if return_outputs else loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The gradient's norm, before the step is made with it."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise self._bad_step(f"the gradient's norm is {float(norm)}")
+        return norm
+
+    def _bad_step(self, what: str) -> HealError:
+        good = last_checkpoint(Path(str(self.args.output_dir)))
+        where = f"the last good checkpoint is {good.folder}" if good else "there is no checkpoint yet"
+        return HealError(
+            f"step {self.state.global_step + 1}: {what}; nothing was changed by it and {where}; "
+            "try a smaller --lr, a longer --warmup or --precision float32"
+        )
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
+        """Cross-entropy per target on every validation set; processes share the micro-batches."""
+        self.journal.clock.stop()
+        nats = {name: self._nats(batches) for name, batches in self.validation.items()}
+        step, position = self.state.global_step, self.steps.positions[self.state.global_step]
+        seconds = self.journal.clock.seconds()
+        self.journal.add(Validation(step=step, tokens=position.tokens, seconds=seconds, nats_per_token=nats))
+        metrics = {f"{metric_key_prefix}_{name}_loss": value for name, value in nats.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.journal.clock.start()
+        return metrics
+
+    def _nats(self, batches: list[MicroBatch]) -> float:
+        model, world = self.model_wrapped, self.args.world_size
+        sums = torch.zeros(2, dtype=torch.float64)
+        with torch.no_grad(), evaluating(model), self.compute_loss_context_manager():
+            for first in range(0, len(batches), world):  # all take part every time, as sharded models need
+                i = first + self.args.process_index
+                batch = self._prepare_inputs(batches[min(i, len(batches) - 1)])
+                found = self.loss.nats(model, batch)
+                if i < len(batches):
+                    sums += torch.tensor([float(found), float((batch["targets"] != IGNORED).sum())])
+        sums = self.accelerator.reduce(sums.float() if self.args.device.type == "mps" else sums.to(self.args.device))
+        return float(sums[0] / sums[1])
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The Trainer's checkpoint, then its mark; only then older ones go."""
+        self.journal.clock.stop()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder, step = Path(str(self.args.output_dir)), self.state.global_step
+            current = folder / f"checkpoint-{step}"
+            _flush_all(current)
+            mark = {"position": asdict(self.steps.positions[step]), "seconds": self.journal.clock.seconds()}
+            write_text(current / COMPLETE, json.dumps(mark))
+            self._forget(folder, {step, self.journal.best()})
+        self.journal.clock.start()
+
+    def _forget(self, folder: Path, kept: set[int | None]) -> None:
+        for path in folder.glob("checkpoint-*"):
+            if int(path.name.rpartition("-")[2]) not in kept:
+                (path / COMPLETE).unlink(missing_ok=True)
+                shutil.rmtree(path)
+
+
+class _Rhythm(TrainerCallback):
+    """When to validate, save and log; the clock and the bar."""
+
+    def __init__(self, every: int, journal: Journal, steps: Steps):
+        self.every, self.journal, self.steps = every, journal, steps
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.journal.begin(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Validate and save every so many steps, and at the end."""
+        last = state.global_step >= state.max_steps
+        due = last or state.global_step % self.every == 0
+        control.should_evaluate = control.should_save = due
+        control.should_log = control.should_log or last
+        self.journal.told(state.global_step, self.steps.positions[state.global_step].tokens)
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """A line of the log for every mean loss."""
+        if logs and "loss" in logs:
+            at = self.steps.positions[state.global_step]
+            self.journal.add(
+                LogEntry(
+                    step=at.step, tokens=at.tokens, targets=at.targets, loss=logs["loss"], rate=logs["learning_rate"],
+                    grad_norm=float(logs["grad_norm"]), seconds=self.journal.clock.seconds(),
+                )
+            )  # fmt: skip
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        self.journal.end()
+
+
+def training_arguments(
+    folder: Path, settings: PhaseSettings, heal: HealSettings, steps: int, accumulate: int, bfloat16: bool, cpu: bool
+) -> TrainingArguments:
+    """Our settings in the Trainer's words."""
+    schedule = "cosine_with_min_lr" if settings.lowest else settings.schedule
+    warmup = settings.warmup if settings.warmup >= 1 else math.ceil(settings.warmup * steps)
+    return TrainingArguments(
+        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=1, gradient_accumulation_steps=accumulate,
+        learning_rate=settings.lr, warmup_steps=int(warmup), lr_scheduler_type=schedule,
+        lr_scheduler_kwargs={"min_lr_rate": settings.lowest} if settings.lowest else None,
+        adam_beta1=settings.betas[0], adam_beta2=settings.betas[1], weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip, optim=settings.optimizer, bf16=bfloat16, use_cpu=cpu, seed=settings.seed,
+        **(_recomputing() if settings.checkpointing else {}),
+        logging_steps=heal.log_every, logging_nan_inf_filter=False, eval_strategy="no", save_strategy="no",
+        report_to=[name.strip() for name in heal.report_to.split(",")], disable_tqdm=True,
+        ignore_data_skip=True, remove_unused_columns=False, dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False, run_name=heal.name,
+    )  # fmt: skip
+
+
+def _recomputing() -> dict[str, Any]:
+    """Gradient checkpointing, which newer versions of transformers call by another name."""
+    fields = TrainingArguments.__dataclass_fields__
+    name = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
+
+
+def _flush_all(folder: Path) -> None:
+    """To disk, so that the mark never stands beside files that are not there yet."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)

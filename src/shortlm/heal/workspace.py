@@ -1,0 +1,118 @@
+"""The folder beside the output where healing keeps what it needs to go on: OUT.healing.
+
+It holds the key of settings and inputs, the log, and a folder per phase with its checkpoints and, once it is
+done, its model. The output appears under its own name when all is done, and then this folder goes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from shortlm.artifacts import Healing, Phase
+from shortlm.errors import OutputError, ShortLMError
+from shortlm.outputs import refuse_existing, write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two processes apart there
+    fcntl = None
+
+
+class Workspace:
+    """One healing's folder; only the first process changes it."""
+
+    def __init__(self, out: Path, key: str):
+        self.out, self.key = out, key
+        self.folder = out.with_name(f"{out.name}.healing")
+        self._lock: Any = None
+
+    @property
+    def log(self) -> Path:
+        """The log of all phases."""
+        return self.folder / "log.jsonl"
+
+    def phase(self, number: int) -> Path:
+        """The folder of a phase, counted from 1."""
+        return self.folder / f"phase-{number}"
+
+    def finished(self) -> Healing | None:
+        """What is at `out`, if the same healing has finished there."""
+        try:
+            healing = Healing.load(self.out / "healing.json")
+        except ShortLMError:
+            return None
+        return healing if healing.provenance.key == self.key else None
+
+    def claim(self, force: bool) -> None:
+        """Make the folder this healing's own. Raises OutputError if another's work would be lost, or is going on."""
+        refuse_existing(self.out, force)
+        state = self.folder / "state.json"
+        if self.folder.exists() and not state.is_file() and any(self.folder.iterdir()):
+            raise OutputError(f"{self.folder}: exists and holds no healing; move it away or choose another --out")
+        self._take_lock()
+        if state.is_file() and json.loads(state.read_bytes())["key"] != self.key:
+            if not force:
+                raise OutputError(
+                    f"{self.folder}: holds an unfinished healing with other settings or inputs; "
+                    "give these again to go on, --force to start anew, or another --out"
+                )
+            for path in self.folder.iterdir():
+                if path.name != "lock":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_text(state, json.dumps({"key": self.key}), force=True)
+
+    def _take_lock(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("w")
+        if fcntl:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise OutputError(
+                    f"{self.folder}: another process is healing there; wait, or choose another --out"
+                ) from error
+
+    def done(self, number: int) -> Phase | None:
+        """The record of a phase that is done."""
+        path = self.phase(number) / "done.json"
+        return Phase.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+    def finish(self, number: int, record: Phase, keep_adapter: bool) -> None:
+        """Keep the record; the checkpoints of training are not needed any more, the adapter perhaps."""
+        folder = self.phase(number)
+        adapter = folder / f"checkpoint-{record.kept_step}"
+        if keep_adapter and (adapter / "adapter_config.json").is_file() and not (folder / "adapter").exists():
+            (folder / "adapter.partial").mkdir(exist_ok=True)
+            for name in ("adapter_config.json", "adapter_model.safetensors"):
+                shutil.copyfile(adapter / name, folder / "adapter.partial" / name)
+            (folder / "adapter.partial").rename(folder / "adapter")
+        write_text(folder / "done.json", record.model_dump_json(indent=1), force=True)
+        for path in folder.glob("checkpoint-*"):
+            shutil.rmtree(path)
+
+    def remove(self) -> None:
+        """All is done."""
+        if self._lock:
+            self._lock.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def clear_incomplete(folder: Path, mark: str) -> None:
+    """Remove checkpoints that a killed process did not finish."""
+    for path in folder.glob("checkpoint-*"):
+        if not (path / mark).is_file():
+            shutil.rmtree(path)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same files under another name, without copying where the system can."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        try:
+            os.link(path, target / path.name)
+        except OSError:
+            shutil.copyfile(path, target / path.name)

@@ -1,0 +1,25 @@
+"""Keys: hashes of settings and inputs, by which work that is done already is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from shortlm.recipe import Settings
+
+
+def key_of(*parts: Any) -> str:
+    """The hash of settings and plain values."""
+    plain = [part.model_dump(mode="json") if isinstance(part, Settings) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(name: str) -> list[Any]:
+    """Names, sizes and times of the local files behind an input; the name alone for what is not local."""
+    path = Path(name).expanduser()
+    if name == "embedded" or not path.exists():
+        return [name]
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    return [str(path.resolve()), *((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)]

@@ -1,0 +1,30 @@
+"""Settings of every stage: pydantic models with the one description of every option. YAML in and out.
+
+The CLI builds its options from these fields, so that an option is documented once, here.
+"""
+
+from shortlm.recipe.base import Settings, Size, read_yaml, to_yaml, validated
+from shortlm.recipe.healing import (
+    HealSettings,
+    PhaseSettings,
+    SourceSettings,
+    healing_of,
+    load_healing,
+    preset_names,
+)  # fmt: skip
+from shortlm.recipe.recipe import Recipe, load_recipe
+from shortlm.recipe.stages import (
+    DEFAULT_CRITERIA,
+    ChooseSettings,
+    CutSettings,
+    EvalSettings,
+    ModelSettings,
+    ScoreSettings,
+    TextSettings,
+)  # fmt: skip
+
+__all__ = [
+    "DEFAULT_CRITERIA", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings", "ModelSettings",
+    "PhaseSettings", "Recipe", "ScoreSettings", "Settings", "Size", "SourceSettings", "TextSettings",
+    "healing_of", "load_healing", "load_recipe", "preset_names", "read_yaml", "to_yaml", "validated",
+]  # fmt: skip

@@ -1,0 +1,84 @@
+"""What all settings have in common: unknown keys refused with the nearest name, mistakes told in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from shortlm.errors import RecipeError, did_you_mean
+from shortlm.sizes import byte_size, quantity
+
+
+def _checked_size(text: str) -> str:
+    byte_size(text)
+    return text
+
+
+def _checked_count(text: str) -> str:
+    quantity(text)
+    return text
+
+
+Size = Annotated[str, AfterValidator(_checked_size)]
+Count = Annotated[str, AfterValidator(_checked_count)]
+
+
+class Settings(BaseModel):
+    """A stage's settings: unknown keys refused, values fixed once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The settings in a YAML file. Raises RecipeError naming the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such recipe file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+    if content is not None and not isinstance(content, dict):
+        raise RecipeError(f"{path}: holds a {type(content).__name__}, settings (key: value) are needed")
+    return content or {}
+
+
+def validated(kind: type[Settings], values: dict[str, Any], where: str = "") -> Any:
+    """`kind` made from `values`; a mistake becomes one RecipeError line that names the field, or its option."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        place = f"{where}: {name}" if where else "--" + name.rpartition(".")[2].replace("_", "-")
+        raise RecipeError(f"{place}: {_reason(kind, first)}") from error
+
+
+def _reason(kind: type[BaseModel], error: Any) -> str:
+    if error["type"] != "extra_forbidden":
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{message[0].lower()}{message[1:]} (got {error['input']!r})"
+    fields: Any = kind
+    for part in error["loc"][:-1]:
+        fields = _settings_in(fields if isinstance(part, int) else _fields(fields)[part].annotation)
+    known = _fields(fields)
+    return f"unknown setting; {did_you_mean(str(error['loc'][-1]), known)}"
+
+
+def _settings_in(annotation: Any) -> Any:
+    """The settings that a field holds, alone, in a list or as one of several things."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _settings_in(part))), None)
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    return getattr(kind, "model_fields", {})
+
+
+def to_yaml(settings: Settings) -> str:
+    """The settings with every setting written out."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,47 @@
+"""The whole path: what `shortlm run` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from shortlm.errors import RecipeError
+from shortlm.recipe.base import Settings, read_yaml, validated
+from shortlm.recipe.stages import (
+    ChooseSettings,
+    CutSettings,
+    EvalSettings,
+    ModelSettings,
+    ScoreSettings,
+    TextSettings,
+)  # fmt: skip
+
+
+class Recipe(Settings):
+    """The whole path: what `shortlm run` does."""
+
+    name: str = Field("shortlm run", description="Title of the report.")
+    source: str | None = Field(None, description="Where these settings were published.")
+    model: ModelSettings = ModelSettings()
+    text: TextSettings = TextSettings()
+    score: ScoreSettings = ScoreSettings()
+    choose: ChooseSettings = ChooseSettings(drop="25%")
+    cut: CutSettings = CutSettings()
+    eval: EvalSettings = EvalSettings()
+
+    def eval_texts(self) -> list[TextSettings]:
+        """The texts for perplexity: those given, or held-out windows of the scoring text."""
+        if self.eval.texts or self.text.ids is not None:
+            return self.eval.texts or [self.text]
+        if not self.text.sequences:
+            raise RecipeError(
+                "all of the text is scored and nothing is left to hold out; give --eval-text or --sequences"
+            )
+        skip = self.text.skip + self.text.sequences
+        return [self.text.model_copy(update={"skip": skip, "sequences": self.eval.held_out})]
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read a YAML recipe. Raises RecipeError naming the file and the field."""
+    return validated(Recipe, read_yaml(path), str(path))

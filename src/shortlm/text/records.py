@@ -1,0 +1,123 @@
+"""Instruction records as token ids with labels on the answers only.
+
+Three forms: alpaca (instruction, input, output; in Alpaca's prompt), completion (prompt, completion) and chat
+(messages, in the tokenizer's own template; every answer of the assistant counts). A record is laid out as one
+text with the character spans of its answers, tokenized at once, and a token is learnt if it begins in a span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from shortlm.errors import TextError
+
+IGNORED = -100
+"""Label of tokens that are not learnt, as in transformers."""
+
+# Stanford Alpaca's prompts (github.com/tatsu-lab/stanford_alpaca), which the published recipes use.
+WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:\n"
+)
+FIELDS = {"chat": ("messages",), "completion": ("prompt", "completion"), "alpaca": ("instruction", "output")}
+
+
+class Row(NamedTuple):
+    """Token ids with labels, not shifted; `starts`: where documents begin, if they are to be kept apart."""
+
+    ids: list[int]
+    labels: list[int]
+    starts: tuple[int, ...] = ()
+
+    @property
+    def targets(self) -> int:
+        """Tokens that are learnt; the first has nothing before it."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+class Laid(NamedTuple):
+    """A record as one text, and the spans of its answers."""
+
+    text: str
+    answers: list[tuple[int, int]]
+    finished: bool  # the end of the text has its own mark (a chat template writes it)
+
+
+def kind_of(item: Any) -> str:
+    """The form of a record by its fields; 'text' for all others."""
+    fields = set(item) if isinstance(item, dict) else set()
+    return next((kind for kind, needed in FIELDS.items() if fields.issuperset(needed)), "text")
+
+
+def rows_of(items: Iterable[Any], kind: str, tokenizer: Any, length: int, name: str) -> list[Row]:
+    """All records as rows of at most `length` tokens; those whose answers are cut off entirely are left out."""
+    laid = [_laid_out(item, kind, tokenizer, name) for item in items]
+    rows = [encoded(record, tokenizer, length) for record in laid]
+    kept = [row for row in rows if row.targets]
+    if not kept:
+        raise TextError(f"{name}: no record has an answer within {length} tokens; give a larger --length")
+    return kept
+
+
+def encoded(laid: Laid, tokenizer: Any, length: int) -> Row:
+    """Tokens and labels. The answer of an unfinished text ends in EOS, which is learnt too."""
+    coded = tokenizer(laid.text, add_special_tokens=not laid.finished, return_offsets_mapping=True, verbose=False)
+    ids, spans = list(coded.input_ids), coded.offset_mapping
+    learnt = [any(a <= start and end <= b and end > start for a, b in laid.answers) for start, end in spans]
+    if not laid.finished and tokenizer.eos_token_id is not None:
+        if ids[-1:] == [tokenizer.eos_token_id]:  # the tokenizer has added it
+            learnt[-1] = True
+        else:
+            ids, learnt = [*ids, tokenizer.eos_token_id], [*learnt, True]
+    labels = [token if good else IGNORED for token, good in zip(ids, learnt, strict=True)]
+    return Row(ids[:length], labels[:length])
+
+
+def _laid_out(item: Any, kind: str, tokenizer: Any, name: str) -> Laid:
+    missing = [field for field in FIELDS[kind] if not isinstance(item, dict) or field not in item]
+    if missing:
+        raise TextError(f"{name}: a {kind} record has no field '{missing[0]}' (fields: {', '.join(item)})")
+    if kind == "chat":
+        return _chat(item["messages"], tokenizer, name)
+    if kind == "completion":
+        return _answered(str(item["prompt"]), str(item["completion"]))
+    prompt = WITH_INPUT if item.get("input") else WITHOUT_INPUT
+    return _answered(prompt.format(instruction=item["instruction"], input=item.get("input", "")), str(item["output"]))
+
+
+def _answered(prompt: str, answer: str) -> Laid:
+    return Laid(prompt + answer, [(len(prompt), len(prompt) + len(answer))], finished=False)
+
+
+def _chat(messages: Any, tokenizer: Any, name: str) -> Laid:
+    """The conversation in the template; an answer is what the template adds behind its generation prompt."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise TextError(f"{name}: has chat messages and the tokenizer has no chat template; use prompt and completion")
+    text, answers = _templated(tokenizer, messages, name), []
+    for i, message in enumerate(messages):
+        if message.get("role") != "assistant":
+            continue
+        before = _templated(tokenizer, messages[:i], name, add_generation_prompt=True)
+        after = _templated(tokenizer, messages[: i + 1], name)
+        if not (after.startswith(before) and text.startswith(after)):
+            raise TextError(
+                f"{name}: the tokenizer's chat template rewrites earlier turns, so that answers can't be told apart; "
+                "give single turns, or prompt and completion"
+            )
+        answers.append((len(before), len(after)))
+    return Laid(text, answers, finished=True)
+
+
+def _templated(tokenizer: Any, messages: Any, name: str, **options: Any) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options) if messages else ""
+    except (TemplateError, TypeError, KeyError, AttributeError) as error:
+        raise TextError(f"{name}: a conversation does not fit the chat template ({error})") from error
