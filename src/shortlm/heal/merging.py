@@ -13,6 +13,7 @@ import torch
 
 from shortlm.checkpoint import carry_files
 from shortlm.errors import ModelError
+from shortlm.heal.adapters import with_adapter
 from shortlm.model import ModelFiles, compute_type, load_strictly, quiet
 from shortlm.outputs import whole_folder
 
@@ -29,9 +30,7 @@ def write_merged(files: ModelFiles, checkpoint: Path, out: Path) -> float | None
         trained = load_strictly(checkpoint, files.config, on_cpu)
         _save(trained.to(dtype), base, out)
         return None
-    from peft import PeftModel
-
-    adapted: Any = PeftModel.from_pretrained(load_strictly(base, files.config, on_cpu), str(checkpoint)).eval()
+    adapted = with_adapter(load_strictly(base, files.config, on_cpu), checkpoint)
     expected = probe(adapted)
     merged = adapted.merge_and_unload(safe_merge=True)
     exact = float((probe(merged) - expected).abs().max())

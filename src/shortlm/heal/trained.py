@@ -6,12 +6,12 @@ products.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from shortlm.errors import ModelError, RecipeError, did_you_mean
+from shortlm.errors import ModelError, RecipeError
+from shortlm.heal.adapters import adapted, need
 from shortlm.model import ModelFiles, find_anatomy, load_strictly
 from shortlm.recipe import PhaseSettings
 
@@ -44,47 +44,6 @@ def make_trainable(model: Any, settings: PhaseSettings) -> Any:
     return model.requires_grad_(True)
 
 
-def adapted(model: Any, settings: PhaseSettings) -> Any:
-    """The model with LoRA adapters on the matrices that `targets` name."""
-    from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
-
-    wanted = target_modules(model, settings.targets)
-    transposed = any(isinstance(m, Conv1D) and n.endswith(tuple(wanted)) for n, m in model.named_modules())
-    config = LoraConfig(
-        r=settings.rank, lora_alpha=int(settings.alpha) if settings.alpha.is_integer() else settings.alpha, lora_dropout=settings.dropout, target_modules=wanted,
-        fan_in_fan_out=transposed, task_type="CAUSAL_LM",
-    )  # fmt: skip
-    torch.manual_seed(settings.seed)  # of the adapters' random halves
-    return get_peft_model(model, config)
-
-
-def target_modules(model: Any, targets: str) -> list[str]:
-    """Names of the matrices, as they end: all of the blocks, of one sublayer, or those that were named."""
-    anatomy = find_anatomy(model)
-    names = {name for block in anatomy.blocks for name, module in block.named_modules() if _is_matrix(module)}
-    if targets in ("attention", "ffn"):
-        children = {child for part in getattr(anatomy, targets) for child in part}
-        names = {name for name in names if name.split(".")[0] in children}
-    elif targets != "blocks":
-        ends = {name.rpartition(".")[2] for name in names}
-        wanted = [part.strip() for part in targets.split(",")]
-        unknown = [part for part in wanted if part not in ends]
-        if unknown:
-            raise RecipeError(f"--targets {targets}: no matrix '{unknown[0]}'; {did_you_mean(unknown[0], ends)}")
-        names = {name for name in names if name.rpartition(".")[2] in wanted}
-    if not names:
-        raise ModelError(f"{type(model).__name__}: has no plain matrices ({targets}) for adapters; use --method cpt")
-    return sorted(names)
-
-
-def _is_matrix(module: Any) -> bool:
-    """A linear layer (also quantised), or GPT-2's transposed one."""
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, (torch.nn.Linear, Conv1D))
-
-
 def _quantised(files: ModelFiles) -> Any:
     """The base in 4-bit NF4 with double quantisation (QLoRA, 2305.14314)."""
     need("bitsandbytes", "qlora")
@@ -107,6 +66,10 @@ def _quantised(files: ModelFiles) -> Any:
     except (RuntimeError, ValueError, ImportError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ModelError(f"qlora: the 4-bit base can't be had here ({reason}); use --method lora") from error
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # A validation would turn the weights into a layout for inference, through which no gradient goes back.
+            module.support_avx512bf16_for_cpu = False
     return model.requires_grad_(False)
 
 
@@ -119,10 +82,3 @@ def precision(settings: PhaseSettings, device: torch.device) -> str:
     else:
         fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
     return "bfloat16" if fast else "float32"
-
-
-def need(package: str, what: str) -> None:
-    """Raise ModelError with the command to install it, if an optional package is not there."""
-    if find_spec(package) is None:
-        extra = "qlora" if package == "bitsandbytes" else "heal"
-        raise ModelError(f"{what} needs {package}: pip install 'shortlm[{extra}]'")

@@ -55,7 +55,7 @@ class Workspace:
             raise OutputError(f"{self.folder}: exists and holds no healing; move it away or choose another --out")
         self._take_lock()
         if state.is_file() and json.loads(state.read_bytes())["key"] != self.key:
-            if not force:
+            if not force and self._worth_keeping():
                 raise OutputError(
                     f"{self.folder}: holds an unfinished healing with other settings or inputs; "
                     "give these again to go on, --force to start anew, or another --out"
@@ -64,6 +64,10 @@ class Workspace:
                 if path.name != "lock":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_text(state, json.dumps({"key": self.key}), force=True)
+
+    def _worth_keeping(self) -> bool:
+        """Whether there is anything to go on from."""
+        return any(self.folder.glob("phase-*/checkpoint-*")) or any(self.folder.glob("phase-*/done.json"))
 
     def _take_lock(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

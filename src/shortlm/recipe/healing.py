@@ -78,7 +78,7 @@ class PhaseSettings(Settings):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     rank: int = Field(8, ge=1, description="LoRA: rank.")
-    alpha: float = Field(16, gt=0, description="LoRA: scale, relative to the rank.")
+    alpha: int = Field(16, ge=1, description="LoRA: scale, relative to the rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA: dropout before the adapters.")
     targets: str = Field(
         "blocks",

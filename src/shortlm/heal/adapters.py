@@ -1,0 +1,85 @@
+"""LoRA adapters by PEFT: where they go, and the model that holds them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shortlm.errors import ModelError, RecipeError, did_you_mean
+from shortlm.model import find_anatomy
+from shortlm.recipe import PhaseSettings
+
+
+def adapted(model: Any, settings: PhaseSettings) -> Any:
+    """The model with LoRA adapters on the matrices that `targets` name."""
+    need("peft", settings.method)
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    wanted = target_modules(model, settings.targets)
+    transposed = any(isinstance(m, Conv1D) and n.endswith(tuple(wanted)) for n, m in model.named_modules())
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=wanted,
+        fan_in_fan_out=transposed, task_type="CAUSAL_LM",
+    )  # fmt: skip
+    torch.manual_seed(settings.seed)  # of the adapters' random halves
+    with older_names():
+        return get_peft_model(model, config)
+
+
+def target_modules(model: Any, targets: str) -> list[str]:
+    """Names of the matrices, as they end: all of the blocks, of one sublayer, or those that were named."""
+    anatomy = find_anatomy(model)
+    names = {name for block in anatomy.blocks for name, module in block.named_modules() if _is_matrix(module)}
+    if targets in ("attention", "ffn"):
+        children = {child for part in getattr(anatomy, targets) for child in part}
+        names = {name for name in names if name.split(".")[0] in children}
+    elif targets != "blocks":
+        ends = {name.rpartition(".")[2] for name in names}
+        wanted = [part.strip() for part in targets.split(",")]
+        unknown = [part for part in wanted if part not in ends]
+        if unknown:
+            raise RecipeError(f"--targets {targets}: no matrix '{unknown[0]}'; {did_you_mean(unknown[0], ends)}")
+        names = {name for name in names if name.rpartition(".")[2] in wanted}
+    if not names:
+        raise ModelError(f"{type(model).__name__}: has no plain matrices ({targets}) for adapters; use --method cpt")
+    return sorted(names)
+
+
+def _is_matrix(module: Any) -> bool:
+    """A linear layer (also quantised), or GPT-2's transposed one."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, (torch.nn.Linear, Conv1D))
+
+
+def with_adapter(model: Any, folder: Path) -> Any:
+    """The model with the adapter that was saved in `folder`."""
+    need("peft", "an adapter")
+    from peft import PeftModel
+
+    with older_names():
+        return PeftModel.from_pretrained(model, str(folder)).eval()
+
+
+@contextmanager
+def older_names() -> Generator[None, None, None]:
+    """PEFT asks transformers by names that it warns of, and bitsandbytes of kernels that nothing here needs."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
+def need(package: str, what: str) -> None:
+    """Raise ModelError with the command to install it, if an optional package is not there."""
+    if find_spec(package) is None:
+        extra = "qlora" if package == "bitsandbytes" else "heal"
+        raise ModelError(f"{what} needs {package}: pip install 'shortlm[{extra}]'")
