@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,34 +35,35 @@ def heal(
     Raises ModelError, TextError, RecipeError for what does not fit, HealError for a step whose loss is no number,
     OutputError if `out` is in use.
     """
-    started = time.perf_counter()
     out = Path(out).expanduser()
     files = open_files(model)
     if out.resolve() == files.checkpoint.folder.resolve():
         raise OutputError(f"{out}: the output would replace the model itself; choose another --out")
     join_processes(files)
-    space = Workspace(out, key or healing_key(model, settings))
-    finished = space.finished()
-    wait_for_all()
-    if finished:
-        say(f"kept {out}")
+    with Workspace(out, key or healing_key(model, settings)) as space:
+        finished = space.finished()
+        wait_for_all()
+        if finished:
+            say(f"kept {out}")
         if is_main():
-            space.remove()
-        return finished
-    if is_main():
-        space.claim(force)
-    wait_for_all()
-    records = []
+            space.remove() if finished else space.claim(force)
+        wait_for_all()
+        return finished or _healed(files, model, settings, space, force, say)
+
+
+def _healed(
+    files: ModelFiles, model: ModelSettings, settings: HealSettings, space: Workspace, force: bool, say: Say
+) -> Healing:
+    """All phases that are not done yet, then the output."""
+    started, records, device = time.perf_counter(), [], str(files.device)
     for number in range(1, len(settings.phases) + 1):
-        record = space.done(number)
-        if record is None:
-            record = _phase(files, settings, number, space, say)
+        record = space.done(number) or _phase(files, settings, number, space, say)
         records.append(record)
         files = open_files(model.model_copy(update={"model": str(space.phase(number) / "model"), "revision": None}))
     seconds = round(time.perf_counter() - started, 3)
     healing = Healing(
         model=facts_from_config(model), phases=[*_earlier(model), *records],
-        provenance=provenance(str(files.device), records[-1].precision, seconds, space.key),
+        provenance=provenance(device, records[-1].precision, seconds, space.key),
     )  # fmt: skip
     if is_main():
         _deliver(space, healing, len(settings.phases), force)
@@ -76,6 +78,7 @@ def _phase(files: ModelFiles, settings: HealSettings, number: int, space: Worksp
     wait_for_all()
     record = train_phase(files, settings.phases[number - 1], settings, number, folder, space.log, say)
     if is_main():
+        shutil.rmtree(folder / "model", ignore_errors=True)  # of a process that was killed just here
         kept = folder / f"checkpoint-{record.kept_step}"
         record.merge_difference = write_merged(files, kept, folder / "model")
         space.finish(number, record, settings.keep_adapter)

@@ -66,8 +66,11 @@ class HealTrainer(Trainer):
         self.model_preparation_time = 0.0
 
     def get_train_dataloader(self) -> DataLoader:
-        """Micro-batches of this process as they are: nothing to batch, to shard or to shuffle."""
-        return DataLoader(self.steps, batch_size=None)
+        """Micro-batches of this process as they are: nothing to batch, to shard or to shuffle.
+
+        Every new iterator draws a number; from a generator of its own, dropout after a stop is as it would have been.
+        """
+        return DataLoader(self.steps, batch_size=None, generator=torch.Generator())
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -75,7 +78,7 @@ class HealTrainer(Trainer):
         """This micro-batch's part of the mean over all targets of the step; gradients of processes are averaged."""
         loss = self.loss(model, inputs) / inputs["step_targets"] * self.args.world_size
         if not torch.isfinite(loss):
-            raise self._bad_step(f"the loss is {float(loss)}")
+            raise self._bad_step(f"the loss is {float(loss.detach())}")
         return (loss, None) if return_outputs else loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:

@@ -30,6 +30,13 @@ class Workspace:
         self.folder = out.with_name(f"{out.name}.healing")
         self._lock: Any = None
 
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self._lock:
+            self._lock.close()
+
     @property
     def log(self) -> Path:
         """The log of all phases."""
@@ -100,8 +107,6 @@ class Workspace:
 
     def remove(self) -> None:
         """All is done."""
-        if self._lock:
-            self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -2,7 +2,8 @@
 
 Three forms: alpaca (instruction, input, output; in Alpaca's prompt), completion (prompt, completion) and chat
 (messages, in the tokenizer's own template; every answer of the assistant counts). A record is laid out as one
-text with the character spans of its answers, tokenized at once, and a token is learnt if it begins in a span.
+text with the character spans of its answers and tokenized at once. A token is learnt if any of it lies in a span: the
+space before an answer is often part of its first token.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def encoded(laid: Laid, tokenizer: Any, length: int) -> Row:
     """Tokens and labels. The answer of an unfinished text ends in EOS, which is learnt too."""
     coded = tokenizer(laid.text, add_special_tokens=not laid.finished, return_offsets_mapping=True, verbose=False)
     ids, spans = list(coded.input_ids), coded.offset_mapping
-    learnt = [any(a <= start and end <= b and end > start for a, b in laid.answers) for start, end in spans]
+    learnt = [any(start < b and end > a and end > start for a, b in laid.answers) for start, end in spans]
     if not laid.finished and tokenizer.eos_token_id is not None:
         if ids[-1:] == [tokenizer.eos_token_id]:  # the tokenizer has added it
             learnt[-1] = True

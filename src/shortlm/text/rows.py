@@ -41,6 +41,7 @@ class TextRows:
         self._separator = [] if reader.running else separator(settings.separator, tokenizer)
         self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
         self._begin: Any = None
+        self._gained = True  # whether this pass has given any token
         self.state: dict[str, Any] = {"at": None, "pass": 0, "left": [], "starts": []}
         self.held_out = [self.next() for _ in range(held_out)]
         if self.state["pass"]:
@@ -62,8 +63,11 @@ class TextRows:
         return Row(ids, list(ids), inside)
 
     def _document(self) -> list[int]:
-        text = self._read() or self._again()
-        ids = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        text = self._read()
+        ids = self._tokenizer(
+            self._again() if text is None else text, add_special_tokens=False, verbose=False
+        ).input_ids
+        self._gained = self._gained or bool(ids)
         return [*(self._bos if self._apart else []), *ids, *self._separator]
 
     def _read(self) -> str | None:
@@ -77,7 +81,8 @@ class TextRows:
         self.state |= {"at": self._begin, "pass": self.state["pass"] + 1}
         self._at = self
         text = self._read()
-        if text is None:
+        gained, self._gained = self._gained, False
+        if text is None or not gained:
             raise TextError(f"{self.name}: there is no text (beyond what is held out)")
         return text
 

@@ -1,0 +1,143 @@
+"""Killed at any moment, the same command goes on to the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from shortlm.artifacts import Healing
+from shortlm.errors import OutputError
+from shortlm.heal import heal, healing, merging, training, workspace
+from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
+
+PHASE = {
+    "separator": "\n\n", "length": 40, "batch": 4, "held_out": 6, "steps": 7, "lr": 5e-3, "eval_every": 2,
+    "micro_tokens": 80, "precision": "float32", "dropout": 0.1,
+}  # fmt: skip
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> list[str]:
+    """A text and records, mixed."""
+    path = tmp_path_factory.mktemp("data") / "r.json"
+    path.write_text(json.dumps([{"prompt": f"Who has {i}? ", "completion": "Rosa. " * (i % 4 + 1)} for i in range(30)]))
+    return ["embedded", f"{path}:weight=0.5"]
+
+
+def settings(data, *methods) -> HealSettings:
+    phases = [PhaseSettings(**(PHASE | {"data": data, "method": method, "held_out": 5})) for method in methods]
+    return HealSettings(phases=phases, log_every=1)
+
+
+def result(out: Path) -> tuple[list, list, dict[str, torch.Tensor]]:
+    from safetensors.torch import load_file
+
+    done = Healing.load(out / "healing.json")
+    logs = [[e.loss for e in p.log] for p in done.phases]
+    nats = [[list(v.nats_per_token.values()) for v in p.validations] for p in done.phases]
+    return logs, nats, load_file(out / "model.safetensors")
+
+
+def same(one: Path, two: Path) -> None:
+    (logs, nats, weights), (logs2, nats2, weights2) = result(one), result(two)
+    assert logs == [pytest.approx(log, rel=1e-5) for log in logs2]
+    assert nats == [[pytest.approx(v, rel=1e-5) for v in phase] for phase in nats2]
+    for name, weight in weights.items():
+        torch.testing.assert_close(weights2[name], weight, atol=1e-6, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(llama_folder, data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    heal(ModelSettings(model=str(llama_folder), device="cpu"), settings(data, "lora", "cpt"), out)
+    return out
+
+
+def interrupt(monkeypatch, where: object, name: str, on: int) -> None:
+    """The `on`-th call of that function never happens."""
+    plain, count = getattr(where, name), iter(range(1, 100))
+
+    def killed(*args, **kwargs):
+        if next(count) == on:
+            raise Killed
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, killed)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "on"),
+    [
+        (training.HealTrainer, "training_step", 1),  # before there is anything
+        (training.HealTrainer, "training_step", 5),
+        (training.HealTrainer, "training_step", 17),  # in the second phase
+        (training.HealTrainer, "evaluate", 3),
+        (training.HealTrainer, "_save_rng_state", 2),  # in the middle of a checkpoint
+        (training, "_flush_all", 3),
+        (training, "write_text", 2),  # before its mark
+        (training.HealTrainer, "_forget", 2),  # before older ones go
+        (healing, "write_merged", 1),
+        (merging, "carry_files", 2),
+        (workspace, "write_text", 2),  # of the first phase's record
+        (healing, "loss_chart", 1),
+        (healing.Workspace, "remove", 1),  # when all is in place
+    ],
+    ids=lambda v: str(getattr(v, "__name__", v)),
+)
+def test_goes_on_after_a_stop_at(monkeypatch, llama_folder, data, uninterrupted, tmp_path, where, name, on):
+    model, out = ModelSettings(model=str(llama_folder), device="cpu"), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt(patch, where, name, on)
+        with pytest.raises(Killed):
+            heal(model, settings(data, "lora", "cpt"), out)
+    heal(model, settings(data, "lora", "cpt"), out)
+    same(uninterrupted, out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_an_unfinished_healing_is_not_lost(monkeypatch, llama_folder, data, tmp_path):
+    model, out = ModelSettings(model=str(llama_folder), device="cpu"), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt(patch, training.HealTrainer, "training_step", 9)
+        with pytest.raises(Killed):
+            heal(model, settings(data, "lora"), out)
+    with pytest.raises(OutputError, match="holds an unfinished healing with other settings or inputs"):
+        heal(model, settings(data, "cpt"), out)
+    heal(model, settings(data, "cpt"), out, force=True)
+    assert Healing.load(out / "healing.json").phases[0].method == "cpt"
+
+
+def test_kill_9(llama_folder, data, uninterrupted, tmp_path):
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    recipe.write_text(json.dumps(settings(data, "lora", "cpt").model_dump(mode="json")), encoding="utf-8")
+    command = [sys.executable, "-m", "shortlm", "heal", str(llama_folder), "--recipe", str(recipe), "--out", str(out)]
+    source = str(Path(__file__).parents[1] / "src")
+    environment = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for lines in (6, 19):  # of the log; the second phase has begun
+        process = subprocess.Popen([*command, "--device", "cpu"], env=environment, stderr=subprocess.PIPE, text=True)
+        log = tmp_path / "out.healing" / "log.jsonl"
+        until = time.monotonic() + 100
+        while process.poll() is None and time.monotonic() < until:
+            if log.is_file() and len(log.read_text().splitlines()) >= lines:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.stderr.read()
+        process.stderr.close()
+        assert not out.exists()
+    done = subprocess.run([*command, "--device", "cpu"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "goes on after step" in done.stderr and "phase 2: cpt" in done.stdout
+    same(uninterrupted, out)
