@@ -82,10 +82,10 @@ def test_parting_wastes_less_than_random_groups():
 def test_targets_are_what_comes_next():
     batch = micro_batch(rows(4, 6), pad=99)
     assert batch["input_ids"].tolist() == [[0, 3, 6, 9, 99, 99], [7, 10, 13, 16, 19, 22]]
-    i = IGNORED
-    assert batch["targets"].tolist() == [[3, 6, 9, i, i, i], [i, 13, 16, 19, 22, i]]
+    assert batch["learnt"].tolist() == [0, 1, 2, 7, 8, 9, 10] and batch["targets"].tolist() == [3, 6, 9, 13, 16, 19, 22]
     apart = micro_batch([Row([1, 5, 1, 6, 7], [1, 5, 1, 6, 7], (0, 2))], pad=0)
-    assert apart["targets"].tolist() == [[5, i, 6, 7, i]] and apart["position_ids"].tolist() == [[0, 1, 0, 1, 2]]
+    assert apart["learnt"].tolist() == [0, 2, 3] and apart["targets"].tolist() == [5, 6, 7]
+    assert apart["position_ids"].tolist() == [[0, 1, 0, 1, 2]]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

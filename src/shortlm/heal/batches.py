@@ -4,7 +4,7 @@ A step takes `batch` rows. They are sorted by length and parted into micro-batch
 little is padded and the gradient, a sum over all targets of the step, stays what it was. Every process
 composes all steps and computes its share of each.
 
-Shapes: B rows of a micro-batch, T tokens of its longest row.
+Shapes: B rows of a micro-batch, T tokens of its longest row, N positions of B x T (flattened) that are learnt.
 """
 
 from __future__ import annotations
@@ -103,15 +103,16 @@ def _filled(ordered: list[Row], size: int) -> list[list[Row]]:
 
 
 def micro_batch(group: list[Row], pad: int) -> MicroBatch:
-    """ids_BT padded on the right, and at every position the token that is to be predicted there.
+    """ids_BT padded on the right; learnt_N, the flat positions where something is learnt, and targets_N, what.
 
     No mask goes with it: causal attention never looks at what is padded behind. Documents that are to be kept apart
     get positions that begin anew, from which transformers makes its mask of blocks.
     """
     longest = max(len(row.ids) for row in group)
     ids_BT = torch.tensor([row.ids + [pad] * (longest - len(row.ids)) for row in group])
-    targets_BT = torch.tensor([_next_labels(row) + [IGNORED] * (longest - len(row.ids)) for row in group])
-    batch = {"input_ids": ids_BT, "targets": targets_BT}
+    following_BT = torch.tensor([_next_labels(row) + [IGNORED] * (longest - len(row.ids)) for row in group]).flatten()
+    learnt_N = (following_BT != IGNORED).nonzero()[:, 0]
+    batch = {"input_ids": ids_BT, "learnt": learnt_N, "targets": following_BT[learnt_N]}
     if any(row.starts for row in group):
         batch["position_ids"] = torch.tensor([_positions(row, longest) for row in group])
     return batch

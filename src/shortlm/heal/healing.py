@@ -11,6 +11,7 @@ from shortlm.artifacts import Healing, Phase, provenance
 from shortlm.errors import OutputError
 from shortlm.heal.merging import write_merged
 from shortlm.heal.phases import train_phase
+from shortlm.heal.processes import join_processes, wait_for_all
 from shortlm.heal.training import COMPLETE
 from shortlm.heal.workspace import Workspace, clear_incomplete, link_or_copy
 from shortlm.keys import fingerprint, key_of
@@ -39,7 +40,7 @@ def heal(
     files = open_files(model)
     if out.resolve() == files.checkpoint.folder.resolve():
         raise OutputError(f"{out}: the output would replace the model itself; choose another --out")
-    join_processes(files)
+    join_processes(files.device)
     with Workspace(out, key or healing_key(model, settings)) as space:
         finished = space.finished()
         wait_for_all()
@@ -111,17 +112,3 @@ def healing_key(model: ModelSettings, settings: HealSettings) -> str:
     data = [fingerprint(source.data) for phase in settings.phases for source in phase.data]
     texts = [fingerprint(text.ids or text.text) for phase in settings.phases for text in phase.validate_on]
     return key_of(model, fingerprint(model.model), watched, data, texts)
-
-
-def join_processes(files: ModelFiles) -> None:
-    """Join the processes that accelerate or torchrun started, if there are any."""
-    from accelerate import PartialState
-
-    PartialState(cpu=files.device.type == "cpu")
-
-
-def wait_for_all() -> None:
-    """Until every process is here."""
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()

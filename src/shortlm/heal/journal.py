@@ -24,11 +24,12 @@ class Journal:
         self.validations: list[Validation] = []
         self.clock = Clock()
         self.bar: Any = None
+        self._lines: list[str] = []
 
     def go_on_from(self, step: int, seconds: float) -> None:
-        """Read what was written up to `step` and drop the rest."""
+        """Read what was written up to `step`; the rest counts no more."""
         self.clock = Clock(seconds)
-        kept = []
+        self._lines = []
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
             try:
                 entry = json.loads(line)
@@ -36,11 +37,14 @@ class Journal:
                 continue
             if entry["phase"] > self.phase or (entry["phase"] == self.phase and entry["step"] > step):
                 continue
-            kept.append(line)
+            self._lines.append(line)
             if entry.pop("phase") == self.phase:
                 self._keep(entry)
+
+    def rewrite(self) -> None:
+        """Drop from the file what `go_on_from` has dropped."""
         if is_main():
-            self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            self.path.write_text("".join(line + "\n" for line in self._lines), encoding="utf-8")
 
     def _keep(self, entry: dict[str, Any]) -> None:
         if "nats_per_token" in entry:

@@ -17,38 +17,37 @@ import torch.nn.functional as F
 
 from shortlm.errors import ModelError
 from shortlm.model import find_anatomy
-from shortlm.text.records import IGNORED
 
 
 class Narrowed:
     """A model whose logits come only at chosen positions, as logits_NV."""
 
     def __init__(self, model: Any):
-        self._chosen_BT: torch.Tensor | None = None
+        self._learnt_N: torch.Tensor | None = None
         self._handle = model.get_output_embeddings().register_forward_pre_hook(self._narrow)
 
-    def __call__(self, model: Any, batch: dict[str, Any], chosen_BT: torch.Tensor) -> torch.Tensor:
-        """The logits of `model` (the one narrowed, or what wraps it) where `chosen_BT`."""
-        self._chosen_BT = chosen_BT
+    def __call__(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """The logits of `model` (the one narrowed, or what wraps it) at the positions that are learnt, float32."""
+        self._learnt_N = batch["learnt"]
         try:
             given = {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
             logits_1NV = model(**given, use_cache=False).logits
         finally:
-            self._chosen_BT = None
-        return logits_1NV[0]
+            self._learnt_N = None
+        return logits_1NV[0].float()
 
     def _narrow(self, head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        if self._chosen_BT is None:
+        if self._learnt_N is None:
             return None
-        return (inputs[0][self._chosen_BT][None], *inputs[1:])
+        return (inputs[0].flatten(0, 1)[self._learnt_N][None], *inputs[1:])
 
     def check(self, model: Any) -> None:
         """Raise ModelError if narrowed logits are not those of the plain model."""
         ids_BT = torch.arange(16).reshape(2, 8).to(model.get_input_embeddings().weight.device)
-        chosen_BT = ids_BT % 3 == 1
+        learnt_N = torch.tensor([1, 4, 9, 14], device=ids_BT.device)
         with torch.no_grad(), evaluating(model):
-            plain_NV = model(input_ids=ids_BT, use_cache=False).logits[chosen_BT].float()
-            narrowed_NV = self(model, {"input_ids": ids_BT}, chosen_BT).float()
+            plain_NV = model(input_ids=ids_BT, use_cache=False).logits.flatten(0, 1)[learnt_N].float()
+            narrowed_NV = self(model, {"input_ids": ids_BT, "learnt": learnt_N})
         close = narrowed_NV.shape == plain_NV.shape and torch.allclose(narrowed_NV, plain_NV, rtol=0.02, atol=0.02)
         if not close:
             raise ModelError(f"{type(model).__name__}: its logits depend on other positions; it can't be healed yet")
@@ -67,9 +66,7 @@ class Loss:
 
     def nats(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """Cross-entropy, which validation measures whatever is trained on."""
-        chosen_BT = batch["targets"] != IGNORED
-        logits_NV = self.narrowed(model, batch, chosen_BT)
-        return F.cross_entropy(logits_NV.float(), batch["targets"][chosen_BT], reduction="sum")
+        return F.cross_entropy(self.narrowed(model, batch), batch["targets"], reduction="sum")
 
 
 class Distillation(Loss):
@@ -89,16 +86,15 @@ class Distillation(Loss):
 
     def __call__(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """The sum over the targets."""
-        chosen_BT = batch["targets"] != IGNORED
         with states_behind([own for own, _ in self._pairs] if self._hidden else []) as student:
-            logits_NV = self.narrowed(model, batch, chosen_BT).float()
+            logits_NV = self.narrowed(model, batch)
         with torch.no_grad(), states_behind([taught for _, taught in self._pairs] if self._hidden else []) as teacher:
-            taught_NV = self._narrowed_teacher(self._teacher, batch, chosen_BT).float()
+            taught_NV = self._narrowed_teacher(self._teacher, batch)
         loss = self._share * self._divergence(logits_NV, taught_NV)
         if self._share < 1:
-            loss = loss + (1 - self._share) * F.cross_entropy(logits_NV, batch["targets"][chosen_BT], reduction="sum")
+            loss = loss + (1 - self._share) * F.cross_entropy(logits_NV, batch["targets"], reduction="sum")
         if self._hidden:
-            loss = loss + self._hidden * _differences(student, teacher, chosen_BT)
+            loss = loss + self._hidden * _differences(student, teacher, batch["learnt"])
         return loss
 
     def _divergence(self, logits_NV: torch.Tensor, taught_NV: torch.Tensor) -> torch.Tensor:
@@ -106,13 +102,13 @@ class Distillation(Loss):
         return F.kl_div(own, taught, reduction="sum", log_target=True) * self._temperature**2
 
 
-def _differences(student: list[torch.Tensor], teacher: list[torch.Tensor], chosen_BT: torch.Tensor) -> torch.Tensor:
+def _differences(student: list[torch.Tensor], teacher: list[torch.Tensor], learnt_N: torch.Tensor) -> torch.Tensor:
     """Mean over blocks of the relative squared difference, times the number of targets."""
-    total = torch.zeros((), device=chosen_BT.device)
+    total = torch.zeros((), device=learnt_N.device)
     for own_BTD, taught_BTD in zip(student, teacher, strict=True):
-        taught_ND = taught_BTD[chosen_BT].float()
-        total = total + F.mse_loss(own_BTD[chosen_BT].float(), taught_ND) / taught_ND.square().mean()
-    return total / len(student) * chosen_BT.sum()
+        own_ND, taught_ND = (h_BTD.flatten(0, 1)[learnt_N].float() for h_BTD in (own_BTD, taught_BTD))
+        total = total + F.mse_loss(own_ND, taught_ND) / taught_ND.square().mean()
+    return total / len(student) * len(learnt_N)
 
 
 @contextmanager

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from shortlm.artifacts import DataFacts, Phase
-from shortlm.errors import RecipeError
+from shortlm.errors import HealError, RecipeError
 from shortlm.heal.batches import MicroBatch, Steps, micro_batch_count, validation_batches
 from shortlm.heal.journal import Journal
 from shortlm.heal.losses import Distillation, Loss
+from shortlm.heal.processes import fsdp, ranks, wait_for_all
 from shortlm.heal.teacher import open_teacher
 from shortlm.heal.trained import open_trained, precision
 from shortlm.model import ModelFiles, quiet
@@ -117,11 +118,15 @@ def train_phase(
     journal = Journal(log, number, work.steps)
     checkpoint = last_checkpoint(folder)
     journal.go_on_from(checkpoint.position.step if checkpoint else -1, checkpoint.seconds if checkpoint else 0.0)
+    wait_for_all()  # before the first process writes what the others read
+    journal.rewrite()
     if checkpoint:
         steps.restore(checkpoint.position)
         say(f"phase {number}: goes on after step {checkpoint.position.step} of {work.steps}")
     every = settings.eval_every or max(1, math.ceil(work.steps / CHECKPOINTS))
     trainer = HealTrainer(model, args, steps, work.validation_batches(), _loss(model, files, settings), journal, every)
+    if fsdp() and not trainer.is_fsdp_enabled:
+        raise HealError("FSDP was asked for and the model would not be sharded; check the accelerate config")
     args.eval_on_start = bool(work.validation) and checkpoint is None
     if checkpoint is None or checkpoint.position.step < work.steps:
         with quiet():
@@ -152,12 +157,6 @@ def _facts(work: Work, settings: PhaseSettings) -> DataFacts:
 
 def _validation_facts(work: Work) -> dict[str, DataFacts]:
     return {name: facts(rows, name, None) for name, rows in work.validation.items()}
-
-
-def ranks() -> tuple[int, int]:
-    """This process and how many there are."""
-    group = torch.distributed
-    return (group.get_rank(), group.get_world_size()) if group.is_available() and group.is_initialized() else (0, 1)
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -12,6 +12,7 @@ import torch
 
 from shortlm.errors import ModelError, RecipeError
 from shortlm.heal.adapters import adapted, need
+from shortlm.heal.processes import fsdp
 from shortlm.model import ModelFiles, find_anatomy, load_strictly
 from shortlm.recipe import PhaseSettings
 
@@ -25,7 +26,7 @@ def open_trained(files: ModelFiles, settings: PhaseSettings) -> Any:
     if settings.method == "qlora":
         return adapted(_quantised(files), settings)
     own = settings.method == "lora" and precision(settings, files.device) != "float32"
-    update = {"dtype": "auto" if own else "float32"}
+    update = {"dtype": "auto" if own else "float32"} | ({"device": "cpu"} if fsdp() else {})  # which places the shards
     model = load_strictly(files.checkpoint.folder, files.config, files.settings.model_copy(update=update))
     return make_trainable(model, settings)
 

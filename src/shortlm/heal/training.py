@@ -26,7 +26,6 @@ from shortlm.heal.journal import Journal
 from shortlm.heal.losses import Loss, evaluating
 from shortlm.outputs import write_text
 from shortlm.recipe import HealSettings, PhaseSettings
-from shortlm.text.records import IGNORED
 
 COMPLETE = "complete.json"
 
@@ -118,7 +117,7 @@ class HealTrainer(Trainer):
                 batch = self._prepare_inputs(batches[min(i, len(batches) - 1)])
                 found = self.loss.nats(model, batch)
                 if i < len(batches):
-                    sums += torch.tensor([float(found), float((batch["targets"] != IGNORED).sum())])
+                    sums += torch.tensor([float(found), len(batch["targets"])])
         sums = self.accelerator.reduce(sums.float() if self.args.device.type == "mps" else sums.to(self.args.device))
         return float(sums[0] / sums[1])
 
