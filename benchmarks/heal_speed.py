@@ -72,8 +72,8 @@ def published(model: Path, rows: list[Row], steps: int, lr: float, validation: l
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, max_steps=steps, per_device_train_batch_size=MICRO, gradient_accumulation_steps=BATCH // MICRO,
-            learning_rate=lr, lr_scheduler_type="linear", warmup_steps=1, use_cpu=True, report_to=[], save_strategy="no",
-            disable_tqdm=True, logging_strategy="no",
+            learning_rate=lr, lr_scheduler_type="linear", warmup_steps=1, use_cpu=True, report_to=[],
+            save_strategy="no", disable_tqdm=True, logging_strategy="no",
         )  # fmt: skip
         collate = DataCollatorForSeq2Seq(
             AutoTokenizer.from_pretrained(model), pad_to_multiple_of=8, padding=True, label_pad_token_id=IGNORED
@@ -106,7 +106,9 @@ def nats(model: torch.nn.Module, rows: list[Row]) -> float:
         for row in rows:
             logits_TV = model(input_ids=torch.tensor([row.ids])).logits[0, :-1].float()
             labels_T = torch.tensor(row.labels[1:])
-            total += float(torch.nn.functional.cross_entropy(logits_TV, labels_T, ignore_index=IGNORED, reduction="sum"))
+            total += float(
+                torch.nn.functional.cross_entropy(logits_TV, labels_T, ignore_index=IGNORED, reduction="sum")
+            )
             count += row.targets
     return total / count
 

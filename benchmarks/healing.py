@@ -2,8 +2,8 @@
 
 python benchmarks/healing.py [--tokens 400k] [--seeds 3] [--threads 1]
 
-Blocks are chosen by ppl, one-shot. Rates are tuned first on a seed that is not used again. What counts is the share of the
-lost nats that healing wins back, on held-out windows of another seed of the text. At equal time a method gets the
+Blocks are chosen by ppl, one-shot. Rates are tuned first on a seed that is not used again. What counts is the share of
+the lost nats that healing wins back, on held-out windows of another seed of the text. At equal time a method gets the
 tokens that it trains in the time that CPT takes; speeds are measured in this run, alternating.
 """
 
@@ -31,8 +31,8 @@ from shortlm.recipe import (
 )  # fmt: skip
 from shortlm.sizes import quantity
 
-RATES = {"cpt": (5e-4, 1e-3, 2e-3), "lora": (2e-3, 5e-3, 1e-2)}
-CUTS = {"25%": 3, "50%": 6}
+RATES = {"cpt": (5e-4, 1e-3, 2e-3, 4e-3), "lora": (5e-3, 1e-2, 2e-2, 4e-2)}
+CUTS = {"25%": 3, "50%": 6, "75%": 9}
 HELD_OUT = TextSettings(text="embedded", seed=2**40, sequences=256, length=255)
 
 
@@ -93,7 +93,9 @@ def row(cut: str, budget: str, name: str, values: list[float], dense: float, bef
 def compared(cut: str, blocks: int, tokens: int, seeds: int, folder: Path) -> dict:
     """All methods on one cut."""
     model = str(folder / f"cut-{blocks}")
-    scores = shortlm.score(ModelSettings(), TextSettings(text="embedded", sequences=64), ScoreSettings(criteria=["ppl"]))
+    scores = shortlm.score(
+        ModelSettings(), TextSettings(text="embedded", sequences=64), ScoreSettings(criteria=["ppl"])
+    )
     plan = shortlm.choose(scores, ChooseSettings(blocks=blocks, protect="ends"))
     shortlm.cut(ModelSettings(), plan, CutSettings(), model)
     dense, before = nats("embedded"), nats(model)

@@ -15,7 +15,7 @@ from shortlm.score import plan_memory, score, score_model
 from shortlm.score.scoring import work_of
 from shortlm.sizes import byte_size, gib
 from shortlm.sweep import BlockCaller, MadeUpModel, Planner, auto_batch_size
-from shortlm.sweep.trace import _LiveBytes, call_cost
+from shortlm.sweep.trace import LiveBytes, call_cost
 from shortlm.text import windows_from_ids
 
 IDS_BT = torch.randint(3, 96, (7, 16), generator=torch.Generator().manual_seed(0))
@@ -65,7 +65,7 @@ def test_costs_found_on_shapes_are_those_of_a_real_call(name):
     batch = caller.prepare(IDS_BT, torch.ones_like(IDS_BT, dtype=torch.bool))
     live = []
     for i, block in enumerate(caller.blocks):
-        with torch.no_grad(), _LiveBytes(block) as counted:
+        with torch.no_grad(), LiveBytes(block) as counted:
             caller(i, batch.h_BTD, batch)
         live.append(counted.peak)
     cost = call_cost(tiny_config(name), torch.float32, 7, 16)

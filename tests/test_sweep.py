@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shortlm.model import find_anatomy
 from shortlm.sweep import BlockCaller, KeptStates, Tail, backward_sweep, sweep, token_nats
 from shortlm.sweep.slots import Slots
-from shortlm.sweep.trace import _LiveBytes
+from shortlm.sweep.trace import LiveBytes
 
 IDS_BT = torch.randint(3, 96, (4, 16), generator=torch.Generator().manual_seed(1))
 ALL_BT = torch.ones_like(IDS_BT, dtype=torch.bool)
@@ -172,7 +172,7 @@ def test_the_head_is_not_copied_for_every_sequence(monkeypatch):
     batch = caller.prepare(IDS_BT, ALL_BT)
     tail = Tail(caller)
     tail.nats(batch.h_BTD, batch)
-    with _LiveBytes(caller.head) as live:
+    with LiveBytes(caller.head) as live:
         tail.nats(batch.h_BTD, batch)
     assert live.peak < caller.head.weight.nbytes
 

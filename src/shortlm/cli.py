@@ -231,10 +231,20 @@ def heal(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would take: tokens, steps, memory, time.")
     ] = False,
+    processes: Annotated[int, typer.Option(min=1, help="With --dry-run: for so many processes.")] = 1,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --dry-run: TFLOP/s that each device reaches, instead of measuring."),
+    ] = None,
+    sharded: Annotated[bool, typer.Option("--sharded", help="With --dry-run: FSDP instead of DDP.")] = False,
+    plan: Annotated[
+        Path | None, typer.Option(callback=_expanded, help="With --dry-run: also write it as JSON.")
+    ] = None,
     force: Force = False,
 ) -> None:
     """Train a shortened model so that it gets its quality back. Goes on where it was stopped."""
-    from shortlm.console import show_healing
+    from shortlm.console import show_heal_plan, show_healing
+    from shortlm.heal import Cluster, plan_healing
     from shortlm.heal import heal as do_heal
     from shortlm.recipe import healing_of
 
@@ -242,6 +252,12 @@ def heal(
     given |= {"keep_adapter": keep_adapter or None, "report_to": report_to, "log_every": log_every}
     settings = healing_of(preset, recipe, {name: value for name, value in given.items() if value is not None})
     opened = validated(ModelSettings, model_settings | {"model": model})
+    if dry_run:
+        if is_main():
+            planned = plan_healing(opened, settings, Cluster(processes, tflops, sharded))
+            _save(planned, plan, force)
+            show_heal_plan(planned)
+        return
     healing = do_heal(opened, settings, out, force, lambda line: typer.echo(line, err=True) if is_main() else None)
     if is_main():
         show_healing(healing, out)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shortlm.artifacts import BlockScores, CutPlan, Healing, Manifest, Measurement, WorkPlan
+from shortlm.artifacts import BlockScores, CutPlan, Healing, HealPlan, Manifest, Measurement, WorkPlan
 from shortlm.sizes import gib
 
 out = Console(highlight=False, soft_wrap=True, markup=False)  # names and texts are taken literally
@@ -77,6 +77,25 @@ def show_healing(healing: Healing, folder: object) -> None:
     out.print(str(folder))
 
 
+def show_heal_plan(plan: HealPlan) -> None:
+    """Every phase: the arithmetic of steps and tokens, the memory of a process, the time."""
+    out.print(f"{plan.model.name}: {plan.model.parameters:,} parameters, {plan.provenance.device}")
+    for number, p in enumerate(plan.phases, start=1):
+        share = p.micro_batches // p.processes
+        out.print(f"phase {number}: {p.method}, trains {p.trainable:,} parameters")
+        step = f"{p.rows_per_step:,} rows, {p.tokens_per_step:,} tokens"
+        out.print(f"  step      {step}: {_counted(p.processes, 'process')} x {_counted(share, 'micro-batch')}")
+        out.print(f"  steps     {p.steps:,}, {p.tokens:,} tokens in all")
+        listed = ", ".join(f"{name} {gib(size)}" for name, size in p.parts.items())
+        out.print(f"  memory    {gib(p.peak_bytes)} in each process: {listed}")
+        rate = f" ({p.tokens / p.seconds:,.0f} tokens/s; {p.rate})" if p.seconds else f" ({p.rate})"
+        out.print(f"  time      {_clock(p.seconds) if p.seconds else '-'}{rate}, {p.flops:.3g} FLOP")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'es' if count != 1 else ''}"
+
+
 def show_measurement(measurement: Measurement) -> None:
     """Perplexities with standard errors, and the sample."""
     for p in measurement.perplexities:
@@ -113,6 +132,8 @@ def show_work(plan: WorkPlan) -> None:
 
 
 def _clock(seconds: float) -> str:
+    if seconds >= 2 * 86400:
+        return f"{seconds / 86400:.1f} days"
     hours, minutes = int(seconds // 3600), int(seconds // 60) % 60
     if hours:
         return f"{hours} h {minutes:02d} min"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 from collections.abc import Callable
@@ -78,6 +79,7 @@ def _phase(files: ModelFiles, settings: HealSettings, number: int, space: Worksp
         clear_incomplete(folder, COMPLETE)
     wait_for_all()
     record = train_phase(files, settings.phases[number - 1], settings, number, folder, space.log, say)
+    gc.collect()  # the trainer and its model hold one another; the merge needs the room
     if is_main():
         shutil.rmtree(folder / "model", ignore_errors=True)  # of a process that was killed just here
         kept = folder / f"checkpoint-{record.kept_step}"

@@ -38,6 +38,7 @@ def write_merged(files: ModelFiles, checkpoint: Path, out: Path) -> float | None
     if not exact <= allowed:
         raise ModelError(f"{checkpoint}: the merged model's logits differ by {exact:.2g} (allowed {allowed:.2g})")
     _save(merged.to(dtype), base, out)
+    del adapted, merged
     written = load_strictly(out, files.config, files.settings.model_copy(update={"dtype": "auto", "device": "cpu"}))
     return float((probe(written) - expected).abs().max())
 

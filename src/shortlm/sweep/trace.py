@@ -40,7 +40,7 @@ def call_cost(
     """The cost of a block's call. Models whose code looks at values (some experts' routing) get an estimate."""
     for kind in (dtype, torch.bfloat16):  # some kernels for experts know one type only
         try:
-            with _silent():
+            with silent():
                 cost = _traced(config, kind, batch, tokens, gradients, **opening)
         except Exception:  # whatever the code of an architecture does with values that aren't there
             continue
@@ -63,12 +63,12 @@ def _traced(config: Any, dtype: torch.dtype, batch: int, tokens: int, gradients:
         kinds = kinds_of(caller.blocks)
         flops, forward, backward = 0.0, [], []
         for i, often in kinds.items():
-            with torch.no_grad(), FlopCounterMode(display=False) as counter, _LiveBytes(caller.blocks[i]) as live:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter, LiveBytes(caller.blocks[i]) as live:
                 caller(i, h_BTD, prepared)
             flops += counter.get_total_flops() * often / len(caller.blocks)
             forward.append(live.peak)
             if gradients:
-                with _LiveBytes(caller.blocks[i]) as live:
+                with LiveBytes(caller.blocks[i]) as live:
                     grads = BlockGradients(caller, i, [Passage(prepared, h_BTD, h_BTD, h_BTD)])
                 backward.append(live.peak - sum(t.numel() * 4 for t in grads.sums.values()))
         state = h_BTD.numel() * h_BTD.element_size()
@@ -100,12 +100,12 @@ def _estimated(config: Any, dtype: torch.dtype, batch: int, tokens: int, gradien
     return CallCost(2.0 * weights * batch * tokens, state, 20 * state, 60 * state if gradients else None, exact=False)
 
 
-class _LiveBytes(TorchDispatchMode):
-    """The most bytes alive at one time among tensors made inside; the block's weights and their views apart."""
+class LiveBytes(TorchDispatchMode):
+    """The most bytes alive at one time among tensors made inside; the weights of `module` and their views apart."""
 
-    def __init__(self, block: nn.Module):
+    def __init__(self, module: nn.Module):
         super().__init__()
-        self.known = {p.untyped_storage()._cdata for p in block.parameters()}
+        self.known = {p.untyped_storage()._cdata for p in module.parameters()}
         self.live: dict[int, tuple[Any, int]] = {}
         self.peak = 0
 
@@ -125,7 +125,7 @@ class _LiveBytes(TorchDispatchMode):
 
 
 @contextmanager
-def _silent() -> Generator[None, None, None]:
+def silent() -> Generator[None, None, None]:
     """torch logs what can't be run on shapes; we try another way."""
     loggers = [logging.getLogger(name) for name in ("torch._subclasses.fake_tensor", "transformers")]
     levels = [logger.level for logger in loggers]
