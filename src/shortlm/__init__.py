@@ -1,8 +1,8 @@
-"""shortlm makes language models shorter: it scores blocks, chooses, cuts, and proves the result.
+"""shortlm makes language models shorter: it scores blocks, chooses, cuts, heals, and proves the result.
 
-The verbs in the order of the path: score, choose, cut, evaluate, run. The nouns they hand on: BlockScores,
-CutPlan, Manifest, Measurement; their settings: ModelSettings, TextSettings, ScoreSettings, ChooseSettings,
-CutSettings, EvalSettings, Recipe. Everything is imported when it is first used.
+The verbs in the order of the path: score, choose, cut, heal, evaluate, run. The nouns they hand on: BlockScores,
+CutPlan, Manifest, Healing, Measurement; their settings: ModelSettings, TextSettings, ScoreSettings, ChooseSettings,
+CutSettings, HealSettings, EvalSettings, Recipe. Everything is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ _HOMES = {
     "shortlm.score": ["score", "score_model", "plan_memory", "CRITERIA"],
     "shortlm.choose": ["choose", "plan_by_hand", "published_scores", "published_names"],
     "shortlm.cut": ["cut"],
+    "shortlm.heal": ["heal", "plan_healing"],
     "shortlm.evaluate": ["evaluate", "perplexity"],
     "shortlm.report": ["write_page", "model_card"],
     "shortlm.pipeline": ["run"],
     "shortlm.model": ["open_model", "OpenModel"],
     "shortlm.text": ["open_windows", "windows_from_ids", "Windows"],
-    "shortlm.artifacts": ["BlockScores", "CutPlan", "Manifest", "Measurement", "Perplexity", "WorkPlan", "load_plan"],
+    "shortlm.artifacts": [
+        "BlockScores", "CutPlan", "Healing", "HealPlan", "Manifest", "Measurement", "Perplexity", "WorkPlan",
+        "load_plan",
+    ],
     "shortlm.errors": ["ShortLMError"],
     "shortlm.recipe": [
         "ModelSettings", "TextSettings", "ScoreSettings", "ChooseSettings", "CutSettings", "EvalSettings",
-        "Recipe", "load_recipe",
+        "HealSettings", "PhaseSettings", "SourceSettings", "Recipe", "load_recipe", "healing_of",
     ],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -68,7 +68,7 @@ def _line(error: BaseException) -> str | None:
 
 app = typer.Typer(
     cls=OneLineErrors, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-    rich_markup_mode="rich", help="Make language models shorter: score, choose, cut, prove.",
+    rich_markup_mode="rich", help="Make language models shorter: score, choose, cut, heal, prove.",
 )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Make language models shorter: score, choose, cut, prove."""
+    """Make language models shorter: score, choose, cut, heal, prove."""
     if not is_main() and ctx.invoked_subcommand not in SHARED:
         raise typer.Exit
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -333,15 +333,19 @@ def run(
     eval_text: Annotated[
         list[str] | None, typer.Option(help="Text for perplexity, instead of held-out --text.")
     ] = None,
+    heal: Annotated[str | None, typer.Option(help="Heal after the cut: a preset of 'heal' or a YAML recipe.")] = None,
+    heal_data: Annotated[list[str] | None, typer.Option(help="Training data for it; again for each source.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Prune and heal in so many rounds.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Redo the stages whose settings differ.")] = False,
 ) -> None:
-    """The whole path in one command: score, choose, cut, evaluate, report. Goes on where it was stopped."""
+    """The whole path in one command: score, choose, cut, heal, evaluate, report. Goes on where it was stopped."""
     from shortlm.pipeline import run as do_run
 
     base = load_recipe(recipe) if recipe else Recipe()
     given = {"model": model_settings, "text": text_settings, "score": score_settings, "choose": choose_settings,
              "cut": cut_settings, "eval": eval_settings}  # fmt: skip
-    page = do_run(_laid_over(base, given, eval_text), out, force, typer.echo)
+    merged = _with_healing(_laid_over(base, given, eval_text), heal, heal_data, rounds)
+    page = do_run(merged, out, force, typer.echo if is_main() else lambda line: None)
     if not is_main():
         return
     typer.echo(f"\nopen {page}")
@@ -358,6 +362,21 @@ def _laid_over(recipe: Recipe, given: dict[str, dict[str, Any]], eval_text: list
         base = values["text"] | {"skip": 0, "sequences": values["eval"]["held_out"], "ids": None}
         values["eval"]["texts"] = [base | {"text": text} for text in eval_text]
     return validated(Recipe, values)
+
+
+def _with_healing(recipe: Recipe, heal: str | None, data: list[str] | None, rounds: int | None) -> Recipe:
+    from shortlm.errors import RecipeError
+    from shortlm.recipe import HealSettings, healing_of, laid_over
+
+    given = {"data": data} if data else {}
+    if heal:
+        is_file = heal.endswith((".yaml", ".yml"))
+        settings: HealSettings | None = healing_of(None if is_file else heal, Path(heal) if is_file else None, given)
+    elif given and recipe.heal is None:
+        raise RecipeError("--heal-data: nothing is healed; give --heal with a preset or a recipe")
+    else:
+        settings = recipe.heal and validated(HealSettings, laid_over(recipe.heal.model_dump(), given))
+    return recipe.model_copy(update={"heal": settings, "rounds": rounds or recipe.rounds})
 
 
 def _save(artifact: Any, out: Path | None, force: bool) -> None:

@@ -19,13 +19,14 @@ from pathlib import Path
 from shortlm.errors import OutputError
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+OURS = {"manifest.json": b'"Manifest"', "healing.json": b'"Healing"'}  # what every folder of ours holds one of
 UNWRITABLE |= {errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG}
 
 
 def refuse_existing(target: Path, force: bool) -> None:
     """Raise OutputError if `target` holds something that would be lost. An empty folder is free to use.
 
-    `force` replaces a file, or a folder that shortlm wrote (it has our manifest.json), never another folder.
+    `force` replaces a file, or a folder that shortlm wrote (see OURS), never another folder.
     """
     if not target.exists():
         return
@@ -45,8 +46,7 @@ def _refuse_folder(target: Path, force: bool) -> None:
         raise OutputError(
             f"{target}: the output folder exists and is not empty; choose another --out, or give --force to replace it"
         )
-    manifest = target / "manifest.json"
-    if not (manifest.is_file() and b'"Manifest"' in manifest.read_bytes()[:200]):
+    if not any((target / file).is_file() and mark in (target / file).read_bytes()[:200] for file, mark in OURS.items()):
         raise OutputError(
             f"{target}: holds files that shortlm did not write, which --force won't delete; choose another --out"
         )

@@ -1,7 +1,10 @@
-"""The whole path: model + text -> score -> choose -> cut -> evaluate -> report.
+"""The whole path: model + text -> score -> choose -> cut -> heal -> evaluate -> report.
 
 Every stage writes its artifact into the run folder, with the hash of its settings and inputs (`key`). A
 stage whose output is there with the same key is kept, so that a run that was killed goes on where it stopped.
+
+With several rounds, each but the last has a folder round-1, round-2, ... of the same form in the run's; the model that
+was cut and healed there is the next one's.
 """
 
 from __future__ import annotations
@@ -10,87 +13,176 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shortlm.artifacts import Artifact, BlockScores, CutPlan, Manifest, Measurement
+from shortlm.artifacts import Artifact, BlockScores, CutPlan, Healing, Manifest, Measurement
 from shortlm.choose import choose
 from shortlm.cut import cut, refuse_uncuttable
-from shortlm.errors import OutputError, ShortLMError
+from shortlm.errors import OutputError, RecipeError, ShortLMError
 from shortlm.evaluate import evaluate
 from shortlm.keys import fingerprint, key_of
 from shortlm.outputs import write_text
 from shortlm.progress import is_main
-from shortlm.recipe import Recipe, Settings, load_recipe, to_yaml
+from shortlm.recipe import ChooseSettings, ModelSettings, Recipe, Settings, load_recipe, to_yaml
 from shortlm.report import model_card, write_page
 from shortlm.score import score
 
 Say = Callable[[str], object]
 HEADER = "# Written by `shortlm run`: all settings of the run in this folder.\n"
-OUTPUTS: dict[str, tuple[str, type[Artifact]]] = {
-    "score": ("scores.json", BlockScores),
-    "choose": ("plan.json", CutPlan),
-    "cut": ("model/manifest.json", Manifest),
-    "evaluate dense": ("eval-dense.json", Measurement),
-    "evaluate cut": ("eval-cut.json", Measurement),
-}
+KINDS: dict[str, type[Artifact]] = {
+    "score": BlockScores, "choose": CutPlan, "cut": Manifest, "heal": Healing, "evaluate dense": Measurement,
+    "evaluate cut": Measurement, "evaluate healed": Measurement,
+}  # fmt: skip
+FILES = {"score": "scores.json", "choose": "plan.json", "evaluate dense": "eval-dense.json",
+         "evaluate cut": "eval-cut.json", "evaluate healed": "eval-healed.json"}  # fmt: skip
+FOLDERS = {"cut": "manifest.json", "heal": "healing.json"}  # checkpoints, and the artifact inside
 
 
 def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda line: None) -> Path:
     """Do all stages that are not done yet in the folder `out`; returns the path of its report.html.
 
-    Under torchrun the processes share the scoring; the first one does the rest.
+    Under torchrun the processes share scoring and healing; the first one does the rest.
 
     Raises OutputError if a stage's output is there but was made with other settings or inputs (`force`
     redoes it), and whatever the stages raise. `say` gets one line per stage.
     """
     out = Path(out).expanduser()
     recipe = recipe.model_copy(update={"text": recipe.text.for_model(recipe.model.model)})
-    stages = _Stages(out, _keys(recipe), force, say)
-    if not is_main():
-        return _share_scoring(stages, recipe)
-    stages.claim(recipe)
-    model = recipe.model
-    shorter = model.model_copy(update={"model": str(out / "model"), "revision": None})
-    evaluation = recipe.eval.model_copy(update={"texts": recipe.eval_texts()})
-
-    if not (out / "model").exists():  # before hours of scoring
-        refuse_uncuttable(model)
-    scores = stages.do("score", lambda: score(model, recipe.text, recipe.score, say))
-    plan = stages.do("choose", lambda: choose(scores, recipe.choose, "scores.json"))
-    manifest = stages.do("cut", lambda: cut(model, plan, recipe.cut, out / "model", force, stages.keys["cut"]))
-    dense = stages.do("evaluate dense", lambda: evaluate(model, evaluation, "dense"))
-    measured = [dense, stages.do("evaluate cut", lambda: evaluate(shorter, evaluation, "cut"))]
-    if stages.made or not (out / "report.html").exists() or not (out / "model" / "README.md").exists():
-        _report(recipe, out, scores, plan, manifest, measured)
-    say(f"{'report':15} {out / 'report.html'}")
+    _refuse_training_on_what_is_measured(recipe)
+    stages = _Stages(out, recipe, force, say)
+    if recipe.heal:
+        _join(recipe)
+    if is_main():
+        stages.claim()
+        if not (out / "model").exists():  # before hours of scoring
+            refuse_uncuttable(recipe.model)
+    _meet(recipe)
+    model, first, wanted = recipe.model, None, 0
+    for number in range(1, recipe.rounds + 1):
+        made = _shorten(stages, recipe, number, model, wanted)
+        first, model = first or made, made.model
+        wanted = wanted or len(made.whole_plan.removed)
+    if is_main():
+        _prove(stages, recipe, first, made)
+        say(f"{'report':15} {out / 'report.html'}")
     return out / "report.html"
 
 
-def _share_scoring(stages: _Stages, recipe: Recipe) -> Path:
-    """What the other processes of a job do: the first one writes, and does what isn't shared."""
-    if not stages.has("score"):
-        score(recipe.model, recipe.text, recipe.score)
-    return stages.out
+class _Made:
+    """What one round gave."""
+
+    def __init__(self, scores: BlockScores, whole_plan: CutPlan, plan: CutPlan, manifest: Any, cut: ModelSettings):
+        self.scores, self.whole_plan, self.plan, self.manifest = scores, whole_plan, plan, manifest
+        self.cut = self.model = cut
+        self.healing: Healing | None = None
+
+
+def _shorten(stages: _Stages, recipe: Recipe, number: int, model: ModelSettings, wanted: int) -> _Made:
+    """One round: score, choose this round's share of the `wanted` blocks, cut, heal. All processes call this."""
+    at = "" if number == recipe.rounds else f"round-{number}/"
+    scores = stages.do(f"{at}score", lambda: score(model, recipe.text, recipe.score, stages.say), shared=True)
+    whole = choose(scores, recipe.choose) if not wanted else None
+    wanted = wanted or len(whole.removed if whole else [])
+    share = recipe.choose if recipe.rounds == 1 else _share(recipe, number, wanted)
+    plan = stages.do(f"{at}choose", lambda: choose(scores, share, f"{at}scores.json"))
+    folder = stages.path(f"{at}cut")
+    manifest = stages.do(
+        f"{at}cut", lambda: cut(model, plan, recipe.cut, folder, stages.force, stages.keys[f"{at}cut"])
+    )
+    _meet(recipe)
+    shorter = model.model_copy(update={"model": str(folder), "revision": None})
+    made = _Made(scores, whole or plan, plan, manifest, shorter)
+    if recipe.heal:
+        made.healing = stages.do(f"{at}heal", lambda: _healed(stages, recipe, shorter, at), shared=True)
+        made.model = shorter.model_copy(update={"model": str(stages.path(f"{at}heal"))})
+    return made
+
+
+def _healed(stages: _Stages, recipe: Recipe, model: ModelSettings, at: str) -> Healing:
+    from shortlm.heal import heal
+
+    assert recipe.heal is not None
+    return heal(model, recipe.heal, stages.path(f"{at}heal"), stages.force, stages.say, stages.keys[f"{at}heal"])
+
+
+def _share(recipe: Recipe, number: int, wanted: int) -> ChooseSettings:
+    """So many blocks go in this round; earlier rounds take the remainder."""
+    if wanted < recipe.rounds:
+        raise RecipeError(f"--rounds {recipe.rounds}: only {wanted} blocks go; give at most so many rounds")
+    count = wanted // recipe.rounds + (number <= wanted % recipe.rounds)
+    return recipe.choose.model_copy(update={"blocks": count, "drop": None, "drop_params": None, "to_params": None})
+
+
+def _prove(stages: _Stages, recipe: Recipe, first: Any, last: _Made) -> None:
+    """Measure the original, the cut and the healed model, and draw the page and the card."""
+    evaluation = recipe.eval.model_copy(update={"texts": recipe.eval_texts()})
+    measured = [stages.do("evaluate dense", lambda: evaluate(recipe.model, evaluation, "dense"))]
+    measured.append(stages.do("evaluate cut", lambda: evaluate(last.cut, evaluation, "cut")))
+    if last.healing:
+        measured.append(stages.do("evaluate healed", lambda: evaluate(last.model, evaluation, "healed")))
+    manifest = last.manifest if first is last else _whole_cut(first, last)
+    if stages.made or not (stages.out / "report.html").exists() or not (stages.out / "model" / "README.md").exists():
+        _report(recipe, stages.out, first.scores, manifest, last.healing, measured)
+
+
+def _whole_cut(first: _Made, last: _Made) -> Manifest:
+    """All rounds as one cut of the original; the proof is that of the last one."""
+    model, kept = first.scores.model, last.manifest.blocks
+    removed = [i for i in range(model.n_blocks) if i not in kept]
+    plan = first.whole_plan.model_copy(
+        update={"removed": removed, "method": f"{first.plan.method}, in rounds", "agreement": None, "protected": [],
+                "parameters_after": model.parameters - sum(model.block_parameters[i] for i in removed)}
+    )  # fmt: skip
+    return last.manifest.model_copy(update={"plan": plan, "bytes_before": first.manifest.bytes_before})
 
 
 def _report(
-    recipe: Recipe, out: Path, scores: BlockScores, plan: CutPlan, manifest: Manifest, measured: list[Measurement]
-) -> None:
+    recipe: Recipe, out: Path, scores: BlockScores, manifest: Manifest, healing: Healing | None,
+    measured: list[Measurement],
+) -> None:  # fmt: skip
     write_page(
-        out / "report.html", title=recipe.name, scores=scores, plan=plan, manifest=manifest, measurements=measured,
-        settings_yaml=to_yaml(recipe), force=True,
+        out / "report.html", title=recipe.name, scores=scores, plan=manifest.plan, manifest=manifest, healing=healing,
+        measurements=measured, settings_yaml=to_yaml(recipe), force=True,
     )  # fmt: skip
     name = recipe.model.model
     base = None if name == "embedded" or Path(name).exists() else name
-    card = model_card(manifest, measured, title=recipe.name, license=None, base_model=base)
+    card = model_card(manifest, measured, title=recipe.name, license=None, base_model=base, healing=healing)
     write_text(out / "model" / "README.md", card, force=True)
+
+
+def _join(recipe: Recipe) -> None:
+    from shortlm.heal import join_processes
+    from shortlm.model import pick_device
+
+    join_processes(pick_device(recipe.model.device))
+
+
+def _meet(recipe: Recipe) -> None:
+    """The first process cuts, all heal what it has written."""
+    if recipe.heal:
+        from shortlm.heal import wait_for_all
+
+        wait_for_all()
+
+
+def _refuse_training_on_what_is_measured(recipe: Recipe) -> None:
+    """Perplexity on text that was trained on says nothing."""
+    measured = [(t.text, t.seed) for t in recipe.eval_texts()]
+    for source in (source for phase in (recipe.heal.phases if recipe.heal else []) for source in phase.data):
+        for text, seed in measured:
+            same = Path(text).expanduser().resolve() == Path(source.data).expanduser().resolve()
+            if same and (text != "embedded" or seed == source.seed):
+                raise RecipeError(
+                    f"{text}: would be trained on and measured on; give another --eval-text or other data"
+                )
 
 
 class _Stages:
     """Does a stage, or keeps what is there; remembers whether anything was made."""
 
-    def __init__(self, out: Path, keys: dict[str, str], force: bool, say: Say):
-        self.out, self.keys, self.force, self.say, self.made = out, keys, force, say, False
+    def __init__(self, out: Path, recipe: Recipe, force: bool, say: Say):
+        self.out, self.recipe, self.force, self.say, self.made = out, recipe, force, say, False
+        self.keys = _keys(recipe)
 
-    def claim(self, recipe: Recipe) -> None:
+    def claim(self) -> None:
         """Make `out` the folder of this run. Raises OutputError if that would replace something unasked."""
         settings = self.out / "recipe.yaml"
         if self.out.exists() and not self.out.is_dir():
@@ -98,42 +190,48 @@ class _Stages:
         ours = settings.is_file() and settings.read_text(encoding="utf-8").startswith(HEADER)
         if self.out.is_dir() and any(self.out.iterdir()) and not ours:
             raise OutputError(f"{self.out}: the folder exists, is not empty and holds no run; choose another --out")
-        stale = [name for name in OUTPUTS if self._path(name).exists() and self._kept(name) is None]
+        stale = [name for name in self.keys if self.path(name).exists() and self._kept(name) is None]
         if stale and not self.force:
-            change = _difference(load_recipe(settings), recipe) or "inputs changed"
+            change = _difference(load_recipe(settings), self.recipe) or "inputs changed"
             raise OutputError(
-                f"{self._path(stale[0])}: was made with other settings or inputs ({change}); "
+                f"{self.path(stale[0])}: was made with other settings or inputs ({change}); "
                 "give --force to redo what differs, or another --out"
             )
-        write_text(settings, HEADER + to_yaml(recipe), force=True)
+        write_text(settings, HEADER + to_yaml(self.recipe), force=True)
 
-    def has(self, name: str) -> bool:
-        """Whether the stage's output is there, made with the same settings and inputs."""
-        return self._kept(name) is not None
+    def do(self, name: str, make: Callable[[], Any], shared: bool = False) -> Any:
+        """The stage's artifact: the one that is there with the same key, or a new one.
 
-    def do(self, name: str, make: Callable[[], Any]) -> Any:
-        """The stage's artifact: the one that is there with the same key, or a new one."""
+        What is not `shared` the first process does alone; the others get None.
+        """
+        if not (shared or is_main()):
+            return None
         kept = self._kept(name)
         if kept is not None:
-            self.say(f"{name:15} kept {self._path(name)}")
+            self.say(f"{name:15} kept {self.path(name)}")
             return kept
         artifact = make()
-        if name != "cut":  # which writes its manifest with the checkpoint
-            artifact.provenance.key = self.keys[name]
-            artifact.save(self._path(name), self.force)
         self.made = True
+        if not is_main():
+            return artifact
+        if name.rpartition("/")[2] not in FOLDERS:  # which hold their artifacts
+            artifact.provenance.key = self.keys[name]
+            artifact.save(self.path(name), self.force)
         seconds = artifact.provenance.seconds
-        self.say(f"{name:15} {self._path(name)}" + (f" ({seconds:.1f} s)" if seconds else ""))
+        self.say(f"{name:15} {self.path(name)}" + (f" ({seconds:.1f} s)" if seconds else ""))
         return artifact
 
-    def _path(self, name: str) -> Path:
-        path = self.out / OUTPUTS[name][0]
-        return path.parent if name == "cut" else path
+    def path(self, name: str) -> Path:
+        """Where the stage's output is: the last checkpoint of a round is its `model`."""
+        at, _, stage = name.rpartition("/")
+        last = "heal" if self.recipe.heal else "cut"
+        return self.out / at / ("model" if stage == last else FILES.get(stage, stage))
 
     def _kept(self, name: str) -> Any:
-        file, kind = OUTPUTS[name]
+        stage = name.rpartition("/")[2]
+        path = self.path(name)
         try:
-            artifact: Any = kind.load(self.out / file)
+            artifact: Any = KINDS[stage].load(path / FOLDERS[stage] if stage in FOLDERS else path)
         except ShortLMError:
             return None
         return artifact if artifact.provenance.key == self.keys[name] else None
@@ -144,11 +242,19 @@ def _keys(recipe: Recipe) -> dict[str, str]:
     texts = recipe.eval_texts()
     inputs = key_of(recipe.model, fingerprint(recipe.model.model))
     text_files = [fingerprint(text.ids or text.text) for text in (recipe.text, *texts)]
-    keys = {"score": key_of(inputs, recipe.text, text_files[0], recipe.score)}
-    keys["choose"] = key_of(keys["score"], recipe.choose)
-    keys["cut"] = key_of(keys["choose"], recipe.cut)
-    for name, model in (("evaluate dense", inputs), ("evaluate cut", keys["cut"])):
-        keys[name] = key_of(model, recipe.eval, *texts, text_files)
+    keys, model = {}, inputs
+    for number in range(1, recipe.rounds + 1):
+        at = "" if number == recipe.rounds else f"round-{number}/"
+        keys[f"{at}score"] = key_of(model, recipe.text, text_files[0], recipe.score)
+        rounds = [number, recipe.rounds] if recipe.rounds > 1 else []
+        keys[f"{at}choose"] = key_of(keys[f"{at}score"], recipe.choose, *rounds)
+        keys[f"{at}cut"] = model = shorter = key_of(keys[f"{at}choose"], recipe.cut)
+        if recipe.heal:
+            data = [fingerprint(source.data) for phase in recipe.heal.phases for source in phase.data]
+            keys[f"{at}heal"] = model = key_of(shorter, recipe.heal, data)
+    measured = {"dense": inputs, "cut": shorter} | ({"healed": model} if recipe.heal else {})
+    for name, key in measured.items():
+        keys[f"evaluate {name}"] = key_of(key, recipe.eval, *texts, text_files)
     return keys
 
 

@@ -16,14 +16,26 @@ from typing import Any
 
 import psutil
 import torch
+from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
 from shortlm.artifacts import HealPlan, PhasePlan, provenance
+from shortlm.checkpoint import locate
 from shortlm.errors import ModelError, RecipeError, TextError
 from shortlm.heal.batches import MicroBatch, micro_batch, parted
 from shortlm.heal.losses import Loss
 from shortlm.heal.phases import DEVICE_TOKENS, OTHER_TOKENS, Work, plan_work
+from shortlm.heal.teacher import teacher_name
 from shortlm.heal.trained import ADAPTED, make_trainable, precision
-from shortlm.model import ModelFiles, cut_config, facts_from_config, open_files, quiet
+from shortlm.model import (
+    ModelFiles,
+    compute_type,
+    cut_config,
+    facts_from_config,
+    open_config,
+    open_tokenizer,
+    planned_device,
+    quiet,
+)  # fmt: skip
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
 from shortlm.sizes import quantity
 from shortlm.sweep import LiveBytes, silent
@@ -32,6 +44,12 @@ from shortlm.text.records import Row
 REPEATS = 5
 HEAP = 1.6  # what the C library's heap takes for activations that come and go, measured (docs/log.md)
 LIBRARIES = 120 * 2**20  # more of torch that is loaded with the first step on a CPU
+ATTENTION = {  # on a CPU, which torch's counter leaves out
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda out, q, k, v, *_, **__: sdpa_backward_flop_count(out, q, k, v)
+    ),
+}
 NF4 = 0.516  # bytes per weight, with its doubly quantised scales
 
 
@@ -46,7 +64,7 @@ class Cluster:
 
 def plan_healing(model: ModelSettings, settings: HealSettings, cluster: Cluster) -> HealPlan:
     """What every phase takes. Reads the config and, where it is at hand, the data. Raises as `heal` does."""
-    files = open_files(model)
+    files = _planned_files(model)
     started = time.perf_counter()
     phases = [_phase(files, phase, cluster) for phase in settings.phases]
     seconds = round(time.perf_counter() - started, 3)
@@ -55,11 +73,25 @@ def plan_healing(model: ModelSettings, settings: HealSettings, cluster: Cluster)
     )
 
 
+def _planned_files(model: ModelSettings) -> ModelFiles:
+    """The config and the tokenizer; the weights and the device need not be here."""
+    folder, _ = locate(model.model, model.revision, weights=False)
+    config = open_config(model)
+    no_weights: Any = None
+    tokenizer = open_tokenizer(folder, model.trust_remote_code)
+    device, _ = planned_device(model.device)
+    return ModelFiles(model, no_weights, config, compute_type(model, config), device, tokenizer)
+
+
+def _is_here(files: ModelFiles) -> bool:
+    return planned_device(files.settings.device)[1]
+
+
 def _phase(files: ModelFiles, settings: PhaseSettings, cluster: Cluster) -> PhasePlan:
     work = _work(files, settings, cluster.processes)
     per_row = sum(len(row.ids) for row in work.sample) / len(work.sample)
     batch = _largest(work, settings)
-    kind = precision(settings, files.device)
+    kind = precision(settings, files.device) if _is_here(files) else _usual(settings)
     with silent():
         traced = _traced(files, settings, batch, kind)
     parts = _parts(files, settings, traced, cluster)
@@ -69,9 +101,14 @@ def _phase(files: ModelFiles, settings: PhaseSettings, cluster: Cluster) -> Phas
     return PhasePlan(
         method=settings.method, trainable=traced.trainable, steps=work.steps, rows_per_step=settings.batch,
         tokens_per_step=round(per_row * settings.batch), tokens=round(per_row * settings.batch * work.steps),
-        micro_batches=work.micro_batches, processes=cluster.processes, parts=parts, peak_bytes=_peak(files, parts),
-        flops=flops, seconds=seconds, rate=rate,
+        micro_batches=work.micro_batches, processes=cluster.processes, parts=parts,
+        peak_bytes=_peak(files, traced, parts), flops=flops, seconds=seconds, rate=rate,
     )  # fmt: skip
+
+
+def _usual(settings: PhaseSettings) -> str:
+    """Of an accelerator that is not here."""
+    return "bfloat16" if settings.precision == "auto" else settings.precision
 
 
 def _work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
@@ -108,6 +145,7 @@ class Traced:
 
     activations: int
     flops: float
+    parameters: int
     trainable: int
     trainable_bytes: int
     frozen_bytes: int
@@ -126,20 +164,21 @@ def _traced(files: ModelFiles, settings: PhaseSettings, batch: MicroBatch, kind:
     with FakeTensorMode(allow_non_fake_inputs=True), quiet():
         _as_if_filled(model)
         if settings.checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            newer = getattr(model, "activation_checkpointing_enable", None)
+            (newer or model.gradient_checkpointing_enable)({"use_reentrant": False})
         model.train()
         trained = [p for p in model.parameters() if p.requires_grad]
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
         held = sum(p.numel() * p.element_size() for p in trained)
         loss = Loss.unchecked(model)
-        with LiveBytes(model) as live, FlopCounterMode(display=False) as counter:
-            with torch.autocast(files.device.type, torch.bfloat16, enabled=kind == "bfloat16"):
+        with LiveBytes(model) as live, FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
+            with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
                 nats = loss.nats(model, batch)
             nats.backward()
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
-    count = sum(p.numel() for p in trained)
-    return Traced(live.peak, float(counter.get_total_flops()), count, held, frozen)
+    count, parameters = (sum(p.numel() for p in ps) for ps in (trained, model.parameters()))
+    return Traced(live.peak, float(counter.get_total_flops()), parameters, count, held, frozen)
 
 
 def _as_if_filled(model: Any) -> None:
@@ -177,16 +216,23 @@ def _parts(files: ModelFiles, settings: PhaseSettings, traced: Traced, cluster: 
     if cluster.processes > 1 and not cluster.sharded:
         parts["buckets of gradients"] = traced.trainable_bytes
     if settings.method == "distill":
-        parts["teacher"] = files.checkpoint.nbytes_as(4 if files.settings.dtype == "float32" else None)
+        parts["teacher"] = _teacher_bytes(files, settings)
     if files.device.type == "cpu":
         parts["process"] = _process_bytes(settings) + LIBRARIES
     return parts
 
 
-def _peak(files: ModelFiles, parts: dict[str, int]) -> int:
+def _peak(files: ModelFiles, traced: Traced, parts: dict[str, int]) -> int:
     """Of training, or of writing the result, which has the model in float32 in the main memory."""
-    merging = files.checkpoint.nbytes_as(4) + files.checkpoint.nbytes + parts.get("process", 0)
+    merging = traced.parameters * (4 + files.dtype.itemsize) + parts.get("process", 0)
     return max(sum(parts.values()), merging if files.device.type == "cpu" else 0)
+
+
+def _teacher_bytes(files: ModelFiles, settings: PhaseSettings) -> int:
+    """The uncut model is larger than the student by the blocks that went."""
+    name = settings.teacher or teacher_name(locate(files.settings.model, files.settings.revision, weights=False)[0])
+    taught = files.settings.model_copy(update={"model": name, "revision": None})
+    return facts_from_config(taught).parameters * compute_type(taught, open_config(taught)).itemsize
 
 
 def _process_bytes(settings: PhaseSettings) -> int:
@@ -207,7 +253,9 @@ def _time(
         seconds = flops / (cluster.tflops * 1e12 * cluster.processes)
         return seconds, f"{cluster.tflops:g} TFLOP/s on each of {cluster.processes} devices, as given"
     if settings.method == "qlora":
-        return None, "not measured for a 4-bit base"
+        return None, "not measured for a 4-bit base; give --tflops"
+    if not _is_here(files):
+        return None, "the device is not here; give --tflops"
     try:
         few = settings.last if settings.method == "last-layers" else 1
         one, two = (_micro_batch_seconds(files, settings, batch, kind, few + more) for more in (0, 1))

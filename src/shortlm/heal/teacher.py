@@ -18,7 +18,7 @@ def open_teacher(files: ModelFiles, settings: PhaseSettings) -> tuple[Any, list[
     """
     path = files.checkpoint.folder / "manifest.json"
     manifest = Manifest.load(path) if path.is_file() else None
-    name = settings.teacher or _first_model(files, manifest)
+    name = settings.teacher or teacher_name(files.checkpoint.folder)
     update = {"model": name, "revision": None if settings.teacher or not manifest else manifest.plan.model.revision}
     taught = open_files(files.settings.model_copy(update=update))
     if taught.config.vocab_size != files.config.vocab_size:
@@ -35,10 +35,11 @@ def open_teacher(files: ModelFiles, settings: PhaseSettings) -> tuple[Any, list[
     return taught.open(streamed=False).model, blocks
 
 
-def _first_model(files: ModelFiles, manifest: Manifest | None) -> str:
-    """The model that was cut, followed back through earlier cuts."""
-    if manifest is None:
-        raise ModelError(f"{files.settings.model}: has no manifest that names the uncut model; give --teacher MODEL")
-    name = manifest.plan.model.name
-    earlier = Path(name).expanduser() / "manifest.json"
-    return _first_model(files, Manifest.load(earlier)) if earlier.is_file() else name
+def teacher_name(folder: Path) -> str:
+    """The model that was cut, by the manifest of the student, followed back through earlier cuts."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise ModelError(f"{folder}: has no manifest that names the uncut model; give --teacher MODEL")
+    name = Manifest.load(path).plan.model.name
+    earlier = Path(name).expanduser()
+    return teacher_name(earlier) if (earlier / "manifest.json").is_file() else name

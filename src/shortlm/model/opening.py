@@ -188,6 +188,16 @@ def pick_device(name: str) -> torch.device:
     return _of_this_rank(device)
 
 
+def planned_device(name: str) -> tuple[torch.device, bool]:
+    """The device, and whether it is here; an accelerator that isn't can still be planned for."""
+    try:
+        return pick_device(name), True
+    except ModelError:
+        if name.partition(":")[0] not in ("cuda", "mps", "xpu"):
+            raise
+        return torch.device(name), False
+
+
 def _of_this_rank(device: torch.device) -> torch.device:
     """Processes that torchrun starts on one machine take one accelerator each."""
     rank = os.environ.get("LOCAL_RANK")

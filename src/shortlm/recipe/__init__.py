@@ -9,6 +9,7 @@ from shortlm.recipe.healing import (
     PhaseSettings,
     SourceSettings,
     healing_of,
+    laid_over,
     load_healing,
     preset_names,
 )  # fmt: skip
@@ -26,5 +27,5 @@ from shortlm.recipe.stages import (
 __all__ = [
     "DEFAULT_CRITERIA", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings", "ModelSettings",
     "PhaseSettings", "Recipe", "ScoreSettings", "Settings", "Size", "SourceSettings", "TextSettings",
-    "healing_of", "load_healing", "load_recipe", "preset_names", "read_yaml", "to_yaml", "validated",
+    "healing_of", "laid_over", "load_healing", "load_recipe", "preset_names", "read_yaml", "to_yaml", "validated",
 ]  # fmt: skip

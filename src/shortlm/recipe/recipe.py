@@ -8,6 +8,7 @@ from pydantic import Field
 
 from shortlm.errors import RecipeError
 from shortlm.recipe.base import Settings, read_yaml, validated
+from shortlm.recipe.healing import HealSettings
 from shortlm.recipe.stages import (
     ChooseSettings,
     CutSettings,
@@ -28,6 +29,10 @@ class Recipe(Settings):
     score: ScoreSettings = ScoreSettings()
     choose: ChooseSettings = ChooseSettings(drop="25%")
     cut: CutSettings = CutSettings()
+    heal: HealSettings | None = Field(None, description="Training after the cut; none if empty.")
+    rounds: int = Field(
+        1, ge=1, description="Prune and heal in so many rounds, each scoring anew and removing its share of the blocks."
+    )
     eval: EvalSettings = EvalSettings()
 
     def eval_texts(self) -> list[TextSettings]:

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from shortlm.artifacts import Manifest, Measurement, Perplexity
+from shortlm.artifacts import Healing, Manifest, Measurement, Perplexity
 from shortlm.report import numbers
 from shortlm.report.criteria import explanation
 from shortlm.report.origin import data_rows, stage_rows, version_rows
-from shortlm.report.quality import comparison, cut_of, dense_first
+from shortlm.report.quality import comparison, dense_first, result_of
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
@@ -28,6 +28,7 @@ def model_card(
     license: str | None,
     base_model: str | None,
     language: str | list[str] | None = None,
+    healing: Healing | None = None,
 ) -> str:
     """README.md of a cut checkpoint: Markdown behind YAML front matter.
 
@@ -37,7 +38,7 @@ def model_card(
     measurements = dense_first(measurements)
     base = public(base_model or manifest.plan.model.name)
     body = _environment().get_template("card.md.jinja").render(
-        title=title, plan=manifest.plan, manifest=manifest, proof=manifest.proof, base=base,
+        title=title, healing=healing, plan=manifest.plan, manifest=manifest, proof=manifest.proof, base=base,
         linked=is_hub_id(base_model), rows=comparison(measurements), about=explanation(manifest.plan.criterion),
         measurements=measurements, data=data_rows(None, measurements),
         stages=stage_rows(None, None, manifest, measurements),
@@ -61,7 +62,7 @@ def public(name: str) -> str:
 def _front_matter(
     measurements: list[Measurement], title: str, license: str | None, base_model: str | None, language: Any
 ) -> dict[str, Any]:
-    """What the hub reads. It knows no relation for cut models; "finetune" is its own default."""
+    """What the hub reads. It knows no relation for cut models; "finetune" is its default, and true of healed ones."""
     front: dict[str, Any] = {}
     if language:
         front["language"] = language
@@ -71,7 +72,7 @@ def _front_matter(
         front |= {"base_model": base_model, "base_model_relation": "finetune"}
     front |= {"library_name": "transformers", "pipeline_tag": "text-generation"}
     front["tags"] = ["shortlm", "depth-pruning", "pruned"]
-    cut = cut_of(measurements)
+    cut = result_of(measurements)
     if cut and cut.perplexities:
         front["model-index"] = [{"name": _line(title), "results": [_result(p) for p in cut.perplexities]}]
     return front

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
 from shortlm.report.numbers import change, count, significant, size, typeset
-from shortlm.report.quality import Row, comparison, cut_of, dense_of
+from shortlm.report.quality import Row, comparison, cut_of, dense_of, result_of
 
 
 class Figure(NamedTuple):
@@ -47,8 +47,19 @@ def key_figures(plan: CutPlan | None, manifest: Manifest | None, measurements: l
     if pair:
         before, after = (row.result.perplexity for row in pair)
         note = f"× {significant(after / before, 4)} on {pair[1].text}"
+        note += _before_healing(measurements, pair)
         found.append(Figure("Perplexity", significant(before), significant(after), note))
     return found
+
+
+def _before_healing(measurements: list[Measurement], pair: tuple[Row, Row]) -> str:
+    """What the cut cost, and how much of it healing won back."""
+    dense, cut = dense_of(measurements), cut_of(measurements)
+    hurt = _both(dense, cut) if dense and cut and pair[1].role == "healed" else None
+    if not hurt or not hurt[1].difference or not pair[1].difference or hurt[1].difference.nats <= 0:
+        return ""
+    won = 1 - pair[1].difference.nats / hurt[1].difference.nats
+    return f"; {significant(hurt[1].result.perplexity)} before healing, which won back {won:.0%} of the lost nats"
 
 
 def _removed(plan: CutPlan) -> str:
@@ -71,11 +82,13 @@ def _quality(measurements: list[Measurement]) -> str:
 
 
 def _pair(measurements: list[Measurement]) -> tuple[Row, Row] | None:
-    """The dense and the cut model on the first text that both have read."""
-    dense, cut = dense_of(measurements), cut_of(measurements)
-    if dense is None or cut is None:
-        return None
-    rows = comparison([dense, cut])
+    """The dense model and the one that comes out, on the first text that both have read."""
+    dense, result = dense_of(measurements), result_of(measurements)
+    return _both(dense, result) if dense and result else None
+
+
+def _both(dense: Measurement, other: Measurement) -> tuple[Row, Row] | None:
+    rows = comparison([dense, other])
     return next(((a, b) for b in rows if b.difference for a in rows if a.role == "dense" and a.text == b.text), None)
 
 

@@ -52,7 +52,14 @@ def learning_chart(chart: str, phases: list[Phase]) -> str:
             axes.plot(*_columns(points), color=COLOURS["soft"], linewidth=0.9, label="training")
         for i, (name, points) in enumerate(found.validation.items()):
             colour = COLOURS[STYLES[i % len(STYLES)]]
-            axes.plot(*_columns(points), color=colour, linewidth=1.5, marker="o", markersize=3.5, label=_short(name))
+            axes.plot(
+                *_columns(points),
+                color=colour,
+                linewidth=1.5,
+                marker="o",
+                markersize=3.5,
+                label=f"validation, {_short(name)}",
+            )
         for end in found.ends[:-1]:
             axes.axvline(end, color=COLOURS["rule"], linewidth=0.9, linestyle=(0, (4, 2)))
         _dress(axes)
@@ -67,7 +74,7 @@ def loss_chart(healing: Healing) -> str:
 def _dress(axes: Axes) -> None:
     axes.set_xlabel("tokens")
     axes.set_ylabel("nats per token")
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=-0.015 * axes.dataLim.x1)
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(6))

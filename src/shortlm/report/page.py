@@ -13,12 +13,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from shortlm.artifacts import Artifact, BlockScores, CutPlan, Manifest, Measurement
+from shortlm.artifacts import Artifact, BlockScores, CutPlan, Healing, Manifest, Measurement
 from shortlm.outputs import refuse_existing, write_text
 from shortlm.report import numbers
 from shortlm.report.charts import ceiling, parameters_chart, perplexity_chart, scores_chart
 from shortlm.report.criteria import explanation
 from shortlm.report.headline import headline, key_figures
+from shortlm.report.learning import learning_chart
 from shortlm.report.origin import data_rows, model_rows, stage_rows, version_rows
 from shortlm.report.quality import comparison, dense_first
 from shortlm.report.runs import runs_chart
@@ -33,6 +34,7 @@ def write_page(
     manifest: Manifest | None,
     measurements: list[Measurement],
     settings_yaml: str,
+    healing: Healing | None = None,
     force: bool = False,
 ) -> Path:
     """Write the page, whole or not at all, and return its path.
@@ -44,14 +46,15 @@ def write_page(
     measurements = dense_first(measurements)
     page = _environment().get_template("page.html.jinja")
     text = page.render(
-        title=title, scores=scores, plan=plan, manifest=manifest, measurements=measurements,
+        title=title, scores=scores, plan=plan, manifest=manifest, healing=healing, curve=_curve(healing),
+        measurements=measurements,
         settings=settings_yaml.strip(), headline=headline(scores, plan, measurements),
         figures=key_figures(plan, manifest, measurements), criteria=_criteria(scores, plan), cut_off=_cut_off(scores),
         charts=_charts(scores, plan, measurements), rows=comparison(measurements),
         samples=_samples(measurements), proof=manifest.proof if manifest else None,
         models=model_rows(scores, plan, measurements), stages=stage_rows(scores, plan, manifest, measurements),
         data=data_rows(scores, measurements), versions=version_rows(scores, plan, manifest, measurements),
-        artifacts=_artifacts(scores, plan, manifest, measurements),
+        artifacts=_artifacts(scores, plan, manifest, healing, measurements),
     )  # fmt: skip
     return write_text(path, text, force)
 
@@ -114,6 +117,10 @@ def _charts(scores: BlockScores | None, plan: CutPlan | None, measurements: list
         "perplexity": Markup(perplexity_chart("perplexity", rows)) if rows else None,
         "parameters": Markup(parameters_chart("parameters", measurements)) if measurements else None,
     }
+
+
+def _curve(healing: Healing | None) -> Markup | None:
+    return Markup(learning_chart("learning", healing.phases)) if healing else None
 
 
 def _samples(measurements: list[Measurement]) -> list[dict[str, Any]]:

@@ -49,6 +49,11 @@ def cut_of(measurements: list[Measurement]) -> Measurement | None:
     return next((m for m in others if m.role == "cut"), others[0] if len(others) == 1 else None)
 
 
+def result_of(measurements: list[Measurement]) -> Measurement | None:
+    """The model that comes out: the healed one, or the cut one."""
+    return next((m for m in measurements if m.role == "healed"), cut_of(measurements))
+
+
 def comparison(measurements: list[Measurement]) -> list[Row]:
     """A row per text and model: texts in the order they were first measured, the dense model first in each."""
     dense = dense_of(measurements)

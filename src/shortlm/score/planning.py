@@ -10,8 +10,8 @@ import torch
 
 from shortlm.artifacts import WorkPlan, WorkRow, provenance
 from shortlm.checkpoint import locate
-from shortlm.errors import ModelError, TextError
-from shortlm.model import compute_type, facts_of, free_memory, meta_model, open_config, pick_device, read_some
+from shortlm.errors import TextError
+from shortlm.model import compute_type, facts_of, free_memory, meta_model, open_config, planned_device, read_some
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.registry import parse
@@ -40,7 +40,7 @@ def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSetting
     too small.
     """
     config = open_config(model)
-    dtype, (device, here) = compute_type(model, config), _device(model.device)
+    dtype, (device, here) = compute_type(model, config), planned_device(model.device)
     folder, revision = locate(model.model, model.revision, weights=False)
     size = ModelSize.of(config, dtype, model.trust_remote_code)
     planner = Planner(config, size, dtype, device, taken_memory(device), trust_remote_code=model.trust_remote_code)
@@ -67,16 +67,6 @@ def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSetting
         disk_bytes_per_second=clock.disk if clock else None,
         provenance=provenance(str(device), str(dtype).removeprefix("torch.")),
     )  # fmt: skip
-
-
-def _device(name: str) -> tuple[torch.device, bool]:
-    """The device, and whether it is here."""
-    try:
-        return pick_device(name), True
-    except ModelError:
-        if name.partition(":")[0] not in ("cuda", "mps", "xpu"):
-            raise
-        return torch.device(name), False
 
 
 def _shape(text: TextSettings) -> tuple[int, int]:

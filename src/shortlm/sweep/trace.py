@@ -101,11 +101,13 @@ def _estimated(config: Any, dtype: torch.dtype, batch: int, tokens: int, gradien
 
 
 class LiveBytes(TorchDispatchMode):
-    """The most bytes alive at one time among tensors made inside; the weights of `module` and their views apart."""
+    """The most bytes alive at one time among tensors made inside; the weights of `module`, the gradients that it has
+    already, and views of either apart."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
-        self.known = {p.untyped_storage()._cdata for p in module.parameters()}
+        held = [t for p in module.parameters() for t in (p, p.grad) if t is not None]
+        self.known = {t.untyped_storage()._cdata for t in held}
         self.live: dict[int, tuple[Any, int]] = {}
         self.peak = 0
 
