@@ -19,7 +19,7 @@ from pathlib import Path
 from heal_speed import made_up_model
 from machine import describe, save
 
-SHAPES = [(512, 8), (768, 12), (1024, 12)]
+SHAPES = [(512, 8), (768, 12), (1280, 8)]
 
 
 def measured(command: list[str]) -> int:
@@ -44,7 +44,7 @@ def case(model: Path, records: Path, method: str, micro: int, scratch: Path) -> 
     out = scratch / f"{model.name}-{method}-{micro}"
     command = [
         sys.executable, "-m", "shortlm", "heal", str(model), "--out", str(out), "--method", method,
-        "--data", str(records), "--steps", "4", "--batch", "32", "--held-out", "16", "--micro-tokens", str(micro),
+        "--data", str(records), "--steps", "3", "--batch", "16", "--held-out", "8", "--micro-tokens", str(micro),
     ]  # fmt: skip
     announced, peak = planned(command), measured(command)
     row = {"model": model.name, "method": method, "micro_tokens": micro, "announced_gib": announced / 2**30,

@@ -89,6 +89,15 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
+def _presets(show: bool) -> None:
+    if show:
+        from shortlm.recipe import healing_of, preset_names
+
+        for name in preset_names():
+            typer.echo(f"{name:24} {healing_of(name, None, {}).name}")
+        raise typer.Exit
+
+
 SHARED = {"score", "heal", "run"}  # commands whose work several processes share; the others are rank 0's alone
 
 
@@ -215,7 +224,10 @@ def heal(
     phase_settings: Any,
     model: Annotated[str, typer.Argument(help="The shortened checkpoint: a folder, a hub id, or 'embedded'.")],
     out: Annotated[Path, typer.Option("--out", "-o", callback=_expanded, help="The folder of the healed checkpoint.")],
-    preset: Annotated[str | None, typer.Option(help="Published settings; 'list' names them.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Published settings; --presets names them.")] = None,
+    presets: Annotated[
+        bool, typer.Option("--presets", callback=_presets, is_eager=True, help="Show the presets.")
+    ] = False,
     recipe: Annotated[
         Path | None, typer.Option(help="A YAML file of phases; options are laid over every phase.")
     ] = None,

@@ -63,11 +63,10 @@ def show_manifest(manifest: Manifest, folder: object) -> None:
 def show_healing(healing: Healing, folder: object) -> None:
     """Every phase in a line or two: how far the loss fell, what was trained, how fast."""
     for number, phase in enumerate(healing.phases, start=1):
-        last = phase.log[-1] if phase.log else None
-        done = f"{last.tokens:,} tokens, {last.targets / max(last.seconds, 1e-9):,.0f} targets/s" if last else "nothing"
-        out.print(
-            f"phase {number}: {phase.method}, {phase.steps} steps, {done}, trained {phase.trainable:,} parameters"
-        )
+        tokens = f"{phase.log[-1].tokens:,} tokens" if phase.log else "no tokens"
+        done = f"{phase.steps} steps, {tokens}, {phase.targets_per_second:,.0f} targets/s"
+        shared = f", {phase.processes} processes" if phase.processes > 1 else ""
+        out.print(f"phase {number}: {phase.method} of {phase.trainable:,} parameters, {done}{shared}")
         kept = next((v for v in phase.validations if v.step == phase.kept_step), None)
         for name, nats in (kept.nats_per_token if kept else {}).items():
             before = phase.validations[0].nats_per_token[name]

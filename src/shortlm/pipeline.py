@@ -170,9 +170,7 @@ def _refuse_training_on_what_is_measured(recipe: Recipe) -> None:
         for text, seed in measured:
             same = Path(text).expanduser().resolve() == Path(source.data).expanduser().resolve()
             if same and (text != "embedded" or seed == source.seed):
-                raise RecipeError(
-                    f"{text}: would be trained on and measured on; give another --eval-text or other data"
-                )
+                raise RecipeError(f"{text}: would be trained on and measured on; give other data or --eval-text")
 
 
 class _Stages:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from shortlm.artifacts import LogEntry, Validation
-from shortlm.errors import HealError
+from shortlm.errors import HealError, RecipeError
 from shortlm.heal.batches import MicroBatch, Position, Steps
 from shortlm.heal.journal import Journal
 from shortlm.heal.losses import Loss, evaluating
@@ -191,10 +191,23 @@ def training_arguments(
         max_grad_norm=settings.clip, optim=settings.optimizer, bf16=bfloat16, use_cpu=cpu, seed=settings.seed,
         **(_recomputing() if settings.checkpointing else {}),
         logging_steps=heal.log_every, logging_nan_inf_filter=False, eval_strategy="no", save_strategy="no",
-        report_to=[name.strip() for name in heal.report_to.split(",")], disable_tqdm=True,
+        report_to=_reporters(heal.report_to), disable_tqdm=True,
         ignore_data_skip=True, remove_unused_columns=False, dataloader_pin_memory=False,
         ddp_find_unused_parameters=False, run_name=heal.name,
     )  # fmt: skip
+
+
+def _reporters(names: str) -> list[str]:
+    """Raises RecipeError for what is not installed."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    here = get_available_reporting_integrations()
+    wanted = [name.strip() for name in names.split(",") if name.strip() != "none"]
+    for name in wanted:
+        if name not in here:
+            listed = ", ".join(sorted(here)) or "none"
+            raise RecipeError(f"--report-to {name}: is not installed here (there is: {listed}); pip install {name}")
+    return wanted
 
 
 def _recomputing() -> dict[str, Any]:
