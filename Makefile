@@ -39,7 +39,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) install -e '.[dev,data]' -c constraints.txt
+	$(PIP) install -e '.[dev,qlora]' -c constraints.txt
 	touch $@
 
 clean:

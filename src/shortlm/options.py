@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -50,10 +51,10 @@ def _keyword(kind: type[Settings]) -> str:
 
 def _parameter(name: str, kind: type[Settings], default: Any, only_given: bool) -> inspect.Parameter:
     field = kind.model_fields[name]
-    annotation: Any = field.annotation
+    annotation: Any = _plain(field.annotation)
     default = field.get_default() if default is ... else default
     option = typer.Option(
-        *_flags(name, annotation, default), help=field.description, show_default=not only_given,
+        *_flags(name, annotation, default), help=field.description, show_default=_shown(default, only_given),
         rich_help_panel=kind.__name__.removesuffix("Settings"),
     )  # fmt: skip
     if get_origin(annotation) is list:
@@ -63,6 +64,23 @@ def _parameter(name: str, kind: type[Settings], default: Any, only_given: bool) 
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[annotation, option], default=default
     )
+
+
+def _plain(annotation: Any) -> Any:
+    """`Size | None` as `str | None`: what a validator checks is checked by the settings."""
+    parts = get_args(annotation)
+    if not any(get_origin(part) is Annotated for part in parts):
+        return annotation
+    return functools.reduce(operator.or_, (get_args(p)[0] if get_origin(p) is Annotated else p for p in parts))
+
+
+def _shown(default: Any, only_given: bool) -> bool | str:
+    """Where an option lies over a recipe its own default is None, and the field's is told by hand."""
+    if not only_given:
+        return True
+    if default in (None, "", [], False):
+        return False
+    return ",".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
 
 
 def _flags(name: str, annotation: Any, default: Any) -> list[str]:

@@ -1,7 +1,12 @@
 """Heal: train a shortened model so that it gets its quality back."""
 
-from shortlm.heal.healing import heal
-from shortlm.heal.planning import Cluster, plan_healing
-from shortlm.heal.processes import join_processes, wait_for_all
+import logging
+
+# At its import, which peft or accelerate may cause, it tells of a kernel for inference that nothing here needs.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+from shortlm.heal.healing import heal  # noqa: E402
+from shortlm.heal.planning import Cluster, plan_healing  # noqa: E402
+from shortlm.heal.processes import join_processes, wait_for_all  # noqa: E402
 
 __all__ = ["Cluster", "heal", "join_processes", "plan_healing", "wait_for_all"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -71,8 +70,7 @@ def with_adapter(model: Any, folder: Path) -> Any:
 
 @contextmanager
 def older_names() -> Generator[None, None, None]:
-    """PEFT asks transformers by names that it warns of, and bitsandbytes of kernels that nothing here needs."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    """PEFT asks transformers by names that it warns of."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield

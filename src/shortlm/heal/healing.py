@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from shortlm.artifacts import Healing, Phase, provenance
 from shortlm.errors import OutputError
-from shortlm.heal.merging import write_merged
+from shortlm.heal.merging import make_room, write_merged
 from shortlm.heal.phases import train_phase
 from shortlm.heal.processes import join_processes, wait_for_all
 from shortlm.heal.training import COMPLETE
@@ -79,7 +78,7 @@ def _phase(files: ModelFiles, settings: HealSettings, number: int, space: Worksp
         clear_incomplete(folder, COMPLETE)
     wait_for_all()
     record = train_phase(files, settings.phases[number - 1], settings, number, folder, space.log, say)
-    gc.collect()  # the trainer and its model hold one another; the merge needs the room
+    make_room()
     if is_main():
         shutil.rmtree(folder / "model", ignore_errors=True)  # of a process that was killed just here
         kept = folder / f"checkpoint-{record.kept_step}"

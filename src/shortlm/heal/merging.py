@@ -6,6 +6,10 @@ that was trained on leaves no trace in the result.
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
+import gc
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,15 @@ def write_merged(files: ModelFiles, checkpoint: Path, out: Path) -> float | None
     del adapted, merged
     written = load_strictly(out, files.config, files.settings.model_copy(update={"dtype": "auto", "device": "cpu"}))
     return float((probe(written) - expected).abs().max())
+
+
+def make_room() -> None:
+    """Give back what training held: trainer and model hold one another, and the C library's heap keeps pages."""
+    gc.collect()
+    libc = ctypes.util.find_library("c") if sys.platform == "linux" else None
+    trim = getattr(ctypes.CDLL(libc), "malloc_trim", None) if libc else None
+    if trim:
+        trim(0)
 
 
 def probe(model: Any) -> torch.Tensor:
