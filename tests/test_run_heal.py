@@ -183,6 +183,12 @@ def test_run_takes_healing_from_the_command_line(llama_folder, tmp_path):
     assert "--heal-data: nothing is healed; give --heal with a preset or a recipe" in told
 
 
+def test_tensorboard_keeps_its_files(llama_folder, tmp_path):
+    pytest.importorskip("tensorboard")
+    call("heal", llama_folder, "--out", tmp_path / "out", *options(report_to="tensorboard"))
+    assert list((tmp_path / "out" / "runs" / "phase-1").rglob("events.out.tfevents*"))
+
+
 def test_presets_are_listed():
     out = call("heal", "--presets")
     assert [line.split()[0] for line in out.splitlines()] == preset_names()

@@ -101,6 +101,8 @@ def _deliver(space: Workspace, healing: Healing, phases: int, force: bool) -> No
             adapter = space.phase(number) / "adapter"
             if adapter.is_dir():
                 link_or_copy(adapter, part / ("adapter" if phases == 1 else f"adapter-{number}"))
+            if (space.phase(number) / "runs").is_dir():  # TensorBoard's
+                shutil.copytree(space.phase(number) / "runs", part / "runs" / f"phase-{number}")
         (part / "log.jsonl").write_bytes(space.log.read_bytes())
         (part / "loss.svg").write_text(loss_chart(healing), encoding="utf-8")
         healing.save(part / "healing.json")

@@ -193,7 +193,7 @@ def training_arguments(
         logging_steps=heal.log_every, logging_nan_inf_filter=False, eval_strategy="no", save_strategy="no",
         report_to=_reporters(heal.report_to), disable_tqdm=True,
         ignore_data_skip=True, remove_unused_columns=False, dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False, run_name=heal.name,
+        ddp_find_unused_parameters=False, run_name=heal.name, project="shortlm",
     )  # fmt: skip
 
 
