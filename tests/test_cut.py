@@ -18,7 +18,7 @@ from architectures import save_tiny
 
 from shortlm import outputs
 from shortlm.artifacts import Manifest, load_plan
-from shortlm.checkpoint import open_checkpoint
+from shortlm.checkpoint import carry_files, open_checkpoint
 from shortlm.choose import plan_by_hand
 from shortlm.cut import cut, surgery
 from shortlm.errors import ModelError, OutputError, PlanError, RecipeError, ShortLMError
@@ -232,7 +232,7 @@ def test_a_wrong_result_is_not_written(llama_folder, tmp_path, monkeypatch):
 
 
 def test_a_shard_that_shrinks_meanwhile(llama_copy, tmp_path, monkeypatch):
-    real = surgery.carry_files
+    real = carry_files
 
     def shrink(source, folder):
         real(source, folder)

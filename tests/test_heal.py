@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from importlib import import_module
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from shortlm.errors import HealError, ModelError, OutputError, RecipeError
 from shortlm.heal import heal
 from shortlm.heal.adapters import target_modules
 from shortlm.heal.batches import Steps, micro_batch, micro_batch_count, parted, validation_batches
-from shortlm.heal.losses import Distillation, Loss
+from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.phases import plan_work
 from shortlm.heal.trained import open_trained
 from shortlm.heal.training import HealTrainer
@@ -136,6 +137,13 @@ def test_documents_apart_do_not_see_each_other(name):
     ours = Loss(model).nats(model, micro_batch([together], pad=0))
     alone = [float(model(torch.tensor([d]), labels=torch.tensor([d])).loss) * (len(d) - 1) for d in (first, second)]
     assert float(ours) == pytest.approx(sum(alone), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["opt", "falcon"])
+def test_where_documents_can_not_be_kept_apart_that_is_refused(name):
+    with pytest.raises(ModelError, match="can't keep documents of a row apart; use --attend window"):
+        check_apart(tiny_model(name))
+    check_apart(tiny_model("llama"))
 
 
 def test_distillation_is_kullback_leibler_to_the_teacher():
@@ -335,7 +343,8 @@ def test_a_validation_does_not_cost_the_four_bit_base_its_gradients(llama_folder
 
 
 def test_qlora_says_what_is_missing(llama_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("shortlm.heal.adapters.find_spec", lambda name: None if name == "bitsandbytes" else True)
+    adapters = import_module("shortlm.heal.adapters")
+    monkeypatch.setattr(adapters, "find_spec", lambda name: None if name == "bitsandbytes" else True)
     with pytest.raises(ModelError, match=r"qlora needs bitsandbytes: pip install 'shortlm\[qlora\]'"):
         healed(llama_folder, tmp_path / "out", phase(method="qlora"))
 

@@ -108,10 +108,9 @@ def test_what_can_not_be_planned_is_said(tmp_path):
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_dry_run(name, tmp_path):
     tiny_config("llama", hidden_size=32, head_dim=8).save_pretrained(tmp_path)
-    settings = healing_of(name, None, {"steps": 2, "length": 32})
-    settings = settings.model_copy(
-        update={"phases": [p.model_copy(update={"teacher": str(tmp_path), "last": 2}) for p in settings.phases]}
-    )
+    small = {"teacher": str(tmp_path), "last": 2, "steps": 2, "epochs": None, "tokens": None, "length": 32}
+    settings = healing_of(name, None, {})
+    settings = settings.model_copy(update={"phases": [p.model_copy(update=small) for p in settings.phases]})
     plan = plan_healing(ModelSettings(model=str(tmp_path), device="cpu"), settings, Cluster(tflops=1))
     assert [p.method for p in plan.phases] == [p.method for p in settings.phases] and settings.source
 

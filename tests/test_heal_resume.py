@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import save_tiny
 
 from shortlm.artifacts import Healing
+from shortlm.embedded import model_path
 from shortlm.errors import OutputError
 from shortlm.heal import heal, healing, merging, training, workspace
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
@@ -105,6 +108,46 @@ def test_goes_on_after_a_stop_at(monkeypatch, llama_folder, data, uninterrupted,
     heal(model, settings(data, "lora", "cpt"), out)
     same(uninterrupted, out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
+def test_experts_go_on_too(monkeypatch, name, tmp_path):
+    """Their files name tensors otherwise than the modules do."""
+    base = save_tiny(name, tmp_path / "base", vocab_size=1024)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(model_path() / file, base / file)
+    model = ModelSettings(model=str(base), device="cpu")
+    heal(model, settings(["embedded"], "cpt"), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt(patch, training.HealTrainer, "training_step", 11)
+        with pytest.raises(Killed):
+            heal(model, settings(["embedded"], "cpt"), tmp_path / "out")
+    heal(model, settings(["embedded"], "cpt"), tmp_path / "out")
+    same(tmp_path / "whole", tmp_path / "out")
+
+
+def test_a_later_phase_can_be_changed_without_losing_the_first(monkeypatch, llama_folder, data, tmp_path):
+    model, out, said = ModelSettings(model=str(llama_folder), device="cpu"), tmp_path / "out", []
+    with monkeypatch.context() as patch:
+        interrupt(patch, training.HealTrainer, "training_step", 16)  # the second phase has no checkpoint yet
+        with pytest.raises(Killed):
+            heal(model, settings(data, "lora", "cpt"), out)
+    first = (tmp_path / "out.healing" / "phase-1" / "done.json").read_bytes()
+    heal(model, settings(data, "lora", "last-layers"), out, say=said.append)
+    done = Healing.load(out / "healing.json").phases
+    assert [p.method for p in done] == ["lora", "last-layers"]
+    assert done[0].model_dump(mode="json") == json.loads(first)
+
+
+def test_another_healing_s_work_stays(monkeypatch, llama_folder, data, tmp_path):
+    model, out = ModelSettings(model=str(llama_folder), device="cpu"), tmp_path / "out"
+    heal(model, settings(data, "lora"), out)
+    with monkeypatch.context() as patch:
+        interrupt(patch, training.HealTrainer, "training_step", 9)
+        with pytest.raises(Killed):
+            heal(model, settings(data, "cpt"), out, force=True)
+    heal(model, settings(data, "lora"), out)  # is kept as it is
+    assert list((tmp_path / "out.healing").glob("phase-1/checkpoint-*"))
 
 
 def test_an_unfinished_healing_is_not_lost(monkeypatch, llama_folder, data, tmp_path):

@@ -356,7 +356,7 @@ def test_the_card_says_what_was_done_and_how_to_repeat_it():
     _, body = card()
     for words in (
         "4 of 12 Transformer blocks", "| Removed blocks | 5–8 (original", "1.84 M → 1.25 M parameters (-32 %)",
-        "AutoModelForCausalLM.from_pretrained(path)", "shortlm cut owner/name --plan manifest.json --out",
+        "AutoModelForCausalLM.from_pretrained(path)", "shortlm cut --model owner/name --plan manifest.json --out",
         "2.1 × 10⁻⁶", "embedded | dense | ", "[owner/name](https://huggingface.co/owner/name)",
     ):  # fmt: skip
         assert words in body
@@ -365,7 +365,7 @@ def test_the_card_says_what_was_done_and_how_to_repeat_it():
 def test_a_local_base_model_is_no_link():
     front, body = card(base_model="/models/my base")
     assert "base_model" not in front and "huggingface.co" not in body
-    assert "shortlm cut 'my base' --plan" in body and "/models" not in body
+    assert "shortlm cut --model 'my base' --plan" in body and "/models" not in body
     assert [is_hub_id(name) for name in ("a/b", "./a", "../a", "a", "a/b/c", "", None)] == [True] + [False] * 6
 
 
@@ -373,7 +373,7 @@ def test_the_card_escapes_yaml_and_markdown():
     front, body = card(title="a: [b\n---\n# c | `d` <script>", base_model="x`\n```\nrm")
     assert front["model-index"][0]["name"] == "a: [b --- # c | `d` <script>"
     assert body.strip().splitlines()[0] == r"# a: \[b --- \# c \| \`d\` \<script\>"
-    assert "shortlm cut 'x` ``` rm' --plan" in body
+    assert "shortlm cut --model 'x` ``` rm' --plan" in body
 
 
 def test_the_card_needs_neither_proof_nor_measurements():

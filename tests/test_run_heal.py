@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from shortlm.artifacts import BlockScores, Healing, Manifest, Measurement
 from shortlm.cli import app
-from shortlm.errors import OutputError, RecipeError
+from shortlm.errors import OutputError, RecipeError, TextError
+from shortlm.heal import heal
 from shortlm.pipeline import run
-from shortlm.recipe import Recipe, load_recipe, preset_names, to_yaml
+from shortlm.recipe import HealSettings, ModelSettings, Recipe, load_recipe, preset_names, to_yaml
 
 PHASE = {"method": "cpt", "data": ["embedded"], "separator": "\n\n", "length": 24, "batch": 4, "held_out": 4,
          "steps": 3, "lr": 1e-3, "precision": "float32"}  # fmt: skip
@@ -83,6 +84,30 @@ def test_rounds_without_healing(llama_folder, tmp_path):
     run(recipe(llama_folder, heal=None, rounds=2), tmp_path / "run")
     assert Measurement.load(tmp_path / "run" / "eval-cut.json").model.n_blocks == 4
     assert len(Manifest.load(tmp_path / "run" / "model" / "manifest.json").blocks) == 4
+
+
+def test_the_history_of_all_rounds_is_told(llama_folder, tmp_path):
+    run(recipe(llama_folder, rounds=2), tmp_path / "run")
+    assert len(Healing.load(tmp_path / "run" / "model" / "healing.json").phases) == 2
+
+
+def test_indices_are_not_protected_in_rounds(llama_folder, tmp_path):
+    chosen = {"blocks": 2, "protect": "0,5", "drop": None}
+    with pytest.raises(RecipeError, match="--protect 0,5: indices change from round to round"):
+        run(recipe(llama_folder, rounds=2, choose=chosen), tmp_path / "run")
+
+
+def test_a_phase_that_does_not_fit_is_noticed_before_the_first_is_trained(llama_folder, tmp_path):
+    settings = HealSettings.model_validate({"phases": [PHASE, PHASE | {"data": ["./nowhere.jsonl"]}]})
+    with pytest.raises(TextError, match=r"phase 2: \./nowhere\.jsonl: no such data file"):
+        heal(ModelSettings(model=str(llama_folder), device="cpu"), settings, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_distillation_without_validation_is_delivered(llama_folder, tmp_path):
+    given = options(method="distill", teacher=llama_folder, held_out=0)
+    assert "distill" in call("heal", llama_folder, "--out", tmp_path / "out", *given)
+    assert (tmp_path / "out" / "loss.svg").is_file()
 
 
 def test_more_rounds_than_blocks_are_refused(llama_folder, tmp_path):
@@ -167,6 +192,7 @@ def test_a_dry_run_writes_nothing(llama_folder, tmp_path):
     ],
 )
 def test_mistakes_are_one_line(llama_folder, tmp_path, args, message):
+    args = args if "--length" in args or "--preset" in args else [*args, "--length", "24"]
     out = call("heal", llama_folder, "--out", tmp_path / "out", "--device", "cpu", *args, code=2)
     assert message in " ".join(out.split()), out
     assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
@@ -170,6 +171,8 @@ def test_chat_learns_every_answer_in_the_tokenizers_own_template():
     with pytest.raises(TextError, match="the tokenizer has no chat template; use prompt and completion"):
         rows_of([{"messages": messages}], "chat", tokenizer, 400, "x")
     tokenizer.chat_template = TEMPLATE
+    with pytest.raises(TextError, match="x: 'messages' of a record is no list of messages"):
+        rows_of([{"messages": None}], "chat", tokenizer, 400, "x")
     (row,) = rows_of([{"messages": messages}], "chat", tokenizer, 400, "x")
     whole = tokenizer.apply_chat_template(messages, tokenize=False)
     assert row.ids == tokenizer(whole, add_special_tokens=False).input_ids
@@ -179,10 +182,15 @@ def test_chat_learns_every_answer_in_the_tokenizers_own_template():
         rows_of([{"messages": messages}], "chat", tokenizer, 400, "x")
 
 
-def test_records_are_cut_off_and_those_without_an_answer_left_out(tokenizer):
+def test_records_are_cut_off_and_those_without_an_answer_left_out(tokenizer, tmp_path):
     short = {"prompt": "Who? ", "completion": "Rosa."}
     long = {"prompt": "Who has the rope? " * 10, "completion": "Rosa."}
-    assert len(rows_of([short, long], "completion", tokenizer, 16, "x")) == 1
+    assert [row.targets for row in rows_of([short, long], "completion", tokenizer, 16, "x")] == [3, 0]
+    (tmp_path / "r.json").write_text(json.dumps([short, long] * 5), encoding="utf-8")
+    mixture = opened(tokenizer, str(tmp_path / "r.json"), length=16, held_out=4)
+    order = np.random.default_rng(42).permutation(10)  # drawn before any is left out
+    assert len(mixture.held_out[str(tmp_path / "r.json")]) == sum(i % 2 == 0 for i in order[:4])
+    assert mixture.records() == sum(i % 2 == 0 for i in order[4:])
     with pytest.raises(TextError, match="x: no record has an answer within 16 tokens; give a larger --length"):
         rows_of([long], "completion", tokenizer, 16, "x")
 
@@ -200,6 +208,19 @@ def test_records_are_held_out_as_datasets_does_and_shuffled_anew(tmp_path, token
     key = lambda row: row.ids  # noqa: E731
     assert first != second and sorted(first, key=key) == sorted(second, key=key)
     assert sorted(first, key=key) == sorted((rows[ALPACA.index(r)] for r in split["train"]), key=key)
+
+
+def test_sources_of_one_name_are_validated_on_apart(tokenizer):
+    mixture = opened(tokenizer, "embedded:seed=3", "embedded:seed=4", held_out=2)
+    assert list(mixture.held_out) == ["embedded", "embedded (2)"]
+
+
+def test_tokenizers_without_positions_are_refused():
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(TextError, match="x: the tokenizer tells no character positions"):
+        rows_of(ALPACA, "alpaca", Slow(), 100, "x")
 
 
 def test_a_share_of_the_records_can_be_held_out(tmp_path, tokenizer):
@@ -225,6 +246,12 @@ def test_a_share_of_the_records_can_be_held_out(tmp_path, tokenizer):
         ('{"text": "Rosa likes honey."}', "a.jsonl", {"held_out": 90}, "gives less than the 90 windows of 32"),
         ('{"text": "Rosa likes honey."}', "a.jsonl", {"held_out": 0.5}, "give --held-out 64, not a share"),
         ('{"text": ""}', "a.jsonl", {"separator": ""}, "a.jsonl: there is no text"),
+        (
+            '{"text": "Rosa has a kite. Rosa has a kite. Rosa has a kite."}',
+            "a.jsonl",
+            {"held_out": 1, "length": 8},
+            "no document beyond the 1 windows",
+        ),
     ],
 )
 def test_bad_data(tmp_path, tokenizer, content, name, settings, message):

@@ -28,7 +28,7 @@ MAX_HEADER = 100 * 1024 * 1024  # the format's own limit
 CARRIED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "LICENSE*", "NOTICE*"]
 WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|h5|msgpack|ot|onnx|gguf)(\.index\.json)?$")
 NOT_CARRIED = {"SHA256SUMS", "config.json", "manifest.json", "README.md", "training.json"}
-NOT_CARRIED |= {"healing.json", "log.jsonl", "loss.svg"}
+NOT_CARRIED |= {"log.jsonl", "loss.svg"}  # healing.json is the history of the weights
 
 
 @dataclass(frozen=True)

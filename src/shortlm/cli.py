@@ -60,7 +60,8 @@ def _line(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return "stopped; nothing half-written was left, and the same command goes on with what was finished"
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
-        return f"out of memory ({str(error).splitlines()[0][:120]}); try a smaller --batch-size or --length"
+        what = str(error).splitlines()[0][:120]
+        return f"out of memory ({what}); try a smaller --length, --batch-size, or --micro-tokens of heal"
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}"
     return " ".join(str(error).split()) if isinstance(error, ShortLMError) else None

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from shortlm.recipe import Settings
+from shortlm.recipe import HealSettings, Settings
 
 
 def key_of(*parts: Any) -> str:
@@ -23,3 +23,16 @@ def fingerprint(name: str) -> list[Any]:
         return [name]
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     return [str(path.resolve()), *((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)]
+
+
+def phase_keys(base: str, settings: HealSettings) -> list[str]:
+    """A key for every phase of healing: `base` (of the model), this phase and those before it, and their data.
+
+    How it is watched does not count.
+    """
+    keys = []
+    for phase in settings.phases:
+        data = [fingerprint(source.data) for source in phase.data]
+        texts = [fingerprint(text.ids or text.text) for text in phase.validate_on]
+        keys.append(key_of(keys[-1] if keys else base, phase, data, texts, settings.keep_adapter))
+    return keys

@@ -9,6 +9,7 @@ was cut and healed there is the next one's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from shortlm.choose import choose
 from shortlm.cut import cut, refuse_uncuttable
 from shortlm.errors import OutputError, RecipeError, ShortLMError
 from shortlm.evaluate import evaluate
-from shortlm.keys import fingerprint, key_of
+from shortlm.keys import fingerprint, key_of, phase_keys
 from shortlm.outputs import write_text
 from shortlm.progress import is_main
 from shortlm.recipe import ChooseSettings, ModelSettings, Recipe, Settings, load_recipe, to_yaml
@@ -48,7 +49,7 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
     recipe = recipe.model_copy(update={"text": recipe.text.for_model(recipe.model.model)})
     _refuse_training_on_what_is_measured(recipe)
     stages = _Stages(out, recipe, force, say)
-    if recipe.heal:
+    if recipe.heal or recipe.rounds > 1:
         _join(recipe)
     if is_main():
         stages.claim()
@@ -100,11 +101,15 @@ def _healed(stages: _Stages, recipe: Recipe, model: ModelSettings, at: str) -> H
     from shortlm.heal import heal
 
     assert recipe.heal is not None
-    return heal(model, recipe.heal, stages.path(f"{at}heal"), stages.force, stages.say, stages.keys[f"{at}heal"])
+    return heal(model, recipe.heal, stages.path(f"{at}heal"), stages.force, stages.say, stages.keys[f"{at}cut"])
 
 
 def _share(recipe: Recipe, number: int, wanted: int) -> ChooseSettings:
     """So many blocks go in this round; earlier rounds take the remainder."""
+    if re.search(r"\d", recipe.choose.protect):
+        raise RecipeError(
+            f"--protect {recipe.choose.protect}: indices change from round to round; give +, ends, last or none"
+        )
     if wanted < recipe.rounds:
         raise RecipeError(f"--rounds {recipe.rounds}: only {wanted} blocks go; give at most so many rounds")
     count = wanted // recipe.rounds + (number <= wanted % recipe.rounds)
@@ -156,8 +161,8 @@ def _join(recipe: Recipe) -> None:
 
 
 def _meet(recipe: Recipe) -> None:
-    """The first process cuts, all heal what it has written."""
-    if recipe.heal:
+    """The first process cuts, all go on with what it has written."""
+    if recipe.heal or recipe.rounds > 1:
         from shortlm.heal import wait_for_all
 
         wait_for_all()
@@ -165,11 +170,17 @@ def _meet(recipe: Recipe) -> None:
 
 def _refuse_training_on_what_is_measured(recipe: Recipe) -> None:
     """Perplexity on text that was trained on says nothing."""
-    measured = [(t.text, t.seed) for t in recipe.eval_texts()]
-    for source in (source for phase in (recipe.heal.phases if recipe.heal else []) for source in phase.data):
-        for text, seed in measured:
+    trained = [source for phase in (recipe.heal.phases if recipe.heal else []) for source in phase.data]
+    for source in trained:
+        for measured in recipe.eval_texts():
+            text, is_file = measured.text, Path(measured.text).expanduser().exists()
             same = Path(text).expanduser().resolve() == Path(source.data).expanduser().resolve()
-            if same and (text != "embedded" or seed == source.seed):
+            part = (
+                (measured.seed, source.seed)
+                if text == "embedded"
+                else ((measured.subset, measured.split), (source.subset, source.split))
+            )
+            if same and (is_file or part[0] == part[1]):
                 raise RecipeError(f"{text}: would be trained on and measured on; give other data or --eval-text")
 
 
@@ -248,8 +259,7 @@ def _keys(recipe: Recipe) -> dict[str, str]:
         keys[f"{at}choose"] = key_of(keys[f"{at}score"], recipe.choose, *rounds)
         keys[f"{at}cut"] = model = shorter = key_of(keys[f"{at}choose"], recipe.cut)
         if recipe.heal:
-            data = [fingerprint(source.data) for phase in recipe.heal.phases for source in phase.data]
-            keys[f"{at}heal"] = model = key_of(shorter, recipe.heal, data)
+            keys[f"{at}heal"] = model = phase_keys(shorter, recipe.heal)[-1]
     measured = {"dense": inputs, "cut": shorter} | ({"healed": model} if recipe.heal else {})
     for name, key in measured.items():
         keys[f"evaluate {name}"] = key_of(key, recipe.eval, *texts, text_files)

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shortlm.artifacts import Healing, Phase, provenance
-from shortlm.errors import OutputError
+from shortlm.errors import OutputError, ShortLMError
 from shortlm.heal.merging import make_room, write_merged
-from shortlm.heal.phases import train_phase
-from shortlm.heal.processes import join_processes, wait_for_all
-from shortlm.heal.training import COMPLETE
+from shortlm.heal.phases import plan_work, train_phase
+from shortlm.heal.processes import join_processes, ranks, wait_for_all
+from shortlm.heal.trained import check_method
+from shortlm.heal.training import COMPLETE, reporters
 from shortlm.heal.workspace import Workspace, clear_incomplete, link_or_copy
-from shortlm.keys import fingerprint, key_of
+from shortlm.keys import fingerprint, key_of, phase_keys
 from shortlm.model import ModelFiles, facts_from_config, open_files
 from shortlm.outputs import whole_folder
 from shortlm.progress import is_main
@@ -26,12 +27,12 @@ Say = Callable[[str], object]
 
 def heal(
     model: ModelSettings, settings: HealSettings, out: Path | str, force: bool = False,
-    say: Say = lambda line: None, key: str | None = None,
+    say: Say = lambda line: None, base: str | None = None,
 ) -> Healing:  # fmt: skip
     """Train the model by every phase in turn and write a plain checkpoint to the folder `out`, whole or not at all.
 
     After a stop at any moment the same call goes on; a finished one is kept. Under accelerate or torchrun all
-    processes call this. `key` (of `run`) replaces the hash of settings and inputs by which that is known.
+    processes call this. `base` (of `run`) stands for the model in the keys by which that is known.
 
     Raises ModelError, TextError, RecipeError for what does not fit, HealError for a step whose loss is no number,
     OutputError if `out` is in use.
@@ -41,7 +42,8 @@ def heal(
     if out.resolve() == files.checkpoint.folder.resolve():
         raise OutputError(f"{out}: the output would replace the model itself; choose another --out")
     join_processes(files.device)
-    with Workspace(out, key or healing_key(model, settings)) as space:
+    _check_all(files, settings)
+    with Workspace(out, phase_keys(base or key_of(model, fingerprint(model.model)), settings)) as space:
         finished = space.finished()
         wait_for_all()
         if finished:
@@ -60,7 +62,9 @@ def _healed(
     for number in range(1, len(settings.phases) + 1):
         record = space.done(number) or _phase(files, settings, number, space, say)
         records.append(record)
-        files = open_files(model.model_copy(update={"model": str(space.phase(number) / "model"), "revision": None}))
+        if number < len(settings.phases):
+            files = open_files(model.model_copy(update={"model": str(space.phase(number) / "model"), "revision": None}))
+    wait_for_all()  # none needs the folder any more
     seconds = round(time.perf_counter() - started, 3)
     healing = Healing(
         model=facts_from_config(model), phases=[*_earlier(model), *records],
@@ -105,13 +109,17 @@ def _deliver(space: Workspace, healing: Healing, phases: int, force: bool) -> No
                 shutil.copytree(space.phase(number) / "runs", part / "runs" / f"phase-{number}")
         (part / "log.jsonl").write_bytes(space.log.read_bytes())
         (part / "loss.svg").write_text(loss_chart(healing), encoding="utf-8")
-        healing.save(part / "healing.json")
+        healing.save(part / "healing.json", force=True)  # in place of an earlier one that was carried along
     space.remove()
 
 
-def healing_key(model: ModelSettings, settings: HealSettings) -> str:
-    """The hash of settings and inputs; how it is watched does not count."""
-    watched = settings.model_copy(update={"report_to": "none", "log_every": 10, "name": "", "source": None})
-    data = [fingerprint(source.data) for phase in settings.phases for source in phase.data]
-    texts = [fingerprint(text.ids or text.text) for phase in settings.phases for text in phase.validate_on]
-    return key_of(model, fingerprint(model.model), watched, data, texts)
+def _check_all(files: ModelFiles, settings: HealSettings) -> None:
+    """Notice what does not fit in any phase before the first one is trained."""
+    for number, phase in enumerate(settings.phases, start=1):
+        try:
+            check_method(files, phase)
+            plan_work(files, phase, ranks()[1])
+        except ShortLMError as error:
+            where = f"phase {number}: " if len(settings.phases) > 1 else ""
+            raise type(error)(f"{where}{error}") from error
+    reporters(settings.report_to)

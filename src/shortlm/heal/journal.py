@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import LogEntry, Validation
+from shortlm.outputs import write_text
 from shortlm.progress import is_main, track
 
 
@@ -44,7 +45,7 @@ class Journal:
     def rewrite(self) -> None:
         """Drop from the file what `go_on_from` has dropped."""
         if is_main():
-            self.path.write_text("".join(line + "\n" for line in self._lines), encoding="utf-8")
+            write_text(self.path, "".join(line + "\n" for line in self._lines), force=True)
 
     def _keep(self, entry: dict[str, Any]) -> None:
         if "nats_per_token" in entry:

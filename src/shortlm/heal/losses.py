@@ -53,6 +53,18 @@ class Narrowed:
             raise ModelError(f"{type(model).__name__}: its logits depend on other positions; it can't be healed yet")
 
 
+def check_apart(model: Any) -> None:
+    """Raise ModelError if documents in one row see each other although their positions begin anew."""
+    device = model.get_input_embeddings().weight.device
+    ids_BT = torch.arange(3, 15, device=device)[None]
+    positions_BT = torch.cat([torch.arange(7), torch.arange(5)]).to(device)[None]
+    with torch.no_grad(), evaluating(model):
+        packed_TV = model(input_ids=ids_BT, position_ids=positions_BT, use_cache=False).logits[0, 7:].float()
+        alone_TV = model(input_ids=ids_BT[:, 7:], use_cache=False).logits[0].float()
+    if not torch.allclose(packed_TV, alone_TV, rtol=0.02, atol=0.02 * float(alone_TV.abs().max())):
+        raise ModelError(f"{type(model).__name__}: can't keep documents of a row apart; use --attend window")
+
+
 class Loss:
     """The sum over the targets of a micro-batch; nats for cross-entropy."""
 

@@ -18,6 +18,7 @@ import torch
 from shortlm.checkpoint import carry_files
 from shortlm.errors import ModelError
 from shortlm.heal.adapters import with_adapter
+from shortlm.heal.processes import load_whole
 from shortlm.model import ModelFiles, compute_type, load_strictly, quiet
 from shortlm.outputs import whole_folder
 
@@ -29,7 +30,9 @@ def write_merged(files: ModelFiles, checkpoint: Path, out: Path) -> float | None
     without adapters. Raises ModelError if it is more than rounding.
     """
     on_cpu = files.settings.model_copy(update={"dtype": "float32", "device": "cpu"})
-    base, dtype = files.checkpoint.folder, compute_type(files.settings, files.config, files.checkpoint)
+    load_whole()
+    own = files.settings.model_copy(update={"dtype": "auto"})
+    base, dtype = files.checkpoint.folder, compute_type(own, files.config, files.checkpoint)
     if not (checkpoint / "adapter_config.json").is_file():
         trained = load_strictly(checkpoint, files.config, on_cpu)
         _save(trained.to(dtype), base, out)

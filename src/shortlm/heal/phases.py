@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import resource
 import sys
@@ -17,8 +18,8 @@ from shortlm.artifacts import DataFacts, Phase
 from shortlm.errors import HealError, RecipeError
 from shortlm.heal.batches import MicroBatch, Steps, micro_batch_count, validation_batches
 from shortlm.heal.journal import Journal
-from shortlm.heal.losses import Distillation, Loss
-from shortlm.heal.processes import fsdp, ranks, wait_for_all
+from shortlm.heal.losses import Distillation, Loss, check_apart
+from shortlm.heal.processes import fsdp, load_whole, ranks, wait_for_all
 from shortlm.heal.teacher import open_teacher
 from shortlm.heal.trained import open_trained, precision
 from shortlm.model import ModelFiles, quiet
@@ -26,11 +27,12 @@ from shortlm.recipe import HealSettings, PhaseSettings
 from shortlm.sizes import quantity
 from shortlm.text import Windows, open_windows
 from shortlm.text.records import Row
-from shortlm.text.rows import Mixture, facts, first_rows, open_rows
+from shortlm.text.rows import Mixture, RecordRows, facts, first_rows, open_rows, unused
 
 SAMPLE = 512  # rows whose mean length stands for all
 DEVICE_TOKENS = {"cpu": 2048}  # computed at a time
 OTHER_TOKENS = 16384
+PAD = 0  # any token: nothing looks at it
 CHECKPOINTS = 10  # validations of a phase
 Say = Callable[[str], object]
 
@@ -67,12 +69,10 @@ def plan_work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Wor
     validation = rows.held_out
     for text in settings.validate_on:
         windows = open_windows(text.for_model(files.settings.model), files.tokenizer, files.config.vocab_size)
-        validation[_unused(windows.facts.source, validation)] = _as_rows(windows)
+        validation[unused(windows.facts.source, validation)] = _as_rows(windows)
     count = micro_batch_count(sample, settings.batch, micro_tokens, processes)
-    tokenizer: Any = files.tokenizer
-    pad = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
     steps = step_count(settings, rows, sample)
-    return Work(rows, steps, count, validation, pad, micro_tokens, sample)
+    return Work(rows, steps, count, validation, PAD, micro_tokens, sample)
 
 
 def step_count(settings: PhaseSettings, rows: Mixture, sample: list[Row]) -> int:
@@ -94,11 +94,6 @@ def _as_rows(windows: Windows) -> list[Row]:
     return [Row(ids, list(ids)) for ids in kept]
 
 
-def _unused(name: str, taken: dict[str, Any]) -> str:
-    again = sum(other == name or other.startswith(f"{name} (") for other in taken)
-    return f"{name} ({again + 1})" if again else name
-
-
 def train_phase(
     files: ModelFiles, settings: PhaseSettings, heal: HealSettings, number: int, folder: Path, log: Path, say: Say
 ) -> Phase:
@@ -106,14 +101,18 @@ def train_phase(
     from shortlm.heal.training import HealTrainer, last_checkpoint, training_arguments
 
     started = time.perf_counter()
+    if files.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(files.device)
     rank, processes = ranks()
     work = plan_work(files, settings, processes)
     kind = precision(settings, files.device)
-    cpu = files.device.type == "cpu"
     args = training_arguments(
-        folder, settings, heal, work.steps, work.micro_batches // processes, kind == "bfloat16", cpu
+        folder, settings, heal, work.steps, work.micro_batches // processes, files.device, kind == "bfloat16"
     )  # fmt: skip
+    load_whole()
     model = open_trained(files, settings)
+    if settings.attend == "document":
+        check_apart(model)
     steps = Steps(work.rows, settings.batch, work.micro_batches, work.pad, rank, processes)
     journal = Journal(log, number, work.steps)
     checkpoint = last_checkpoint(folder)
@@ -125,8 +124,8 @@ def train_phase(
         say(f"phase {number}: goes on after step {checkpoint.position.step} of {work.steps}")
     every = settings.eval_every or max(1, math.ceil(work.steps / CHECKPOINTS))
     trainer = HealTrainer(model, args, steps, work.validation_batches(), _loss(model, files, settings), journal, every)
-    if fsdp() and not trainer.is_fsdp_enabled:
-        raise HealError("FSDP was asked for and the model would not be sharded; check the accelerate config")
+    if fsdp():
+        _sum_in_float32(trainer)
     args.eval_on_start = bool(work.validation) and checkpoint is None
     if checkpoint is None or checkpoint.position.step < work.steps:
         with quiet():
@@ -143,6 +142,16 @@ def train_phase(
     )  # fmt: skip
 
 
+def _sum_in_float32(trainer: Any) -> None:
+    """FSDP2 sums gradients in the type of the matrix products; DDP, and we, in float32."""
+    if not trainer.is_fsdp_enabled:
+        raise HealError("FSDP was asked for and the model would not be sharded; check the accelerate config")
+    plugin = trainer.accelerator.state.fsdp_plugin
+    if plugin.mixed_precision_policy is not None:
+        policy = dataclasses.replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+        plugin.mixed_precision_policy = policy
+
+
 def _loss(model: Any, files: ModelFiles, settings: PhaseSettings) -> Loss:
     if settings.method != "distill":
         return Loss(model)
@@ -152,7 +161,10 @@ def _loss(model: Any, files: ModelFiles, settings: PhaseSettings) -> Loss:
 
 def _facts(work: Work, settings: PhaseSettings) -> DataFacts:
     name = ", ".join(source.name for source in work.rows.sources)
-    return facts(work.sample, name, settings.seed)
+    records = [row for source in work.rows.sources if isinstance(source, RecordRows) for row in source.rows]
+    if work.rows.records():
+        return facts(records, name, settings.seed)
+    return facts(work.sample, f"{name} (hash and counts of the first {len(work.sample)} rows)", settings.seed)
 
 
 def _validation_facts(work: Work) -> dict[str, DataFacts]:
@@ -160,7 +172,7 @@ def _validation_facts(work: Work) -> dict[str, DataFacts]:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory so far: of the accelerator, or resident of this process."""
+    """The most memory so far: of the accelerator (in this phase), or resident of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -24,8 +24,8 @@ from shortlm.errors import ModelError, RecipeError, TextError
 from shortlm.heal.batches import MicroBatch, micro_batch, parted
 from shortlm.heal.losses import Loss
 from shortlm.heal.phases import DEVICE_TOKENS, OTHER_TOKENS, Work, plan_work
-from shortlm.heal.teacher import teacher_name
-from shortlm.heal.trained import ADAPTED, make_trainable, precision
+from shortlm.heal.teacher import uncut
+from shortlm.heal.trained import ADAPTED, check_method, make_trainable, precision
 from shortlm.model import (
     ModelFiles,
     compute_type,
@@ -88,6 +88,7 @@ def _is_here(files: ModelFiles) -> bool:
 
 
 def _phase(files: ModelFiles, settings: PhaseSettings, cluster: Cluster) -> PhasePlan:
+    check_method(files, settings)
     work = _work(files, settings, cluster.processes)
     per_row = sum(len(row.ids) for row in work.sample) / len(work.sample)
     batch = _largest(work, settings)
@@ -230,8 +231,9 @@ def _peak(files: ModelFiles, traced: Traced, parts: dict[str, int]) -> int:
 
 def _teacher_bytes(files: ModelFiles, settings: PhaseSettings) -> int:
     """The uncut model is larger than the student by the blocks that went."""
-    name = settings.teacher or teacher_name(locate(files.settings.model, files.settings.revision, weights=False)[0])
-    taught = files.settings.model_copy(update={"model": name, "revision": None})
+    folder, _ = locate(files.settings.model, files.settings.revision, weights=False)
+    name, revision = (settings.teacher, None) if settings.teacher else uncut(folder)
+    taught = files.settings.model_copy(update={"model": name, "revision": revision})
     return facts_from_config(taught).parameters * compute_type(taught, open_config(taught)).itemsize
 
 

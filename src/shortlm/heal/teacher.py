@@ -18,9 +18,8 @@ def open_teacher(files: ModelFiles, settings: PhaseSettings) -> tuple[Any, list[
     """
     path = files.checkpoint.folder / "manifest.json"
     manifest = Manifest.load(path) if path.is_file() else None
-    name = settings.teacher or teacher_name(files.checkpoint.folder)
-    update = {"model": name, "revision": None if settings.teacher or not manifest else manifest.plan.model.revision}
-    taught = open_files(files.settings.model_copy(update=update))
+    name, revision = (settings.teacher, None) if settings.teacher else uncut(files.checkpoint.folder)
+    taught = open_files(files.settings.model_copy(update={"model": name, "revision": revision}))
     if taught.config.vocab_size != files.config.vocab_size:
         raise ModelError(
             f"{name}: has a vocabulary of {taught.config.vocab_size}, the student {files.config.vocab_size}; "
@@ -35,11 +34,11 @@ def open_teacher(files: ModelFiles, settings: PhaseSettings) -> tuple[Any, list[
     return taught.open(streamed=False).model, blocks
 
 
-def teacher_name(folder: Path) -> str:
-    """The model that was cut, by the manifest of the student, followed back through earlier cuts."""
+def uncut(folder: Path) -> tuple[str, str | None]:
+    """The model that was cut and its revision, by the student's manifest, followed back through earlier cuts."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise ModelError(f"{folder}: has no manifest that names the uncut model; give --teacher MODEL")
-    name = Manifest.load(path).plan.model.name
-    earlier = Path(name).expanduser()
-    return teacher_name(earlier) if (earlier / "manifest.json").is_file() else name
+    model = Manifest.load(path).plan.model
+    earlier = Path(model.name).expanduser()
+    return uncut(earlier) if (earlier / "manifest.json").is_file() else (model.name, model.revision)

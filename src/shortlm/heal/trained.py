@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from shortlm.errors import ModelError, RecipeError
-from shortlm.heal.adapters import adapted, need
-from shortlm.heal.processes import fsdp
-from shortlm.model import ModelFiles, find_anatomy, load_strictly
+from shortlm.heal.adapters import adapted, need, target_modules
+from shortlm.heal.processes import deepspeed, fsdp
+from shortlm.model import ModelFiles, find_anatomy, load_strictly, meta_model
 from shortlm.recipe import PhaseSettings
 
 ADAPTED = ("lora", "qlora")
@@ -21,14 +21,28 @@ ADAPTED = ("lora", "qlora")
 
 def open_trained(files: ModelFiles, settings: PhaseSettings) -> Any:
     """The model with what the method trains made trainable. Raises ModelError where the method can't be had."""
-    if settings.method in ADAPTED:
-        need("peft", settings.method)
     if settings.method == "qlora":
-        return adapted(_quantised(files), settings)
+        return adapted(_quantised(files, precision(settings, files.device)), settings)
     own = settings.method == "lora" and precision(settings, files.device) != "float32"
-    update = {"dtype": "auto" if own else "float32"} | ({"device": "cpu"} if fsdp() else {})  # which places the shards
+    update = {"dtype": "auto" if own else "float32"}
+    if fsdp() or deepspeed():  # which bring each part to its device
+        update["device"] = "cpu"
     model = load_strictly(files.checkpoint.folder, files.config, files.settings.model_copy(update=update))
     return make_trainable(model, settings)
+
+
+def check_method(files: ModelFiles, settings: PhaseSettings) -> None:
+    """Raise ModelError or RecipeError for what the method needs and the model or this place does not have."""
+    if settings.method in ADAPTED:
+        need("peft", settings.method)
+        target_modules(meta_model(files.config, files.settings.trust_remote_code), settings.targets)
+    if settings.method == "qlora":
+        need("bitsandbytes", "qlora")
+    blocks, positions = files.config.num_hidden_layers, getattr(files.config, "max_position_embeddings", None)
+    if settings.method == "last-layers" and settings.last > blocks:
+        raise RecipeError(f"--last {settings.last}: the model has {blocks} blocks")
+    if positions and settings.length > positions:
+        raise RecipeError(f"--length {settings.length}: the model has {positions} positions; give so many at most")
 
 
 def make_trainable(model: Any, settings: PhaseSettings) -> Any:
@@ -37,17 +51,14 @@ def make_trainable(model: Any, settings: PhaseSettings) -> Any:
         return adapted(model, settings)
     if settings.method == "last-layers":
         anatomy = find_anatomy(model)
-        if settings.last > len(anatomy.blocks):
-            raise RecipeError(f"--last {settings.last}: the model has {len(anatomy.blocks)} blocks")
         for module in (anatomy.head, *anatomy.blocks[-settings.last :]):
             module.requires_grad_(True)
         return model
     return model.requires_grad_(True)
 
 
-def _quantised(files: ModelFiles) -> Any:
+def _quantised(files: ModelFiles, kind: str) -> Any:
     """The base in 4-bit NF4 with double quantisation (QLoRA, 2305.14314)."""
-    need("bitsandbytes", "qlora")
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     from shortlm.model import quiet
@@ -56,7 +67,7 @@ def _quantised(files: ModelFiles) -> Any:
         raise ModelError("qlora: bitsandbytes has no 4-bit training on mps; use --method lora, or --device cpu")
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=getattr(torch, kind),
     )  # fmt: skip
     try:
         with quiet():
@@ -78,7 +89,7 @@ def precision(settings: PhaseSettings, device: torch.device) -> str:
     """The type of matrix products; bfloat16 is taken where the device has instructions for it."""
     if settings.precision != "auto":
         return settings.precision
-    if device.type == "cpu":
+    if device.type == "cpu":  # bfloat16 without such instructions is slower than float32
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     else:
         fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8

@@ -24,8 +24,10 @@ from shortlm.errors import HealError, RecipeError
 from shortlm.heal.batches import MicroBatch, Position, Steps
 from shortlm.heal.journal import Journal
 from shortlm.heal.losses import Loss, evaluating
+from shortlm.heal.processes import load_whole, ranks
+from shortlm.model import load_strictly
 from shortlm.outputs import write_text
-from shortlm.recipe import HealSettings, PhaseSettings
+from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
 
 COMPLETE = "complete.json"
 
@@ -87,12 +89,13 @@ class HealTrainer(Trainer):
             raise self._bad_step(f"the gradient's norm is {float(norm)}")
         return norm
 
-    def _bad_step(self, what: str) -> HealError:
+    def _bad_step(self, what: str, after: bool = False) -> HealError:
         good = last_checkpoint(Path(str(self.args.output_dir)))
         where = f"the last good checkpoint is {good.folder}" if good else "there is no checkpoint yet"
+        step = self.state.global_step if after else self.state.global_step + 1
+        change = "" if after else "nothing was changed by it and "
         return HealError(
-            f"step {self.state.global_step + 1}: {what}; nothing was changed by it and {where}; "
-            "try a smaller --lr, a longer --warmup or --precision float32"
+            f"step {step}: {what}; {change}{where}; try a smaller --lr, a longer --warmup or --precision float32"
         )
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
@@ -102,6 +105,9 @@ class HealTrainer(Trainer):
         step, position = self.state.global_step, self.steps.positions[self.state.global_step]
         seconds = self.journal.clock.seconds()
         self.journal.add(Validation(step=step, tokens=position.tokens, seconds=seconds, nats_per_token=nats))
+        for name, value in nats.items():
+            if not math.isfinite(value):
+                raise self._bad_step(f"the validation loss on {name} is {value}", after=True)
         metrics = {f"{metric_key_prefix}_{name}_loss": value for name, value in nats.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -120,6 +126,17 @@ class HealTrainer(Trainer):
                     sums += torch.tensor([float(found), len(batch["targets"])])
         sums = self.accelerator.reduce(sums.float() if self.args.device.type == "mps" else sums.to(self.args.device))
         return float(sums[0] / sums[1])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Strictly: where files name tensors otherwise than the modules do (experts), the Trainer would skip them."""
+        folder = Path(resume_from_checkpoint)
+        if self.is_fsdp_enabled or not (folder / "config.json").is_file():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        load_whole()
+        settings = ModelSettings(model=str(folder), dtype="float32", device="cpu")
+        target: Any = self.model if model is None else model
+        target.load_state_dict(load_strictly(folder, target.config, settings).state_dict())
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer's checkpoint, then its mark; only then older ones go."""
@@ -157,7 +174,7 @@ class _Rhythm(TrainerCallback):
         last = state.global_step >= state.max_steps
         due = last or state.global_step % self.every == 0
         control.should_evaluate = control.should_save = due
-        control.should_log = control.should_log or last
+        control.should_log = control.should_log or due  # a mean never reaches back behind a checkpoint
         self.journal.told(state.global_step, self.steps.positions[state.global_step].tokens)
         return control
 
@@ -168,7 +185,7 @@ class _Rhythm(TrainerCallback):
             self.journal.add(
                 LogEntry(
                     step=at.step, tokens=at.tokens, targets=at.targets, loss=logs["loss"], rate=logs["learning_rate"],
-                    grad_norm=float(logs["grad_norm"]), seconds=self.journal.clock.seconds(),
+                    grad_norm=float(logs.get("grad_norm") or 0.0), seconds=self.journal.clock.seconds(),
                 )
             )  # fmt: skip
 
@@ -178,26 +195,43 @@ class _Rhythm(TrainerCallback):
 
 
 def training_arguments(
-    folder: Path, settings: PhaseSettings, heal: HealSettings, steps: int, accumulate: int, bfloat16: bool, cpu: bool
-) -> TrainingArguments:
-    """Our settings in the Trainer's words."""
-    schedule = "cosine_with_min_lr" if settings.lowest else settings.schedule
+    folder: Path, settings: PhaseSettings, heal: HealSettings, steps: int, accumulate: int, device: torch.device,
+    bfloat16: bool,
+) -> TrainingArguments:  # fmt: skip
+    """Our settings in the Trainer's words. Raises RecipeError for what it refuses."""
     warmup = settings.warmup if settings.warmup >= 1 else math.ceil(settings.warmup * steps)
-    return TrainingArguments(
-        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=1, gradient_accumulation_steps=accumulate,
-        learning_rate=settings.lr, warmup_steps=int(warmup), lr_scheduler_type=schedule,
-        lr_scheduler_kwargs={"min_lr_rate": settings.lowest} if settings.lowest else None,
-        adam_beta1=settings.betas[0], adam_beta2=settings.betas[1], weight_decay=settings.weight_decay,
-        max_grad_norm=settings.clip, optim=settings.optimizer, bf16=bfloat16, use_cpu=cpu, seed=settings.seed,
-        **(_recomputing() if settings.checkpointing else {}),
-        logging_steps=heal.log_every, logging_nan_inf_filter=False, eval_strategy="no", save_strategy="no",
-        report_to=_reporters(heal.report_to), disable_tqdm=True,
-        ignore_data_skip=True, remove_unused_columns=False, dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False, run_name=heal.name, project="shortlm",
-    )  # fmt: skip
+    schedule = "cosine_with_min_lr" if settings.lowest else settings.schedule
+    words: dict[str, Any] = {
+        "output_dir": str(folder), "max_steps": steps, "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": accumulate, "learning_rate": settings.lr, "warmup_steps": int(warmup),
+        "lr_scheduler_type": schedule, "adam_beta1": settings.betas[0], "adam_beta2": settings.betas[1],
+        "weight_decay": settings.weight_decay, "max_grad_norm": settings.clip, "optim": settings.optimizer,
+        "bf16": bfloat16, "use_cpu": device.type == "cpu", "seed": settings.seed, "logging_steps": heal.log_every,
+        "logging_nan_inf_filter": False, "eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True,
+        "report_to": reporters(heal.report_to), "run_name": heal.name, "project": "shortlm",
+        "ignore_data_skip": True, "remove_unused_columns": False, "dataloader_pin_memory": False,
+        "ddp_find_unused_parameters": False,
+    }  # fmt: skip
+    if settings.lowest:
+        words["lr_scheduler_kwargs"] = {"min_lr_rate": settings.lowest}
+    try:
+        arguments = TrainingArguments(**words | (_recomputing() if settings.checkpointing else {}))
+        _on_one_device(arguments, device)
+    except ValueError as error:  # an optimizer or a precision that is not there
+        raise RecipeError(f"transformers' Trainer refuses these settings ({str(error).splitlines()[0]})") from error
+    return arguments
 
 
-def _reporters(names: str) -> list[str]:
+def _on_one_device(arguments: TrainingArguments, device: torch.device) -> None:
+    """A process alone would take all accelerators it sees, by threads, beginning with the first."""
+    if device.type == "cuda" and ranks()[1] == 1:
+        torch.cuda.set_device(device)
+        _ = arguments.device  # which is set up at its first use
+        arguments._n_gpu = 1
+        arguments.__dict__["_setup_devices"] = torch.device("cuda", torch.cuda.current_device())
+
+
+def reporters(names: str) -> list[str]:
     """Raises RecipeError for what is not installed."""
     from transformers.integrations import get_available_reporting_integrations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ except ImportError:  # Windows: nothing keeps two processes apart there
 class Workspace:
     """One healing's folder; only the first process changes it."""
 
-    def __init__(self, out: Path, key: str):
-        self.out, self.key = out, key
+    def __init__(self, out: Path, keys: list[str]):
+        self.out, self.keys, self.key = out, keys, keys[-1]
         self.folder = out.with_name(f"{out.name}.healing")
         self._lock: Any = None
 
@@ -61,20 +62,22 @@ class Workspace:
         if self.folder.exists() and not state.is_file() and any(self.folder.iterdir()):
             raise OutputError(f"{self.folder}: exists and holds no healing; move it away or choose another --out")
         self._take_lock()
-        if state.is_file() and json.loads(state.read_bytes())["key"] != self.key:
-            if not force and self._worth_keeping():
-                raise OutputError(
-                    f"{self.folder}: holds an unfinished healing with other settings or inputs; "
-                    "give these again to go on, --force to start anew, or another --out"
-                )
-            for path in self.folder.iterdir():
-                if path.name != "lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_text(state, json.dumps({"key": self.key}), force=True)
+        before = self._keys_before()
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, self.keys, strict=False)))
+        other = [self.phase(number) for number in range(same + 1, len(before) + 1)]
+        if not force and any(_worth_keeping(folder) for folder in other):
+            raise OutputError(
+                f"{self.folder}: holds an unfinished healing with other settings or inputs; "
+                "give these again to go on, --force to start anew, or another --out"
+            )
+        for folder in other:
+            shutil.rmtree(folder, ignore_errors=True)
+        write_text(state, json.dumps({"keys": self.keys}), force=True)
 
-    def _worth_keeping(self) -> bool:
-        """Whether there is anything to go on from."""
-        return any(self.folder.glob("phase-*/checkpoint-*")) or any(self.folder.glob("phase-*/done.json"))
+    def _keys_before(self) -> list[str]:
+        """Of the healing that the folder holds; phases that are the same go on, whatever follows them."""
+        state = self.folder / "state.json"
+        return json.loads(state.read_bytes())["keys"] if state.is_file() else []
 
     def _take_lock(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -106,8 +109,14 @@ class Workspace:
             shutil.rmtree(path)
 
     def remove(self) -> None:
-        """All is done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """All is done; another healing's work that lies there stays."""
+        if self._keys_before() in ([], self.keys):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _worth_keeping(folder: Path) -> bool:
+    """Whether there is anything to go on from."""
+    return any(folder.glob("checkpoint-*")) or (folder / "done.json").is_file()
 
 
 def clear_incomplete(folder: Path, mark: str) -> None:

@@ -17,6 +17,8 @@ from shortlm.recipe.stages import TextSettings
 
 PRESETS = Path(__file__).parent / "presets"
 OPTIONS = re.compile(r"^(.*):([a-z_]+=.*)$", re.DOTALL)
+FOR_ALL = {"precision", "micro_tokens", "checkpointing", "optimizer", "eval_every", "keep", "seed", "validate_on"}
+FOR_ALL |= {"held_out", "clip"}  # what may be given for phases of different methods at once
 Method = Literal["lora", "qlora", "cpt", "last-layers", "distill"]
 
 
@@ -123,7 +125,9 @@ class HealSettings(Settings):
     name: str = Field("shortlm heal", description="Title of the recipe.")
     source: str | None = Field(None, description="Where these settings were published.")
     phases: list[PhaseSettings] = Field([PhaseSettings()], min_length=1, description="What is trained, in this order.")
-    keep_adapter: bool = Field(False, description="Also keep the adapters, beside the merged checkpoint.")
+    keep_adapter: bool = Field(
+        False, description="Also keep the adapters; in a chain they belong to the result of the phase before."
+    )
     report_to: str = Field("none", description="Where else to log: tensorboard, wandb, trackio; several as a,b.")
     log_every: int = Field(10, ge=1, description="Steps between lines of log.jsonl.")
 
@@ -169,5 +173,13 @@ def laid_over(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     own = {name: value for name, value in given.items() if name in HealSettings.model_fields}
     phase = {name: value for name, value in given.items() if name not in own}
     cleared = dict.fromkeys(budgets) if budgets & phase.keys() else {}
-    phases = [dict(p) | cleared | phase for p in own.pop("phases", values.get("phases", [{}]))]
+    given_phases = own.pop("phases", values.get("phases", [{}]))
+    if not (isinstance(given_phases, list) and given_phases and all(isinstance(p, dict) for p in given_phases)):
+        raise RecipeError("phases: a list of settings is needed, as - {method: cpt, tokens: 2M}")
+    alone = sorted(phase.keys() - FOR_ALL)
+    if alone and len({p.get("method") for p in given_phases}) > 1:
+        raise RecipeError(
+            f"'{alone[0]}' can't go for {len(given_phases)} phases of different methods; write a recipe file"
+        )
+    phases = [dict(p) | cleared | phase for p in given_phases]
     return {k: v for k, v in values.items() if k != "phases"} | own | {"phases": phases}

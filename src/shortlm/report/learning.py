@@ -62,7 +62,7 @@ def learning_chart(chart: str, phases: list[Phase]) -> str:
             )
         for end in found.ends[:-1]:
             axes.axvline(end, color=COLOURS["rule"], linewidth=0.9, linestyle=(0, (4, 2)))
-        _dress(axes)
+        _dress(axes, max(found.ends, default=0) or 1)
         return to_svg(figure, chart, _label(found))
 
 
@@ -71,10 +71,10 @@ def loss_chart(healing: Healing) -> str:
     return standalone(learning_chart("loss", healing.phases))
 
 
-def _dress(axes: Axes) -> None:
+def _dress(axes: Axes, tokens: int) -> None:
     axes.set_xlabel("tokens")
     axes.set_ylabel("nats per token")
-    axes.set_xlim(left=-0.015 * axes.dataLim.x1)
+    axes.set_xlim(-0.015 * tokens, 1.02 * tokens)
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(6))

@@ -57,13 +57,14 @@ def kind_of(item: Any) -> str:
 
 
 def rows_of(items: Iterable[Any], kind: str, tokenizer: Any, length: int, name: str) -> list[Row]:
-    """All records as rows of at most `length` tokens; those whose answers are cut off entirely are left out."""
-    laid = [_laid_out(item, kind, tokenizer, name) for item in items]
-    rows = [encoded(record, tokenizer, length) for record in laid]
-    kept = [row for row in rows if row.targets]
-    if not kept:
+    """All records as rows of at most `length` tokens. Raises TextError if no answer is left in any of them."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise TextError(f"{name}: the tokenizer tells no character positions, so answers can't be found in records; "
+                        "use plain text, or a model with a fast tokenizer")  # fmt: skip
+    rows = [encoded(_laid_out(item, kind, tokenizer, name), tokenizer, length) for item in items]
+    if not any(row.targets for row in rows):
         raise TextError(f"{name}: no record has an answer within {length} tokens; give a larger --length")
-    return kept
+    return rows
 
 
 def encoded(laid: Laid, tokenizer: Any, length: int) -> Row:
@@ -100,6 +101,8 @@ def _chat(messages: Any, tokenizer: Any, name: str) -> Laid:
     """The conversation in the template; an answer is what the template adds behind its generation prompt."""
     if not getattr(tokenizer, "chat_template", None):
         raise TextError(f"{name}: has chat messages and the tokenizer has no chat template; use prompt and completion")
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise TextError(f"{name}: 'messages' of a record is no list of messages (role, content)")
     text, answers = _templated(tokenizer, messages, name), []
     for i, message in enumerate(messages):
         if message.get("role") != "assistant":

@@ -37,7 +37,7 @@ class TextRows:
 
     def __init__(self, reader: Reader, field: str, tokenizer: Any, settings: PhaseSettings, held_out: int):
         self.name, self._reader, self._field, self._tokenizer = reader.name, reader, field, tokenizer
-        self._length, self._apart = settings.length, settings.attend == "document"
+        self._length, self._apart = settings.length, settings.attend == "document" and not reader.running
         self._separator = [] if reader.running else separator(settings.separator, tokenizer)
         self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
         self._begin: Any = None
@@ -46,6 +46,8 @@ class TextRows:
         self.held_out = [self.next() for _ in range(held_out)]
         if self.state["pass"]:
             raise TextError(f"{self.name}: gives less than the {held_out} windows of {self._length} to be held out")
+        if held_out and next(self._reader.read(self.state["at"]), None) is None:
+            raise TextError(f"{self.name}: has no document beyond the {held_out} windows held out; hold out fewer")
         self._begin = self.state["at"]
         self.state = {"at": self._begin, "pass": 0, "left": [], "starts": []}
 
@@ -98,8 +100,8 @@ class RecordRows:
             )
         order = numpy.random.default_rng(42).permutation(len(rows)).tolist()
         self.name, self._seed = name, seed
-        self.held_out = [rows[i] for i in order[:count]]
-        self.rows = [rows[i] for i in order[count:]]
+        self.held_out = [rows[i] for i in order[:count] if rows[i].targets]
+        self.rows = [rows[i] for i in order[count:] if rows[i].targets]  # an answer that was cut off teaches nothing
         self.state: dict[str, Any] = {"at": 0, "pass": 0}
         self._drawn: tuple[int, list[int]] | None = None
 
@@ -137,7 +139,11 @@ class Mixture:
     @property
     def held_out(self) -> dict[str, list[Row]]:
         """Validation rows of each source."""
-        return {source.name: source.held_out for source in self.sources if source.held_out}
+        found: dict[str, list[Row]] = {}
+        for source in self.sources:
+            if source.held_out:
+                found[unused(source.name, found)] = source.held_out
+        return found
 
     def state(self) -> dict[str, Any]:
         """The position, as JSON; a copy."""
@@ -180,6 +186,12 @@ def _whole(held_out: float, name: str) -> int:
     if held_out and held_out < 1:
         raise TextError(f"{name}: of plain text a number of windows is held out; give --held-out 64, not a share")
     return int(held_out)
+
+
+def unused(name: str, taken: dict[str, Any]) -> str:
+    """`name`, with a number behind it if it is taken."""
+    again = sum(other == name or other.startswith(f"{name} (") for other in taken)
+    return f"{name} ({again + 1})" if again else name
 
 
 def adds_bos(tokenizer: Any) -> bool:
