@@ -1,6 +1,6 @@
 """CPT, LoRA and CPT -> LoRA on the embedded model cut by a quarter and by half, at equal tokens and at equal time.
 
-python benchmarks/healing.py [--tokens 400k] [--seeds 3] [--threads 1]
+python benchmarks/healing.py [--tokens 400k] [--seeds 3] [--threads 1] [--cuts 50%,75% --name healing-severe]
 
 Blocks are chosen by ppl, one-shot. Rates are tuned first on a seed that is not used again. What counts is the share of
 the lost nats that healing wins back, on held-out windows of another seed of the text. At equal time a method gets the
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="400k")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cuts", default=",".join(CUTS))
+    parser.add_argument("--cuts", default="25%,50%")
     parser.add_argument("--name", default="healing")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

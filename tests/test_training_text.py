@@ -247,7 +247,7 @@ def test_a_share_of_the_records_can_be_held_out(tmp_path, tokenizer):
         ('{"text": "Rosa likes honey."}', "a.jsonl", {"held_out": 0.5}, "give --held-out 64, not a share"),
         ('{"text": ""}', "a.jsonl", {"separator": ""}, "a.jsonl: there is no text"),
         (
-            '{"text": "Rosa has a kite. Rosa has a kite. Rosa has a kite."}',
+            '{"text": "Rosa has a kite. Rosa has it."}',
             "a.jsonl",
             {"held_out": 1, "length": 8},
             "no document beyond the 1 windows",
