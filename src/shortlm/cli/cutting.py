@@ -1,0 +1,111 @@
+"""The commands up to the shorter checkpoint: score, plan-memory, choose, cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shortlm.cli.application import Force, Out, app, expanded, save
+from shortlm.options import with_settings
+from shortlm.progress import is_main
+from shortlm.recipe import ChooseSettings, CutSettings, ModelSettings, ScoreSettings, TextSettings
+
+
+@app.command()
+@with_settings(ModelSettings, TextSettings, ScoreSettings)
+def score(
+    model_settings: Any,
+    text_settings: Any,
+    score_settings: Any,
+    out: Out = None,
+    force: Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, as plan-memory does.")] = False,
+) -> None:
+    """Score the blocks of a model by one or several criteria, in one pass over the text."""
+    if dry_run:
+        return _plan_memory(model_settings, text_settings, score_settings, out, force) if is_main() else None
+    from shortlm.console import show_scores
+    from shortlm.outputs import refuse_existing
+    from shortlm.score import score as do_score
+
+    if out:
+        refuse_existing(out, force)
+    scores = do_score(model_settings, text_settings, score_settings, lambda line: typer.echo(line, err=True))
+    if not is_main():
+        return
+    save(scores, out, force)
+    show_scores(scores)
+
+
+@app.command("plan-memory")
+@with_settings(ModelSettings, TextSettings, ScoreSettings)
+def plan_memory(
+    model_settings: Any, text_settings: Any, score_settings: Any, out: Out = None, force: Force = False
+) -> None:
+    """Say what scoring would take for every criterion: memory, reading, computing, time. Needs only the config."""
+    _plan_memory(model_settings, text_settings, score_settings, out, force)
+
+
+def _plan_memory(model_settings: Any, text_settings: Any, score_settings: Any, out: Path | None, force: bool) -> None:
+    from shortlm.console import show_work
+    from shortlm.score import plan_memory
+
+    plan = plan_memory(model_settings, text_settings, score_settings)
+    save(plan, out, force)
+    show_work(plan)
+
+
+@app.command()
+@with_settings(ChooseSettings)
+def choose(
+    choose_settings: Any,
+    scores: Annotated[Path | None, typer.Argument(help="The file that 'score' wrote.")] = None,
+    published: Annotated[str | None, typer.Option(help="Published scores instead, e.g. llama-1-7b/taylor.")] = None,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Choose which blocks go, from scores of your own or from published ones."""
+    from shortlm.artifacts import BlockScores
+    from shortlm.choose import choose as do_choose
+    from shortlm.choose import published_names, published_scores, published_source
+    from shortlm.console import show_plan
+    from shortlm.errors import PlanError
+
+    if published and not scores:
+        plan = do_choose(published_scores(published), choose_settings, published_source())
+    elif scores and not published:
+        plan = do_choose(BlockScores.load(scores), choose_settings, str(scores))
+    else:
+        raise PlanError(f"give a scores file, or --published with one of: {', '.join(published_names())}")
+    save(plan, out, force)
+    show_plan(plan)
+
+
+@app.command()
+@with_settings(ModelSettings, CutSettings)
+def cut(
+    model_settings: Any,
+    cut_settings: Any,
+    out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the shorter checkpoint.")],
+    plan: Annotated[
+        Path | None, typer.Option(help="A plan of 'choose', or the manifest.json of an earlier cut.")
+    ] = None,
+    remove: Annotated[str | None, typer.Option(help="Or the blocks by hand, as 3,7 or 21-29.")] = None,
+    force: Force = False,
+) -> None:
+    """Write the checkpoint without the chosen blocks, and prove that it computes what it should."""
+    from shortlm.artifacts import CutPlan, load_plan
+    from shortlm.blocks import block_list
+    from shortlm.console import show_manifest
+    from shortlm.cut import cut as do_cut
+    from shortlm.errors import PlanError
+
+    if plan and remove is None:
+        the_plan: CutPlan | list[int] = load_plan(plan)
+    elif remove is not None and not plan:
+        the_plan = block_list(remove, "--remove")
+    else:
+        raise PlanError("give the blocks to remove: --plan FILE or --remove 3,7")
+    show_manifest(do_cut(model_settings, the_plan, cut_settings, out, force), out)

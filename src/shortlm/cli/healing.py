@@ -1,0 +1,80 @@
+"""The command `heal`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shortlm.cli.application import Force, app, expanded, save
+from shortlm.options import with_settings
+from shortlm.progress import is_main
+from shortlm.recipe import ModelSettings, PhaseSettings, validated
+
+
+def _presets(show: bool) -> None:
+    if show:
+        from shortlm.recipe import healing_of, preset_names
+
+        for name in preset_names():
+            typer.echo(f"{name:24} {healing_of(name, None, {}).name}")
+        raise typer.Exit
+
+
+@app.command()
+@with_settings(
+    ModelSettings, PhaseSettings, only_given=True, omit=("model", "stream", "memory", "dtype", "data", "validate_on")
+)
+def heal(
+    model_settings: Any,
+    phase_settings: Any,
+    model: Annotated[str, typer.Argument(help="The shortened checkpoint: a folder, a hub id, or 'embedded'.")],
+    out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the healed checkpoint.")],
+    preset: Annotated[str | None, typer.Option(help="Published settings; --presets names them.")] = None,
+    presets: Annotated[
+        bool, typer.Option("--presets", callback=_presets, is_eager=True, help="Show the presets.")
+    ] = False,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A YAML file of phases; options are laid over every phase.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Training data, again for each source: FILE or FILE:weight=2,kind=text.")
+    ] = None,
+    eval_text: Annotated[
+        list[str] | None, typer.Option(help="A further text whose perplexity is watched; again for each.")
+    ] = None,
+    keep_adapter: Annotated[bool, typer.Option("--keep-adapter", help="Also keep the adapters.")] = False,
+    report_to: Annotated[str | None, typer.Option(help="tensorboard, wandb, trackio.")] = None,
+    log_every: Annotated[int | None, typer.Option(help="Steps between lines of log.jsonl.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take: tokens, steps, memory, time.")
+    ] = False,
+    processes: Annotated[int, typer.Option(min=1, help="With --dry-run: for so many processes.")] = 1,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --dry-run: TFLOP/s that each device reaches, instead of measuring."),
+    ] = None,
+    sharded: Annotated[bool, typer.Option("--sharded", help="With --dry-run: FSDP instead of DDP.")] = False,
+    plan: Annotated[Path | None, typer.Option(callback=expanded, help="With --dry-run: also write it as JSON.")] = None,
+    force: Force = False,
+) -> None:
+    """Train a shortened model so that it gets its quality back. Goes on where it was stopped."""
+    from shortlm.console import show_heal_plan, show_healing
+    from shortlm.heal import Cluster, plan_healing
+    from shortlm.heal import heal as do_heal
+    from shortlm.recipe import healing_of
+
+    given = phase_settings | {"data": data or None, "validate_on": eval_text and [{"text": t} for t in eval_text]}
+    given |= {"keep_adapter": keep_adapter or None, "report_to": report_to, "log_every": log_every}
+    settings = healing_of(preset, recipe, {name: value for name, value in given.items() if value is not None})
+    opened = validated(ModelSettings, model_settings | {"model": model})
+    if dry_run:
+        if is_main():
+            planned = plan_healing(opened, settings, Cluster(processes, tflops, sharded))
+            save(planned, plan, force)
+            show_heal_plan(planned)
+        return
+    healing = do_heal(opened, settings, out, force, lambda line: typer.echo(line, err=True) if is_main() else None)
+    if is_main():
+        show_healing(healing, out)

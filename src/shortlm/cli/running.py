@@ -1,0 +1,94 @@
+"""The command `run`: a recipe, and what the command line lays over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shortlm.cli.application import app, expanded
+from shortlm.options import with_settings
+from shortlm.progress import is_main
+from shortlm.recipe import (
+    ChooseSettings,
+    CutSettings,
+    EvalSettings,
+    ModelSettings,
+    Recipe,
+    ScoreSettings,
+    TextSettings,
+    load_recipe,
+    validated,
+)  # fmt: skip
+
+
+@app.command()
+@with_settings(
+    ModelSettings,
+    TextSettings,
+    ScoreSettings,
+    ChooseSettings,
+    CutSettings,
+    EvalSettings,
+    omit=("texts",),
+    only_given=True,
+)
+def run(
+    model_settings: Any,
+    text_settings: Any,
+    score_settings: Any,
+    choose_settings: Any,
+    cut_settings: Any,
+    eval_settings: Any,
+    recipe: Annotated[Path | None, typer.Argument(help="A YAML recipe; options given here are laid over it.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The run's folder.")] = Path(
+        "shortlm-run"
+    ),
+    eval_text: Annotated[
+        list[str] | None, typer.Option(help="Text for perplexity, instead of held-out --text.")
+    ] = None,
+    heal: Annotated[str | None, typer.Option(help="Heal after the cut: a preset of 'heal' or a YAML recipe.")] = None,
+    heal_data: Annotated[list[str] | None, typer.Option(help="Training data for it; again for each source.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Prune and heal in so many rounds.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Redo the stages whose settings differ.")] = False,
+) -> None:
+    """The whole path in one command: score, choose, cut, heal, evaluate, report. Goes on where it was stopped."""
+    from shortlm.pipeline import run as do_run
+
+    base = load_recipe(recipe) if recipe else Recipe()
+    given = {"model": model_settings, "text": text_settings, "score": score_settings, "choose": choose_settings,
+             "cut": cut_settings, "eval": eval_settings}  # fmt: skip
+    merged = _with_healing(_laid_over(base, given, eval_text), heal, heal_data, rounds)
+    page = do_run(merged, out, force, typer.echo if is_main() else lambda line: None)
+    if not is_main():
+        return
+    typer.echo(f"\nopen {page}")
+
+
+def _laid_over(recipe: Recipe, given: dict[str, dict[str, Any]], eval_text: list[str] | None) -> Recipe:
+    values = recipe.model_dump()
+    budgets = {"blocks", "drop", "drop_params", "to_params"}
+    if budgets & given["choose"].keys():  # a budget given here replaces the recipe's
+        values["choose"] |= dict.fromkeys(budgets)
+    for stage, options in given.items():
+        values[stage] |= options
+    if eval_text:
+        base = values["text"] | {"skip": 0, "sequences": values["eval"]["held_out"], "ids": None}
+        values["eval"]["texts"] = [base | {"text": text} for text in eval_text]
+    return validated(Recipe, values)
+
+
+def _with_healing(recipe: Recipe, heal: str | None, data: list[str] | None, rounds: int | None) -> Recipe:
+    from shortlm.errors import RecipeError
+    from shortlm.recipe import HealSettings, healing_of, laid_over
+
+    given = {"data": data} if data else {}
+    if heal:
+        is_file = heal.endswith((".yaml", ".yml"))
+        settings: HealSettings | None = healing_of(None if is_file else heal, Path(heal) if is_file else None, given)
+    elif given and recipe.heal is None:
+        raise RecipeError("--heal-data: nothing is healed; give --heal with a preset or a recipe")
+    else:
+        settings = recipe.heal and validated(HealSettings, laid_over(recipe.heal.model_dump(), given))
+    return recipe.model_copy(update={"heal": settings, "rounds": rounds or recipe.rounds})
