@@ -6,8 +6,10 @@ import pytest
 import torch
 from architectures import save_tiny
 
+from shortlm.cut import cut
+from shortlm.heal import heal
 from shortlm.model import open_files, quiet
-from shortlm.recipe import ModelSettings, ScoreSettings
+from shortlm.recipe import CutSettings, HealSettings, ModelSettings, PhaseSettings, ScoreSettings
 from shortlm.score import score_model
 from shortlm.score.scoring import work_of
 from shortlm.sweep import plan_for
@@ -50,3 +52,18 @@ def test_a_budget_of_the_device_is_kept(folder):
     torch.cuda.reset_peak_memory_stats()
     score_model(files.open(True), windows, ScoreSettings(criteria=CRITERIA, resamples=0), 0, plan)
     assert torch.cuda.max_memory_allocated() <= plan.peak_bytes
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "cpt", "last-layers", "distill"])
+def test_healing(tmp_path, method):
+    if method == "qlora":
+        pytest.importorskip("bitsandbytes")
+    phase = PhaseSettings(
+        method=method, data=["embedded"], separator="\n\n", length=128, batch=16, steps=20, held_out=8, lr=1e-3,
+        teacher="embedded",
+    )  # fmt: skip
+    cut(ModelSettings(device="cuda"), [4, 5], CutSettings(), tmp_path / "cut")
+    model = ModelSettings(model=str(tmp_path / "cut"), device="cuda")
+    (done,) = heal(model, HealSettings(phases=[phase]), tmp_path / "out").phases
+    first, *_, last = (v.nats_per_token["embedded"] for v in done.validations)
+    assert last < first and done.peak_bytes < 2**30

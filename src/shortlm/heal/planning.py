@@ -207,7 +207,8 @@ def _parts(files: ModelFiles, settings: PhaseSettings, traced: Traced, cluster: 
     share = cluster.processes if cluster.sharded else 1
     frozen = traced.frozen_bytes
     if settings.method == "qlora":
-        frozen = round(frozen / files.dtype.itemsize * NF4)
+        blocks = sum(facts_from_config(files.settings).block_parameters)  # embeddings and head are not quantised
+        frozen = round(blocks * NF4) + (traced.parameters - traced.trainable - blocks) * files.dtype.itemsize
     parts = {
         "weights": (frozen + traced.trainable_bytes) // share,
         "gradients": traced.trainable_bytes // share,

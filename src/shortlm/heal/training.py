@@ -134,8 +134,9 @@ class HealTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         load_whole()
-        settings = ModelSettings(model=str(folder), dtype="float32", device="cpu")
         target: Any = self.model if model is None else model
+        allowed = bool(getattr(target.config, "auto_map", None))  # or the model would not be here
+        settings = ModelSettings(model=str(folder), dtype="float32", device="cpu", trust_remote_code=allowed)
         target.load_state_dict(load_strictly(folder, target.config, settings).state_dict())
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
