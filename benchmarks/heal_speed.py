@@ -4,7 +4,7 @@ python benchmarks/heal_speed.py --records alpaca.json [--model FOLDER] [--steps 
 
 The published way (Shortened LLaMA's code): micro-batches of 4 records in random order, padded to the longest, float32,
 logits and loss at every position. Ours is `shortlm heal` with its defaults. Both see the same records in the same
-order of optimizer steps, with the same LoRA settings; runs alternate. Without --model, one with random weights is made:
+order of optimizer steps, with the same LoRA settings and the same first adapters; runs alternate. Without --model, one with random weights is made:
 12 blocks of hidden 768, a vocabulary of 16384 learnt from the records.
 """
 
@@ -64,6 +64,7 @@ def published(model: Path, rows: list[Row], steps: int, lr: float, validation: l
             return torch.utils.data.SequentialSampler(rows)
 
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    torch.manual_seed(0)  # the adapters begin as ours do
     adapted = get_peft_model(base, LoraConfig(
         r=LORA["rank"], lora_alpha=LORA["alpha"], lora_dropout=LORA["dropout"], task_type="CAUSAL_LM",
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
@@ -75,9 +76,9 @@ def published(model: Path, rows: list[Row], steps: int, lr: float, validation: l
             learning_rate=lr, lr_scheduler_type="linear", warmup_steps=1, use_cpu=True, report_to=[],
             save_strategy="no", disable_tqdm=True, logging_strategy="no",
         )  # fmt: skip
-        collate = DataCollatorForSeq2Seq(
-            AutoTokenizer.from_pretrained(model), pad_to_multiple_of=8, padding=True, label_pad_token_id=IGNORED
-        )
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        collate = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8, padding=True, label_pad_token_id=IGNORED)
         trainer = InOrder(model=adapted, args=arguments, train_dataset=data, data_collator=collate)
         started = time.perf_counter()
         trainer.train()
