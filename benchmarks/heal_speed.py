@@ -4,8 +4,8 @@ python benchmarks/heal_speed.py --records alpaca.json [--model FOLDER] [--steps 
 
 The published way (Shortened LLaMA's code): micro-batches of 4 records in random order, padded to the longest, float32,
 logits and loss at every position. Ours is `shortlm heal` with its defaults. Both see the same records in the same
-order of optimizer steps, with the same LoRA settings and the same first adapters; runs alternate. Without --model, one with random weights is made:
-12 blocks of hidden 768, a vocabulary of 16384 learnt from the records.
+order of optimizer steps, with the same LoRA settings and the same first adapters; runs alternate. Without --model,
+one with random weights is made: 12 blocks of hidden 768, a vocabulary of 16384 learnt from the records.
 """
 
 from __future__ import annotations
