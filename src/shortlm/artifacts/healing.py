@@ -35,7 +35,7 @@ class Phase(Record):
 
     method: str
     settings: dict[str, Any]
-    data: DataFacts
+    data: DataFacts = Field(description="Of all records; of plain text, which is read on and on, the first 512 rows.")
     validation_data: dict[str, DataFacts]
     trainable: int = Field(description="Parameters trained.")
     parameters: int

@@ -164,7 +164,7 @@ def _facts(work: Work, settings: PhaseSettings) -> DataFacts:
     records = [row for source in work.rows.sources if isinstance(source, RecordRows) for row in source.rows]
     if work.rows.records():
         return facts(records, name, settings.seed)
-    return facts(work.sample, f"{name} (hash and counts of the first {len(work.sample)} rows)", settings.seed)
+    return facts(work.sample, name, settings.seed)
 
 
 def _validation_facts(work: Work) -> dict[str, DataFacts]:

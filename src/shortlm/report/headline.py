@@ -59,7 +59,7 @@ def _before_healing(measurements: list[Measurement], pair: tuple[Row, Row]) -> s
     if not hurt or not hurt[1].difference or not pair[1].difference or hurt[1].difference.nats <= 0:
         return ""
     won = 1 - pair[1].difference.nats / hurt[1].difference.nats
-    return f"; {significant(hurt[1].result.perplexity)} before healing, which won back {won:.0%} of the lost nats"
+    return f"; {significant(hurt[1].result.perplexity)} after the cut, {won:.0%} of the lost nats won back by healing"
 
 
 def _removed(plan: CutPlan) -> str:

@@ -82,7 +82,7 @@ def _dress(axes: Axes, tokens: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
     if once:
-        axes.legend(list(once.values()), list(once), loc="upper right", fontsize=10)
+        axes.legend(list(once.values()), list(once), loc="best", fontsize=10)
 
 
 def _columns(points: Points) -> tuple[list[int], list[float]]:
