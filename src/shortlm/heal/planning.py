@@ -90,7 +90,7 @@ def _is_here(files: ModelFiles) -> bool:
 def _phase(files: ModelFiles, settings: PhaseSettings, cluster: Cluster) -> PhasePlan:
     check_method(files, settings)
     work = _work(files, settings, cluster.processes)
-    per_row = sum(len(row.ids) for row in work.sample) / len(work.sample)
+    per_row = work.tokens_per_row
     batch = _largest(work, settings)
     kind = precision(settings, files.device) if _is_here(files) else _usual(settings)
     with silent():

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 
-from shortlm.errors import HealError, RankError
+from shortlm.errors import HealError
+from shortlm.sweep import told
 
 PATIENCE = timedelta(hours=12)  # the first process merges, cuts and proves while the others wait
 
@@ -23,7 +22,7 @@ def join_processes(device: torch.device) -> None:
     group = torch.distributed
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not group.is_initialized():
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"  # accelerate takes nccl alone
-        with told():
+        with told(consequence=""):
             group.init_process_group(backend, timeout=PATIENCE)
     PartialState(cpu=device.type == "cpu")
 
@@ -67,17 +66,5 @@ def wait_for_all() -> None:
     """Until every process is here. Raises RankError if one has ended."""
     from accelerate import PartialState
 
-    with told():
+    with told(consequence=""):
         PartialState().wait_for_everyone()
-
-
-@contextmanager
-def told() -> Generator[None, None, None]:
-    """What torch.distributed raises when another process has ended, in one line."""
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise RankError(
-            f"another process of this job has ended or can't be reached ({reason}); its own message tells why"
-        ) from error

@@ -5,14 +5,41 @@ from shortlm.sweep.blocks import Batch, BlockCaller, bypassed, predicted, widest
 from shortlm.sweep.forward import Losses, Mask, gathered, sweep
 from shortlm.sweep.plan import ModelSize, Plan, Work
 from shortlm.sweep.planner import Planner, auto_batch_size, batched, plan_for, taken_memory
-from shortlm.sweep.ranks import Ranks, joined_ranks
+from shortlm.sweep.ranks import Ranks, joined_ranks, told
 from shortlm.sweep.tail import Tail, token_nats
 from shortlm.sweep.timing import CallTimes, MadeUpModel, seconds
 from shortlm.sweep.trace import LiveBytes, silent
 
 __all__ = [
-    "PIECE", "Batch", "BlockCaller", "BlockGradients", "CallTimes", "KeptStates", "LiveBytes", "Losses", "MadeUpModel",
-    "Mask", "ModelSize", "Plan", "Planner", "Ranks", "Tail", "Work", "auto_batch_size", "backward_sweep", "batched",
-    "bypassed", "gathered", "joined_ranks", "plan_for", "predicted", "seconds", "silent", "sweep",
-    "taken_memory", "token_nats", "widest",
+    "PIECE",
+    "Batch",
+    "BlockCaller",
+    "BlockGradients",
+    "CallTimes",
+    "KeptStates",
+    "LiveBytes",
+    "Losses",
+    "MadeUpModel",
+    "Mask",
+    "ModelSize",
+    "Plan",
+    "Planner",
+    "Ranks",
+    "Tail",
+    "Work",
+    "auto_batch_size",
+    "backward_sweep",
+    "batched",
+    "bypassed",
+    "gathered",
+    "joined_ranks",
+    "plan_for",
+    "predicted",
+    "seconds",
+    "silent",
+    "sweep",
+    "taken_memory",
+    "token_nats",
+    "told",
+    "widest",
 ]  # fmt: skip

@@ -42,7 +42,7 @@ class Ranks:
         padded = rows.new_zeros(max(lengths), *rows.shape[1:])
         padded[: len(rows)] = rows
         gathered = [torch.empty_like(padded) for _ in lengths]
-        with _told():
+        with told():
             dist.all_gather(gathered, padded)
         whole = torch.cat([values[:length] for values, length in zip(gathered, lengths, strict=True)])
         return whole.movedim(0, dim)
@@ -51,7 +51,7 @@ class Ranks:
         """The sum over all ranks, in place, a piece at a time; by way of the CPU, where a dead rank is noticed."""
         for piece in tensor.view(-1).split(PIECE) if self.size > 1 else ():
             total = piece.cpu()
-            with _told():
+            with told():
                 dist.all_reduce(total)
             piece.copy_(total)
 
@@ -72,26 +72,27 @@ def joined_ranks() -> Generator[Ranks, None, None]:
     if size == 1 or dist.is_initialized():
         yield Ranks() if size == 1 else Ranks(dist.get_rank(), dist.get_world_size())
         return
-    with _told():
+    with told():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
         store.set_timeout(MEETING)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size)
-        with _told():
+        with told():
             dist.barrier()  # no result is written before all have come to the end
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
-def _told() -> Generator[None, None, None]:
+def told(consequence: str = "nothing was written; ") -> Generator[None, None, None]:
+    """What torch.distributed raises when another process has ended, as RankError."""
     try:
         yield
     except (RuntimeError, ValueError) as error:  # what torch.distributed raises
         reason = str(error).strip().splitlines()[0][:200]
         raise RankError(
             f"another process of this job has ended or can't be reached ({reason}); "
-            "nothing was written; its own message tells why"
+            f"{consequence}its own message tells why"
         ) from error

@@ -18,6 +18,7 @@ from shortlm.errors import TextError
 from shortlm.recipe import PhaseSettings, SourceSettings
 from shortlm.text.readers import Reader, open_reader, text_of
 from shortlm.text.records import Row, kind_of, rows_of
+from shortlm.text.windows import adds_bos
 
 
 class Rows(Protocol):
@@ -192,11 +193,6 @@ def unused(name: str, taken: dict[str, Any]) -> str:
     """`name`, with a number behind it if it is taken."""
     again = sum(other == name or other.startswith(f"{name} (") for other in taken)
     return f"{name} ({again + 1})" if again else name
-
-
-def adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer begins a text with BOS."""
-    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
 
 
 def separator(text: str, tokenizer: Any) -> list[int]:

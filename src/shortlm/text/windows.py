@@ -96,10 +96,14 @@ def _read_ids(path: Path) -> Any:
     return content.get("ids") if isinstance(content, dict) else content
 
 
+def adds_bos(tokenizer: Any) -> bool:
+    """Whether the tokenizer begins a text with BOS."""
+    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+
+
 def _bos_policy(settings: TextSettings, tokenizer: Any) -> str:
-    adds = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
     if settings.bos == "auto":
-        return "every" if adds else "none"
+        return "every" if adds_bos(tokenizer) else "none"
     if settings.bos != "none" and tokenizer.bos_token_id is None:
         raise TextError(f"--bos {settings.bos}: this tokenizer has no BOS token; use --bos none")
     return settings.bos
