@@ -101,8 +101,27 @@ def show_measurement(measurement: Measurement) -> None:
         error = f" ± {p.perplexity * p.stderr_nats:.4f}" if p.stderr_nats is not None else ""
         tokens = sum(p.tokens_per_sequence)
         out.print(f"{p.text}: perplexity {p.perplexity:.4f}{error} ({tokens:,} tokens, BOS: {p.data.bos})")
+    if measurement.tasks:
+        _show_tasks(measurement)
+    if measurement.fluency:
+        share, shown = f"{measurement.fluency.repeated:.1%}", measurement.text_fluency
+        beside = f" ({shown.repeated:.1%} in the text itself)" if shown else ""
+        out.print(f"samples ({measurement.sampling}): {share} of 4-grams repeated{beside}")
     for sample in measurement.samples:
         out.print(Text(sample.prompt, style="dim") + Text(sample.text))
+
+
+def _show_tasks(measurement: Measurement) -> None:
+    table = Table("task", "metric", box=SIMPLE, pad_edge=False)
+    for title in ("value", "stderr", "shots", "questions"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for t in measurement.tasks:
+        error = "-" if t.stderr is None else f"{t.stderr:.4f}"
+        table.add_row(t.task, t.metric, f"{t.value:.4f}", error, str(t.shots), f"{t.questions:,}")
+    for m in measurement.task_means:
+        error = "-" if m.stderr is None else f"{m.stderr:.4f}"
+        table.add_row(m.name, f"mean of {len(m.tasks)}", f"{m.value:.4f}", error, "", "")
+    out.print(table)
 
 
 def show_work(plan: WorkPlan) -> None:

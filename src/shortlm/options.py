@@ -58,7 +58,7 @@ def _parameter(name: str, kind: type[Settings], default: Any, only_given: bool) 
         rich_help_panel=kind.__name__.removesuffix("Settings"),
     )  # fmt: skip
     if get_origin(annotation) is list:
-        annotation, default = str, ",".join(default)
+        annotation, default = str, ",".join(map(str, default))
     if only_given:
         annotation, default = annotation | None, None
     return inspect.Parameter(

@@ -1,17 +1,16 @@
-"""What the stages hand to one another: BlockScores, CutPlan, Manifest, Healing, Measurement. JSON with provenance.
+"""What the stages hand to one another: BlockScores, CutPlan, Manifest, Healing, Measurement, Benchmark. JSON with provenance.
 
 Every artifact says from which model, revision, data, seed, versions and device it came. Raw samples are
 kept (per-sequence values); statistics are derived from them.
 """
 
 from shortlm.artifacts.base import Artifact, DataFacts, ModelFacts, Provenance, Record, provenance
+from shortlm.artifacts.benchmarking import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
 from shortlm.artifacts.cutting import CutPlan, Manifest, Proof, load_plan
 from shortlm.artifacts.healing import Healing, HealPlan, LogEntry, Phase, PhasePlan, Validation
-from shortlm.artifacts.measuring import Measurement, Perplexity, Sample
+from shortlm.artifacts.measuring import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
 from shortlm.artifacts.scoring import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
 
 __all__ = [
-    "Artifact", "BlockScores", "CriterionScores", "CutPlan", "DataFacts", "HealPlan", "Healing", "LogEntry",
-    "Manifest", "Measurement", "ModelFacts", "Perplexity", "Phase", "PhasePlan", "Proof", "Provenance", "Race",
-    "Record", "Sample", "Validation", "WorkPlan", "WorkRow", "load_plan", "provenance",
+    "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores", "CutPlan", "DataFacts", "Fluency", "HealPlan", "Healing", "Limit", "LogEntry", "Manifest", "Measurement", "ModelFacts", "Perplexity", "Phase", "PhasePlan", "Proof", "Provenance", "Race", "Record", "Sample", "TaskMean", "TaskResult", "Timing", "Validation", "WorkPlan", "WorkRow", "load_plan", "provenance",
 ]  # fmt: skip

@@ -23,11 +23,54 @@ class Perplexity(Record):
     tokens_per_sequence: list[int]
 
 
+class TaskResult(Record):
+    """A task of lm-evaluation-harness as the harness reports it, and its main metric question by question."""
+
+    task: str
+    metric: str = Field(description="The main metric, e.g. acc_norm; with the harness's filter behind a comma if any.")
+    value: float
+    stderr: float | None = None
+    higher_is_better: bool = True
+    metrics: dict[str, float] = Field(description="All metrics of the task.")
+    shots: int = 0
+    version: str = ""
+    generates: bool = Field(False, description="Whether the model writes its answer, instead of ranking choices.")
+    dataset: str = ""
+    per_question: list[float] = Field([], description="The main metric of each question, where it is their mean.")
+    questions_sha256: str = Field("", description="Hash of the questions, their order and their prompts.")
+    questions: int
+
+    @property
+    def key(self) -> str:
+        """Task and metric: what two models are compared by."""
+        return f"{self.task}, {self.metric}"
+
+
+class TaskMean(Record):
+    """The mean over several tasks, plain or weighted."""
+
+    name: str
+    tasks: list[str]
+    weights: list[float]
+    value: float
+    stderr: float | None = None
+
+
 class Sample(Record):
     """A text that the model wrote."""
 
     prompt: str
     text: str
+
+
+class Fluency(Record):
+    """How much texts repeat themselves, by tokens."""
+
+    texts: int
+    tokens: int
+    distinct: list[float] = Field(description="Different n-grams over all n-grams of all texts, n = 1, 2, 3.")
+    repeated: float = Field(description="Share of the 4-grams of a text that it had before, mean over texts.")
+    repeated_stderr: float | None = None
 
 
 class Measurement(Artifact):
@@ -38,5 +81,10 @@ class Measurement(Artifact):
     role: str = Field("model", description="Its place in a comparison: dense, cut, ...")
     bytes: int = Field(0, description="Size of the weights on disk.")
     perplexities: list[Perplexity] = []
+    tasks: list[TaskResult] = []
+    task_means: list[TaskMean] = []
     samples: list[Sample] = []
+    sampling: str = Field("", description="How the samples were drawn.")
+    fluency: Fluency | None = Field(None, description="Of the samples.")
+    text_fluency: Fluency | None = Field(None, description="Of windows of the first text, cut to the same length.")
     provenance: Provenance

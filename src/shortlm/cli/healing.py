@@ -17,7 +17,7 @@ def _presets(show: bool) -> None:
     if show:
         from shortlm.recipe import healing_of, preset_names
 
-        for name in preset_names():
+        for name in preset_names("heal"):
             typer.echo(f"{name:24} {healing_of(name, None, {}).name}")
         raise typer.Exit
 

@@ -1,4 +1,4 @@
-"""The commands that measure and show: eval, report."""
+"""The commands that measure and show: eval, bench, compare, report."""
 
 from __future__ import annotations
 
@@ -9,22 +9,53 @@ import typer
 
 from shortlm.cli.application import Force, Out, app, expanded, save
 from shortlm.options import with_settings
-from shortlm.recipe import EvalSettings, ModelSettings, TextSettings
+from shortlm.recipe import EvalSettings, ModelSettings, TextSettings, validated
+
+
+Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="Prompt of text samples; again for each.")]
+Local = Annotated[
+    list[str] | None,
+    typer.Option("--local", help="A local file in place of hub data, NAME=FILE: of a task or a preset's text; again for each."),
+]
+OWN = ("source", "texts", "held_out", "prompts", "local", "name")  # settings that the commands take in their own way
+
+
+def _presets(stage: Any) -> Any:
+    def show(asked: bool) -> None:
+        if asked:
+            from shortlm.recipe.presets import preset_names, with_preset
+
+            for name in preset_names(stage):
+                typer.echo(f"{name:16} {with_preset(stage, {'preset': name})['source']}")
+            raise typer.Exit
+
+    return typer.Option("--presets", callback=show, is_eager=True, help="Show the presets.")
 
 
 @app.command("eval")
-@with_settings(ModelSettings, TextSettings, EvalSettings, omit=("texts", "held_out"), sequences=64)
+@with_settings(ModelSettings, TextSettings, EvalSettings, omit=OWN, only_given=True)
 def evaluate(
-    model_settings: Any, text_settings: Any, eval_settings: Any, out: Out = None, force: Force = False
+    model_settings: Any,
+    text_settings: Any,
+    eval_settings: Any,
+    preset: Annotated[str | None, typer.Option(help="Published settings; --presets names them.")] = None,
+    presets: Annotated[bool, _presets("eval")] = False,
+    prompt: Prompts = None,
+    local: Local = None,
+    out: Out = None,
+    force: Force = False,
 ) -> None:
-    """Measure a model: perplexity with its standard error, and a sample of its text."""
+    """Measure a model: perplexity with its standard error, tasks of lm-evaluation-harness, samples of its text."""
     from shortlm.console import show_measurement
     from shortlm.evaluate import evaluate as do_evaluate
     from shortlm.outputs import refuse_existing
+    from shortlm.recipe import evaluation_of
 
     if out:
         refuse_existing(out, force)
-    measurement = do_evaluate(model_settings, eval_settings.model_copy(update={"texts": [text_settings]}))
+    given = eval_settings | {name: v for name, v in (("prompts", prompt), ("local", local)) if v}
+    settings = evaluation_of(preset, given, text_settings)
+    measurement = do_evaluate(validated(ModelSettings, model_settings), settings)
     save(measurement, out, force)
     show_measurement(measurement)
 

@@ -10,9 +10,14 @@ from pathlib import Path
 
 from shortlm.embedded.corpus import documents
 
-__all__ = ["documents", "model_path"]
+__all__ = ["documents", "model_path", "tasks_path"]
 
 
 def model_path() -> Path:
     """Folder of the committed checkpoint: weights, configuration, tokenizer and `training.json`."""
     return Path(__file__).parent / "tiny"
+
+
+def tasks_path() -> Path:
+    """Folder of its tasks in the form of lm-evaluation-harness."""
+    return Path(__file__).parent / "harness"

@@ -1,4 +1,4 @@
-"""A text that the model writes, greedily, so that it can be read beside the original's."""
+"""Texts that the model writes, so that they can be read beside the original's: greedily, or drawn with a fixed seed."""
 
 from __future__ import annotations
 
@@ -7,24 +7,52 @@ from typing import Any
 import torch
 
 from shortlm.artifacts import Sample
-from shortlm.model import quiet
+from shortlm.errors import ModelError
+from shortlm.model import OpenModel, quiet, sampling_options
+from shortlm.recipe import EvalSettings
 
 PROMPT_TOKENS = 16
 
 
-def write_sample(model: Any, tokenizer: Any, prompt_ids: list[int], new_tokens: int) -> Sample:
-    """Continue `prompt_ids` by up to `new_tokens` tokens, always taking the likeliest."""
-    ids_BT = torch.tensor([prompt_ids], device=model.get_input_embeddings().weight.device)
-    with torch.no_grad(), quiet():
-        out_BT = model.generate(
-            input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=new_tokens, do_sample=False,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id or 0,
+def write_samples(
+    opened: OpenModel, settings: EvalSettings, first_window: list[int]
+) -> tuple[list[Sample], list[list[int]]]:
+    """Samples of every prompt (or of the beginning of the first window), and the ids that were written.
+
+    Raises ModelError if the model can't generate, or if a prompt with its sample is longer than the context.
+    """
+    tokenizer, samples, written = opened.tokenizer, [], []
+    if not opened.model.can_generate():
+        raise ModelError(f"{opened.facts.name}: can't generate text; measure without samples: --samples 0")
+    prompts = [tokenizer(prompt).input_ids for prompt in settings.prompts] or [first_window[:PROMPT_TOKENS]]
+    opened.refuse_beyond_context(max(map(len, prompts)), settings.new_tokens, "--new-tokens")
+    for ids in prompts:
+        prompt = tokenizer.decode(ids, skip_special_tokens=True)
+        for new in _continued(opened, ids, settings):
+            written.append(new)
+            samples.append(Sample(prompt=prompt, text=tokenizer.decode(new, skip_special_tokens=True)))
+    return samples, written
+
+
+def _continued(opened: OpenModel, ids: list[int], settings: EvalSettings) -> list[list[int]]:
+    """New ids of every sample, up to the end-of-text token."""
+    device, tokenizer = opened.device, opened.tokenizer
+    count = settings.samples if settings.temperature else 1  # greedy ones would all be the same
+    ids_BT = torch.tensor([ids] * count, device=device)
+    options: Any = sampling_options(settings.temperature, settings.top_k, settings.top_p)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    accelerators = [] if device.type == "cpu" else [device]
+    with torch.no_grad(), quiet(), torch.random.fork_rng(accelerators, device_type=device.type):
+        torch.manual_seed(settings.sample_seed)
+        out_BT = opened.model.generate(
+            input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=settings.new_tokens,
+            pad_token_id=pad, **options,
         )  # fmt: skip
-    new = out_BT[0, len(prompt_ids) :].tolist()
-    prompt = tokenizer.decode(prompt_ids, skip_special_tokens=True)
-    return Sample(prompt=prompt, text=tokenizer.decode(new, skip_special_tokens=True))
+    ends = opened.model.generation_config.eos_token_id
+    ends = set(ends) if isinstance(ends, list) else {ends}
+    return [_up_to_end(row, ends) for row in out_BT[:, len(ids) :].tolist()]
 
 
-def prompt_ids(tokenizer: Any, prompt: str, first_window: list[int]) -> list[int]:
-    """The given prompt, or the beginning of the first evaluation window."""
-    return tokenizer(prompt).input_ids if prompt else first_window[:PROMPT_TOKENS]
+def _up_to_end(ids: list[int], ends: set[int | None]) -> list[int]:
+    """Behind the end-of-text token is padding."""
+    return ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))]

@@ -48,6 +48,19 @@ class OpenModel:
         """The compute type, as float32."""
         return str(self.model.dtype).removeprefix("torch.")
 
+    @property
+    def context(self) -> int | None:
+        """The longest sequence that its positions allow, if the config names one."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def refuse_beyond_context(self, prompt: int, new: int, option: str) -> None:
+        """Raise ModelError if a prompt with its continuation is longer than the context."""
+        if self.context is not None and prompt + new > self.context:
+            raise ModelError(
+                f"{self.facts.name}: {prompt} tokens of prompt and {new} new ones are more than its context of "
+                f"{self.context}; give a smaller {option}"
+            )
+
 
 @dataclass(frozen=True)
 class ModelFiles:

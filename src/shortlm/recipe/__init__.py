@@ -11,21 +11,22 @@ from shortlm.recipe.healing import (
     healing_of,
     laid_over,
     load_healing,
-    preset_names,
 )  # fmt: skip
+from shortlm.recipe.measuring import BenchSettings, EvalSettings, WorkloadSettings, benching_of, evaluation_of
+from shortlm.recipe.presets import preset_names
 from shortlm.recipe.recipe import Recipe, load_recipe
 from shortlm.recipe.stages import (
     DEFAULT_CRITERIA,
     ChooseSettings,
     CutSettings,
-    EvalSettings,
     ModelSettings,
     ScoreSettings,
     TextSettings,
 )  # fmt: skip
 
 __all__ = [
-    "DEFAULT_CRITERIA", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings", "ModelSettings",
-    "PhaseSettings", "Recipe", "ScoreSettings", "Settings", "Size", "SourceSettings", "TextSettings",
-    "healing_of", "laid_over", "load_healing", "load_recipe", "preset_names", "read_yaml", "to_yaml", "validated",
+    "DEFAULT_CRITERIA", "BenchSettings", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings",
+    "ModelSettings", "PhaseSettings", "Recipe", "ScoreSettings", "Settings", "Size", "SourceSettings", "TextSettings",
+    "WorkloadSettings", "benching_of", "evaluation_of", "healing_of", "laid_over", "load_healing", "load_recipe",
+    "preset_names", "read_yaml", "to_yaml", "validated",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Settings of healing: a chain of training phases, each with its data, its budget and its method.
 
-The presets (published settings, METHODS) are YAML files of the same form in `presets/`.
+The presets (published settings, METHODS) are YAML files of the same form in `presets/heal/`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from shortlm.errors import RecipeError, did_you_mean
+from shortlm.errors import RecipeError
 from shortlm.recipe.base import Count, Settings, read_yaml, validated
+from shortlm.recipe.presets import preset_path
 from shortlm.recipe.stages import TextSettings
 
-PRESETS = Path(__file__).parent / "presets"
 OPTIONS = re.compile(r"^(.*):([a-z_]+=.*)$", re.DOTALL)
 FOR_ALL = {"precision", "micro_tokens", "checkpointing", "optimizer", "eval_every", "keep", "seed", "validate_on"}
 FOR_ALL |= {"held_out", "clip"}  # what may be given for phases of different methods at once
@@ -137,26 +137,14 @@ class HealSettings(Settings):
         """`preset: name` is replaced by that file; settings beside it are laid over all its phases."""
         if not isinstance(value, dict) or "preset" not in value:
             return value
-        return laid_over(read_yaml(preset_path(value["preset"])), {k: v for k, v in value.items() if k != "preset"})
-
-
-def preset_names() -> list[str]:
-    """The presets there are."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-def preset_path(name: str) -> Path:
-    """The file of a preset. Raises RecipeError naming the nearest one."""
-    if name not in preset_names():
-        raise RecipeError(f"preset '{name}' is unknown; {did_you_mean(name, preset_names())}")
-    return PRESETS / f"{name}.yaml"
+        return laid_over(read_yaml(preset_path("heal", value["preset"])), {k: v for k, v in value.items() if k != "preset"})
 
 
 def healing_of(preset: str | None, recipe: Path | str | None, given: dict[str, Any]) -> HealSettings:
     """From a preset, a file, or `given` settings alone; these are laid over either. Raises RecipeError."""
     if preset and recipe:
         raise RecipeError("give --preset or --recipe, not both")
-    path = preset_path(preset) if preset else recipe
+    path = preset_path("heal", preset) if preset else recipe
     if path is None:
         return validated(HealSettings, laid_over({}, given))
     return load_healing(path, given)

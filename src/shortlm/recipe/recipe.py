@@ -9,10 +9,10 @@ from pydantic import Field
 from shortlm.errors import RecipeError
 from shortlm.recipe.base import Settings, read_yaml, validated
 from shortlm.recipe.healing import HealSettings
+from shortlm.recipe.measuring import BenchSettings, EvalSettings
 from shortlm.recipe.stages import (
     ChooseSettings,
     CutSettings,
-    EvalSettings,
     ModelSettings,
     ScoreSettings,
     TextSettings,
@@ -34,11 +34,12 @@ class Recipe(Settings):
         1, ge=1, description="Prune and heal in so many rounds, each scoring anew and removing its share of the blocks."
     )
     eval: EvalSettings = EvalSettings()
+    bench: BenchSettings | None = Field(None, description="Speed and memory before and after; none if empty.")
 
     def eval_texts(self) -> list[TextSettings]:
         """The texts for perplexity: those given, or held-out windows of the scoring text."""
         if self.eval.texts or self.text.ids is not None:
-            return self.eval.texts or [self.text]
+            return self.eval.with_local_texts().texts or [self.text]
         if not self.text.sequences:
             raise RecipeError(
                 "all of the text is scored and nothing is left to hold out; give --eval-text or --sequences"

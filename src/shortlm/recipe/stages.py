@@ -41,6 +41,7 @@ class TextSettings(Settings):
     field: str = Field("text", description="The field of a .jsonl file or data set that holds the text.")
     subset: str | None = Field(None, description="Configuration of a hub data set, e.g. wikitext-2-raw-v1.")
     split: str = Field("train", description="Split of a hub data set.")
+    name: str | None = Field(None, description="What it is called in results; its source if empty.")
     ids: str | None = Field(None, description="Token ids instead of text: a .json or .npy file, sequences x tokens.")
     sequences: int = Field(10, ge=0, description="How many windows; 0 for all of the text.")
     skip: int = Field(0, ge=0, description="Windows passed over first, to hold them out.")
@@ -54,6 +55,11 @@ class TextSettings(Settings):
     )
     separator: str = Field("\n\n", description="What joins two documents.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the embedded text and of random windows.")
+
+    @property
+    def data_name(self) -> str:
+        """The name that a local file for it is given under: 'wikitext-2, BOS on every window' -> 'wikitext-2'."""
+        return (self.name or self.text).partition(",")[0]
 
     def for_model(self, model: str) -> TextSettings:
         """The same with 'auto' replaced by the text that suits this model."""
@@ -113,16 +119,3 @@ class CutSettings(Settings):
     shard_size: Size = Field("5GB", description="Largest size of one output file.")
     checksums: bool = Field(False, description="Also write SHA256SUMS of the weights, for `sha256sum -c`.")
     prove: bool = Field(True, description="Compare the written model with the original with these blocks bypassed.")
-
-
-class EvalSettings(Settings):
-    """How quality is measured."""
-
-    texts: list[TextSettings] = Field(
-        [],
-        description="Texts for perplexity; empty: held-out windows of the scoring text (or the same --ids).",
-    )
-    held_out: int = Field(64, ge=1, description="Windows of the scoring text, after those scored, for perplexity.")
-    batch_size: int = Field(0, ge=0, description="Windows that are computed together; 0: as many as run fastest.")
-    prompt: str = Field("", description="Prompt of the text sample; empty: the beginning of the first text.")
-    new_tokens: int = Field(48, ge=0, description="Tokens of the text sample; 0 for none.")

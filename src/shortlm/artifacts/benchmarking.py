@@ -1,0 +1,84 @@
+"""What benchmarking hands on: the Benchmark of one or several models, measured in turns on one machine.
+
+Raw samples are kept; medians, spreads and ratios are derived where they are shown.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from shortlm.artifacts.base import Artifact, ModelFacts, Provenance, Record
+
+
+class BenchedModel(Record):
+    """A model as it was measured."""
+
+    role: str
+    model: ModelFacts
+    weight_bytes: int = Field(description="Parameters and buffers in memory.")
+    context: int | None = Field(None, description="The longest sequence that its positions allow.")
+
+
+class Timing(Record):
+    """One run: a batch of prompts read and continued."""
+
+    seconds: float
+    first_token: float | None = Field(None, description="Seconds to the first token: the prompt is read.")
+    utilisation: float | None = Field(None, description="Mean share of time in which the GPU computed, from NVML.")
+    joules: float | None = Field(None, description="Energy of the GPU, from NVML.")
+
+
+class Cell(Record):
+    """One model on one workload. `output_tokens` of 0: the prompt is read and nothing written."""
+
+    role: str
+    batch: int
+    prompt_tokens: int
+    output_tokens: int
+    runs: list[Timing] = Field([], description="In the order of the rounds, warm-up apart.")
+    peak_bytes: int | None = Field(None, description="Most bytes alive at one time, weights included.")
+    cache_bytes: int | None = Field(None, description="The KV cache after the last token.")
+    failed: str | None = Field(None, description="Why there are no runs: out of memory, or longer than the context.")
+
+
+class Breakdown(Record):
+    """Where the time of one decoding step goes, seconds per token; medians over steps."""
+
+    role: str
+    batch: int
+    prompt_tokens: int
+    steps: int
+    blocks: float
+    head: float = Field(description="Final norm and head.")
+    rest: float = Field(description="Everything else: embeddings, masks, choosing the token, Python.")
+
+
+class Limit(Record):
+    """The largest batch or the longest output that fits."""
+
+    role: str
+    kind: Literal["batch", "output"]
+    batch: int
+    prompt_tokens: int
+    output_tokens: int
+    value: int = Field(description="0 if not even one fits.")
+    stopped_by: Literal["memory", "context", "cap"]
+    peak_bytes: int | None = None
+    budget_bytes: int
+
+
+class Benchmark(Artifact):
+    """The output of `bench`."""
+
+    kind: Literal["Benchmark"] = "Benchmark"
+    models: list[BenchedModel]
+    device: str = Field(description="The device's own name.")
+    backend: str
+    sampling: str
+    interleaved: bool = Field(description="Whether all models took turns within every round.")
+    cells: list[Cell]
+    breakdowns: list[Breakdown] = []
+    limits: list[Limit] = []
+    provenance: Provenance

@@ -1,0 +1,184 @@
+"""Tasks by lm-evaluation-harness, as it comes from PyPI: its tasks, its model wrapper, its metrics.
+
+What is ours: local files first (so that the 14,000 stock tasks are only indexed when one is asked for), errors that say
+what to do offline, a batch size that fits, and the result of every question, so that two models can be compared on
+the same questions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import io
+import logging
+import sys
+import tempfile
+from collections.abc import Generator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from shortlm.embedded import tasks_path
+from shortlm.errors import ModelError, TextError
+from shortlm.evaluate.harness_results import Found, means, task_results
+from shortlm.evaluate.local_tasks import write_local_tasks
+from shortlm.evaluate.task_names import SETS, Wanted, wanted
+from shortlm.model import OpenModel, free_memory
+from shortlm.recipe import EvalSettings
+
+LOGITS_SHARE = 16  # on a CPU, at most this part of the free memory is taken by one batch's logits
+MOST_ON_CPU = 16  # larger batches only add padding
+
+
+def run_tasks(opened: OpenModel, settings: EvalSettings) -> Found:
+    """The tasks that `settings` name, with their means. Empty if they name none.
+
+    Raises TextError for a task or data set that can't be found, ModelError for a model that can't do it.
+    """
+    asked = wanted(settings.tasks, opened.facts.name, opened.model.can_generate())
+    if not asked.names:
+        return Found([], [])
+    if opened.tokenizer is None:
+        raise ModelError(f"{opened.facts.name}: tasks need a tokenizer; put its files into the folder, or --tasks none")
+    if opened.disk is not None:
+        raise ModelError(f"{opened.facts.name}: tasks need the whole model in memory; free some, or --tasks none")
+    _installed()
+    with _quiet(), tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder:
+        manager = _manager(asked.names, settings, Path(folder))
+        loaded = [item for name in asked.names for item in _loaded(manager, name)]
+        _refuse_unused(settings, {leaf.task_name for item in loaded for leaf in _leaves(item)})
+        return _evaluated(opened, loaded, asked, settings)
+
+
+def _installed() -> None:
+    try:
+        import lm_eval  # noqa: F401
+    except ImportError as error:
+        raise TextError(
+            "tasks need lm-evaluation-harness (pip install 'shortlm[eval]'); or measure without: --tasks none"
+        ) from error
+
+
+def _evaluated(opened: OpenModel, loaded: list[Any], asked: Wanted, settings: EvalSettings) -> Found:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer = copy.deepcopy(opened.tokenizer)  # the harness gives it a padding token
+    writes = any(task.OUTPUT_TYPE == "generate_until" for item in loaded for task in _leaves(item))
+    if writes and not opened.model.can_generate():
+        raise ModelError(f"{opened.facts.name}: can't generate text, and one of the tasks needs that; choose others")
+    size = settings.task_batch or _batch_size(opened)
+    model = HFLM(pretrained=opened.model, tokenizer=tokenizer, batch_size=size)
+    try:
+        results: Any = simple_evaluate(
+            model=model, tasks=loaded, num_fewshot=settings.shots, limit=settings.limit or None, log_samples=True
+        )
+    except (AssertionError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TextError(f"{opened.facts.name}: the harness gave up on {', '.join(asked.names)} ({reason})") from error
+    found = task_results(results, asked.metrics)
+    return Found(found, means(results, found, asked.sets))
+
+
+def _refuse_unused(settings: EvalSettings, tasks: set[str]) -> None:
+    unused = next((name for name in _task_files(settings) if name not in tasks), None)
+    if unused:
+        raise TextError(f"--local {unused}: no such task is asked; asked are: {', '.join(sorted(tasks))}")
+
+
+def _task_files(settings: EvalSettings) -> dict[str, str]:
+    """Local files that are not for texts."""
+    texts = {text.data_name for text in settings.texts}
+    return {name: file for name, file in settings.local_files().items() if name not in texts}
+
+
+def _leaves(item: Any) -> list[Any]:
+    return item.get_all_tasks() if hasattr(item, "get_all_tasks") else [item]
+
+
+def _batch_size(opened: OpenModel) -> int | str:
+    """The harness's own search on an accelerator; on a CPU, which would swap before it fails, what fits well."""
+    if opened.device.type != "cpu":
+        return "auto"
+    config = opened.model.config.get_text_config()
+    longest = getattr(config, "max_position_embeddings", None) or 2048
+    logits = longest * config.vocab_size * 4
+    return max(1, min(MOST_ON_CPU, free_memory(opened.device) // LOGITS_SHARE // logits))
+
+
+def _manager(names: list[str], settings: EvalSettings, folder: Path) -> Any:
+    """An index of the tasks: of local folders if all are there, else of the stock ones too."""
+    from lm_eval.tasks import TaskManager
+
+    files = _task_files(settings)
+    folders = [str(tasks_path()), *(str(_folder(path)) for path in settings.task_path)]
+    if files:
+        write_local_tasks(files, _stock().task_index, folder)
+        folders.append(str(folder))
+    own = TaskManager(include_path=folders, include_defaults=False)
+    if all(_complete(own.task_index, name) for name in names):
+        return own
+    manager = TaskManager(include_path=folders)
+    for name in names:
+        if name not in manager.task_index:
+            raise TextError(_unknown(name, manager.all_tasks))
+    return manager
+
+
+@functools.cache
+def _stock() -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def _folder(path: str) -> Path:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise TextError(f"--task-path {path}: no such folder; it should hold task files (.yaml) of the harness's form")
+    return folder
+
+
+def _complete(index: dict[str, Any], name: str) -> bool:
+    """Whether a task, or a group with all its members, is in the index."""
+    if name not in index:
+        return False
+    members = (index[name].cfg or {}).get("task")
+    if not isinstance(members, list):
+        return True
+    return all(_complete(index, m if isinstance(m, str) else m.get("task", "")) for m in members)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, [*known, *SETS], n=3, cutoff=0.6)
+    hint = f"did you mean {', '.join(near)}?" if near else "give a task of lm-evaluation-harness, or your own: --task-path"
+    return f"task '{name}' is unknown; {hint}"
+
+
+def _loaded(manager: Any, name: str) -> list[Any]:
+    """The task or group with its data."""
+    try:
+        loaded = manager.load([name])
+    except Exception as error:  # whatever the hub, the data set's builder or a task's own code raises
+        reason = " ".join(str(error).split("\n")[0].split())[:160].rstrip(".")
+        raise TextError(
+            f"task '{name}': its data can't be had ({reason}); without network give a local file: "
+            f"--local {name}=FILE.jsonl"
+        ) from error
+    return [loaded["groups"][name]] if name in loaded["groups"] else list(loaded["tasks"].values())
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """The harness's log off; its bars only on a terminal."""
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

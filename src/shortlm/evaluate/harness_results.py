@@ -1,0 +1,115 @@
+"""From the harness's results to ours: main metrics, every question's value, means over groups."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from shortlm.artifacts import TaskMean, TaskResult
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the tasks gave."""
+
+    tasks: list[TaskResult]
+    means: list[TaskMean]
+
+
+def task_results(results: dict[str, Any], metrics: dict[str, str]) -> list[TaskResult]:
+    """A TaskResult for every task (not group) of the harness's results; `metrics` names main metrics."""
+    return [_task(results, task, metrics.get(task)) for task in results["samples"]]
+
+
+def _task(results: dict[str, Any], task: str, metric: str | None) -> TaskResult:
+    values = {k: float(v) for k, v in results["results"][task].items() if _is_metric(k, v)}
+    main = _main(task, values, metric)
+    name, _, kind = main.partition(",")
+    config = results["configs"][task]
+    samples = sorted((s for s in results["samples"][task] if s["filter"] == kind), key=lambda s: s["doc_id"])
+    stderr = results["results"][task].get(f"{name}_stderr,{kind}")
+    return TaskResult(
+        task=task, metric=name if kind == "none" else main, value=values[main],
+        stderr=float(stderr) if isinstance(stderr, (int, float)) and math.isfinite(stderr) else None,
+        higher_is_better=bool(results["higher_is_better"].get(task, {}).get(name, True)),
+        metrics={k.removesuffix(",none"): v for k, v in values.items()}, shots=results["n-shot"].get(task) or 0,
+        version=str(results["versions"].get(task, "")), generates=config.get("output_type") == "generate_until",
+        dataset=_dataset(config), per_question=_each(samples, name, values[main]),
+        questions_sha256=_digest(samples), questions=results["n-samples"][task]["effective"],
+    )  # fmt: skip
+
+
+def _is_metric(key: str, value: object) -> bool:
+    return "," in key and "_stderr," not in key and isinstance(value, (int, float))
+
+
+def _main(task: str, values: dict[str, float], metric: str | None) -> str:
+    """The metric asked for, or the task's first."""
+    from shortlm.errors import TextError
+
+    if metric is None:
+        return next(iter(values))
+    found = next((key for key in values if metric in (key.partition(",")[0], key)), None)
+    if found is None:
+        known = ", ".join(dict.fromkeys(key.partition(",")[0] for key in values))
+        raise TextError(f"task '{task}' has no metric '{metric}'; it has: {known}")
+    return found
+
+
+def _dataset(config: dict[str, Any]) -> str:
+    parts = [str(p) for p in (config.get("dataset_path"), config.get("dataset_name")) if p]
+    return "local file" if parts == ["json"] else "/".join(parts) or "made by the task"
+
+
+def _each(samples: list[dict[str, Any]], metric: str, value: float) -> list[float]:
+    """The metric of every question, if the task's value is their mean (of BLEU, say, it isn't)."""
+    each = [s.get(metric) for s in samples]
+    numbers = [float(v) for v in each if isinstance(v, (bool, int, float))]
+    whole = bool(numbers) and len(numbers) == len(each)
+    return numbers if whole and math.isclose(math.fsum(numbers) / len(numbers), value, abs_tol=1e-9) else []
+
+
+def _digest(samples: Iterable[dict[str, Any]]) -> str:
+    text = "\n".join(f"{s['doc_id']} {s['doc_hash']} {s['prompt_hash']} {s['target_hash']}" for s in samples)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def means(results: dict[str, Any], tasks: list[TaskResult], sets: dict[str, list[str]]) -> list[TaskMean]:
+    """Plain means over our sets, and the groups for which the harness gives a value."""
+    by_name = {task.task: task for task in tasks}
+    found = [_mean(name, [by_name[task] for task in members], None) for name, members in sets.items()]
+    children = results.get("group_subtasks", {})
+    for group in results.get("groups", {}):
+        members = [by_name[task] for task in _below(group, children) if task in by_name]
+        reported = {k: v for k, v in results["results"][group].items() if _is_metric(k, v)}
+        key = next((k for k in reported if members and k.partition(",")[0] == members[0].metric), None)
+        if key is not None:
+            found.append(_mean(group, members, reported[key]))
+    return found
+
+
+def _below(group: str, children: dict[str, list[str]]) -> list[str]:
+    return [leaf for name in children.get(group, []) for leaf in (_below(name, children) if name in children else [name])]
+
+
+def _mean(name: str, members: list[TaskResult], reported: float | None) -> TaskMean:
+    """`reported` is the harness's own mean: plain or by the number of questions, whichever it is equal to."""
+    plain, total = [1 / len(members)] * len(members), sum(m.questions for m in members)
+    choices = [plain, [m.questions / total for m in members]]
+    values = [m.value for m in members]
+    weights = next(
+        (w for w in choices if reported is None or math.isclose(_dot(w, values), reported, abs_tol=1e-9)), []
+    )
+    errors = [m.stderr for m in members]
+    stderr = None
+    if weights and None not in errors:
+        stderr = math.sqrt(_dot([w * w for w in weights], [e * e for e in errors if e is not None]))
+    value = _dot(weights, values) if reported is None else reported
+    return TaskMean(name=name, tasks=[m.task for m in members], weights=weights, value=value, stderr=stderr)
+
+
+def _dot(a: list[float], b: list[float]) -> float:
+    return math.fsum(x * y for x, y in zip(a, b, strict=True))

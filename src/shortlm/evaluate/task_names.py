@@ -1,0 +1,41 @@
+"""What may stand in --tasks: tasks and groups of the harness, our own sets of tasks, a main metric behind a colon.
+
+METHODS section 5: the seven commonsense tasks with the published metrics and their mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SETS = {
+    "commonsense-7": [
+        "boolq:acc", "piqa:acc", "hellaswag:acc_norm", "winogrande:acc", "arc_easy:acc", "arc_challenge:acc_norm",
+        "openbookqa:acc_norm",
+    ],
+}  # fmt: skip
+WRITTEN = "squad_completion"  # short answers out of a text: what a model that only ranks choices can't do
+VILLAGE = ["village", "village_answers"]  # the embedded model's own (embedded/harness)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the harness: names, main metrics by task, and means over sets of ours."""
+
+    names: list[str]
+    metrics: dict[str, str]
+    sets: dict[str, list[str]]
+
+
+def wanted(tasks: list[str], model: str, can_write: bool = True) -> Wanted:
+    """Sets expanded, each task once. `default` suits the model, and has a task in which it writes if it can."""
+    listed = [spec for name in tasks for spec in (_default(model, can_write) if name == "default" else [name])]
+    sets = {name: [spec.partition(":")[0] for spec in SETS[name]] for name in listed if name in SETS}
+    specs = [spec for name in listed for spec in SETS.get(name, [name]) if name != "none"]
+    metrics = {task: metric for task, _, metric in (spec.partition(":") for spec in specs) if metric}
+    return Wanted(list(dict.fromkeys(spec.partition(":")[0] for spec in specs)), metrics, sets)
+
+
+def _default(model: str, can_write: bool) -> list[str]:
+    if model == "embedded":
+        return VILLAGE if can_write else VILLAGE[:1]
+    return ["commonsense-7", *([WRITTEN] if can_write else [])]
