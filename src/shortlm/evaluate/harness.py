@@ -14,6 +14,7 @@ import io
 import logging
 import sys
 import tempfile
+import traceback
 from collections.abc import Generator
 from difflib import get_close_matches
 from pathlib import Path
@@ -75,10 +76,18 @@ def _evaluated(opened: OpenModel, loaded: list[Any], asked: Wanted, settings: Ev
             model=model, tasks=loaded, num_fewshot=settings.shots, limit=settings.limit or None, log_samples=True
         )
     except (AssertionError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise TextError(f"{opened.facts.name}: the harness gave up on {', '.join(asked.names)} ({reason})") from error
+        raise TextError(
+            f"{opened.facts.name}: the harness gave up on {', '.join(asked.names)} ({_reason(error)}); "
+            f"is a question longer than the model's context of {opened.context or 'unknown length'}?"
+        ) from error
     found = task_results(results, asked.metrics)
     return Found(found, means(results, found, asked.sets))
+
+
+def _reason(error: Exception) -> str:
+    """Its text; of an assertion without one, the line that failed."""
+    line = traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
+    return " ".join(str(error).split())[:200] or line
 
 
 def _refuse_unused(settings: EvalSettings, tasks: set[str]) -> None:

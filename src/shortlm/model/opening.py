@@ -37,6 +37,7 @@ class OpenModel:
     checkpoint: Checkpoint
     facts: ModelFacts
     disk: DiskBlocks | None = None  # where the blocks are, if not in memory
+    memory: str | None = None  # the budget that the settings give
 
     @property
     def device(self) -> torch.device:
@@ -88,7 +89,7 @@ class ModelFiles:
             disk, model = None, load_strictly(checkpoint.folder, self.config, settings)
             anatomy = find_anatomy(model)
         facts = facts_of(model, settings.model, checkpoint.revision)
-        return OpenModel(model, self.tokenizer, anatomy, checkpoint, facts, disk)
+        return OpenModel(model, self.tokenizer, anatomy, checkpoint, facts, disk, settings.memory)
 
 
 def open_files(settings: ModelSettings) -> ModelFiles:

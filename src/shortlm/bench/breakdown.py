@@ -1,0 +1,95 @@
+"""Where the time of a decoding step goes: blocks, head (with the final norm), and the rest.
+
+Only the blocks' time falls when blocks are dropped, so this tells how much faster a shorter model can get at best.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from shortlm.artifacts import Breakdown
+from shortlm.bench.cases import Case
+from shortlm.bench.clock import mark, seconds, wait
+from shortlm.bench.runners import Runner
+
+STEPS, ROUNDS = 16, 5
+
+
+def breakdowns(runners: list[Runner], case: Case) -> list[Breakdown]:
+    """One for each runner; they take turns."""
+    shorter = Case(case.batch, case.prompt_tokens, min(STEPS, case.output_tokens), case.workload, case.text)
+    steps: dict[str, list[tuple[float, float, float]]] = {runner.role: [] for runner in runners}
+    for number in range(ROUNDS + 1):
+        for runner in runners:
+            found = _steps(runner, shorter)
+            steps[runner.role] += found if number else []  # the first round warms up
+    return [_median(runner.role, shorter, steps[runner.role]) for runner in runners]
+
+
+def _median(role: str, case: Case, steps: list[tuple[float, float, float]]) -> Breakdown:
+    blocks, head, rest = (statistics.median(column) for column in zip(*steps, strict=True))
+    return Breakdown(
+        role=role, batch=case.batch, prompt_tokens=case.prompt_tokens, steps=len(steps), blocks=blocks, head=head,
+        rest=rest,
+    )  # fmt: skip
+
+
+def _steps(runner: Runner, case: Case) -> list[tuple[float, float, float]]:
+    """(blocks, head, rest) of every step after the first token, seconds."""
+    anatomy, device = runner.opened.anatomy, runner.device
+    inside: list[tuple[Any, Any]] = []
+    heads: list[tuple[Any, Any]] = []
+    ends = _Ends(device)
+    first = anatomy.norm if anatomy.norm is not None else anatomy.head
+    with _timed(anatomy.blocks, device, inside), _between(first, anatomy.head, device, heads):
+        runner.run(runner.prompt(case), case, first=ends)
+    wait(device)
+    moments, n_blocks, found = ends.moments, len(anatomy.blocks), []
+    for i in range(1, len(moments)):
+        blocks = sum(seconds(*pair) for pair in inside[i * n_blocks : (i + 1) * n_blocks])
+        head = seconds(*heads[i])
+        found.append((blocks, head, max(seconds(moments[i - 1], moments[i]) - blocks - head, 0.0)))
+    return found
+
+
+class _Ends:
+    """A stopping criterion that never stops: it notes when each token is there."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.moments = device, []
+
+    def __call__(self, ids_BT: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self.moments.append(mark(self.device))
+        return torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
+
+
+@contextmanager
+def _timed(modules: list[nn.Module], device: torch.device, found: list) -> Generator[None, None, None]:
+    """Start and end of every call of the modules, in order."""
+    starts: list[Any] = []
+    hooks = [m.register_forward_pre_hook(lambda *_: starts.append(mark(device))) for m in modules]
+    hooks += [m.register_forward_hook(lambda *_: found.append((starts.pop(), mark(device)))) for m in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _between(first: nn.Module, last: nn.Module, device: torch.device, found: list) -> Generator[None, None, None]:
+    """From the beginning of one module's call to the end of another's."""
+    starts: list[Any] = []
+    hooks = [first.register_forward_pre_hook(lambda *_: starts.append(mark(device)))]
+    hooks.append(last.register_forward_hook(lambda *_: found.append((starts.pop(), mark(device)))))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,101 @@
+"""One run on one model: transformers' own `generate`, timed from outside, with a mark at the first token.
+
+Shapes: B sequences, T tokens of the prompt.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from shortlm.artifacts import BenchedModel, Timing
+from shortlm.bench.cases import Case
+from shortlm.bench.clock import mark, seconds, wait
+from shortlm.bench.gauge import Gauge
+from shortlm.bench.memory import Peak, bytes_of_cache, weight_bytes
+from shortlm.errors import ModelError
+from shortlm.model import OpenModel, quiet, sampling_options
+from shortlm.recipe import BenchSettings
+
+
+class Runner:
+    """A model in memory that can be run on cases."""
+
+    def __init__(self, opened: OpenModel, settings: BenchSettings, role: str):
+        self.opened, self.settings, self.role, self.device = opened, settings, role, opened.device
+        self.model: Any = opened.model
+        if not self.model.can_generate():
+            raise ModelError(f"{opened.facts.name}: can't generate text, so its decoding can't be timed")
+        self.plain_forward = self.model.forward
+        if settings.compile:
+            self.model.forward = torch.compile(self.plain_forward)
+        self.weights = weight_bytes(self.model)
+
+    @property
+    def facts(self) -> BenchedModel:
+        """For the artifact."""
+        opened = self.opened
+        return BenchedModel(role=self.role, model=opened.facts, weight_bytes=self.weights, context=opened.context)
+
+    def prompt(self, case: Case) -> torch.Tensor:
+        """Its token ids, B x T, on the device."""
+        return case.prompt(self.opened.tokenizer, self.model.config.get_text_config().vocab_size, self.device)
+
+    def time(self, case: Case, seed: int) -> Timing:
+        """One timed run. Raises torch.OutOfMemoryError."""
+        ids_BT, first = self.prompt(case), _First(self.device)
+        wait(self.device)
+        with Gauge(self.device) as gauge:
+            start = mark(self.device)
+            self.run(ids_BT, case, seed, first)
+            end = mark(self.device)
+            wait(self.device)
+        first_token = seconds(start, first.moment) if first.moment is not None else None
+        return Timing(
+            seconds=seconds(start, end), first_token=first_token, utilisation=gauge.utilisation, joules=gauge.joules
+        )
+
+    def run(self, ids_BT: torch.Tensor, case: Case, seed: int = 0, first: _First | None = None) -> Any:
+        """Read the prompt and write exactly `output_tokens`; returns what `generate` returns."""
+        w, mask_BT = case.workload, torch.ones_like(ids_BT)
+        options: Any = sampling_options(w.temperature, w.top_k, w.top_p)
+        torch.manual_seed(seed)
+        with torch.no_grad(), quiet():
+            if not case.output_tokens:
+                return self.model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=True, **self._last_logits())
+            return self.model.generate(
+                input_ids=ids_BT, attention_mask=mask_BT, min_new_tokens=case.output_tokens,
+                max_new_tokens=case.output_tokens, pad_token_id=0, disable_compile=True, return_dict_in_generate=True,
+                stopping_criteria=[first] if first else None, **self._cache(), **options,
+            )  # fmt: skip
+
+    def memory(self, case: Case) -> tuple[int, int | None]:
+        """Peak bytes with the weights, and bytes of the KV cache at the end, in a run that isn't timed."""
+        compiled, self.model.forward = self.model.forward, self.plain_forward
+        try:
+            with Peak(self.model, self.device, self.weights) as peak:
+                out = self.run(self.prompt(case), case)
+        finally:
+            self.model.forward = compiled
+        return peak.bytes, bytes_of_cache(out.past_key_values)
+
+    def _cache(self) -> dict[str, Any]:
+        return {"cache_implementation": "static"} if self.settings.cache == "static" else {}
+
+    def _last_logits(self) -> dict[str, Any]:
+        """Only the next token's logits are wanted, as in serving, where the model can leave the others out."""
+        return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.plain_forward).parameters else {}
+
+
+class _First:
+    """A stopping criterion that never stops: it notes when the first token is there."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.moment = device, None
+
+    def __call__(self, ids_BT: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        if self.moment is None:
+            self.moment = mark(self.device)
+        return torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)

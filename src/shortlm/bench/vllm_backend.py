@@ -1,0 +1,81 @@
+"""The same cases on vLLM, where it is installed: an engine of its own for each model, one after the other.
+
+vLLM takes its memory at the start, so peaks, breakdowns and limits are not asked of it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from shortlm.artifacts import BenchedModel, Cell, Timing
+from shortlm.bench.cases import Case
+from shortlm.bench.clock import mark, seconds, wait
+from shortlm.bench.gauge import Gauge
+from shortlm.errors import ModelError
+from shortlm.model import ModelFiles, facts_from_config
+from shortlm.recipe import BenchSettings
+
+
+class VllmFleet:
+    """What bench asks of a fleet, on vLLM."""
+
+    together, breakdowns, limits, name = False, (), (), "vllm"
+
+    def __init__(self, files: list[ModelFiles], settings: BenchSettings, roles: list[str]):
+        try:
+            import vllm
+        except ImportError as error:
+            raise ModelError("--backend vllm: vLLM is not installed here; install it, or take transformers") from error
+        self.vllm, self.files, self.settings, self.roles = vllm, files, settings, roles
+        self.cells: dict[tuple[str, Case], Cell] = {}
+        self.breakdowns, self.limits = [], []
+
+    def models(self) -> list[BenchedModel]:
+        """From the configs: the engines are gone by now."""
+        return [
+            BenchedModel(role=role, model=facts_from_config(f.settings), weight_bytes=f.checkpoint.nbytes)
+            for f, role in zip(self.files, self.roles, strict=True)
+        ]
+
+    def visits(self) -> list[list[int]]:
+        """One at a time."""
+        return [[i] for i in range(len(self.files))]
+
+    def visit(self, group: list[int], found: list[Case], number: int, say: Callable[[str], object]) -> None:
+        """Measure one model on all cases."""
+        files, role = self.files[group[0]], self.roles[group[0]]
+        longest = max(case.prompt_tokens + max(case.output_tokens, 1) for case in found)
+        engine = self.vllm.LLM(
+            model=str(files.checkpoint.folder), dtype=str(files.dtype).removeprefix("torch."), max_model_len=longest,
+            max_num_seqs=max(case.batch for case in found), enable_prefix_caching=False,
+            trust_remote_code=files.settings.trust_remote_code, enforce_eager=not self.settings.compile,
+        )  # fmt: skip
+        for case in found:
+            say(f"batch {case.batch}, prompt {case.prompt_tokens}, output {case.output_tokens}")
+            runs = [self._time(engine, files, case, i) for i in range(case.workload.warmup + case.workload.runs)]
+            self.cells[role, case] = Cell(
+                role=role, batch=case.batch, prompt_tokens=case.prompt_tokens, output_tokens=case.output_tokens,
+                runs=runs[case.workload.warmup :],
+            )  # fmt: skip
+        del engine
+        gc.collect()
+
+    def _time(self, engine: Any, files: ModelFiles, case: Case, seed: int) -> Timing:
+        w, device = case.workload, files.device
+        ids_BT = case.prompt(files.tokenizer, files.config.get_text_config().vocab_size, torch.device("cpu"))
+        prompts = [{"prompt_token_ids": row} for row in ids_BT.tolist()]
+        tokens = max(case.output_tokens, 1)  # reading alone ends with a token
+        options: dict[str, Any] = {"temperature": w.temperature, "top_p": w.top_p, "top_k": w.top_k or -1}
+        sampling = self.vllm.SamplingParams(
+            max_tokens=tokens, min_tokens=tokens, ignore_eos=True, seed=seed, detokenize=False, **options
+        )
+        with Gauge(device) as gauge:
+            start = mark(torch.device("cpu"))
+            engine.generate(prompts, sampling, use_tqdm=False)
+            wait(device)
+            end = mark(torch.device("cpu"))
+        return Timing(seconds=seconds(start, end), utilisation=gauge.utilisation, joules=gauge.joules)
