@@ -35,11 +35,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install "$(TORCH)" -c constraints.txt || $(PIP) install "$(TORCH)" -c constraints.txt --extra-index-url $(TORCH_INDEX)
-	$(PIP) install -e . -c constraints.txt
+	$(PIP) install -e '.[eval]' -c constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) install -e '.[dev,qlora]' -c constraints.txt
+	$(PIP) install -e '.[dev,eval,qlora]' -c constraints.txt
 	touch $@
 
 clean:

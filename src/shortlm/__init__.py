@@ -1,8 +1,9 @@
 """shortlm makes language models shorter: it scores blocks, chooses, cuts, heals, and proves the result.
 
-The verbs in the order of the path: score, choose, cut, heal, evaluate, run. The nouns they hand on: BlockScores,
-CutPlan, Manifest, Healing, Measurement; their settings: ModelSettings, TextSettings, ScoreSettings, ChooseSettings,
-CutSettings, HealSettings, EvalSettings, Recipe. Everything is imported when it is first used.
+The verbs in the order of the path: score, choose, cut, heal, evaluate, bench, compare, run. The nouns they hand on:
+BlockScores, CutPlan, Manifest, Healing, Measurement, Benchmark; their settings: ModelSettings, TextSettings,
+ScoreSettings, ChooseSettings, CutSettings, HealSettings, EvalSettings, BenchSettings, Recipe. Everything is imported
+when it is first used.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ _HOMES = {
     "shortlm.cut": ["cut"],
     "shortlm.heal": ["heal", "plan_healing"],
     "shortlm.evaluate": ["evaluate", "perplexity"],
-    "shortlm.report": ["write_page", "model_card"],
+    "shortlm.bench": ["bench"],
+    "shortlm.report": ["write_page", "write_markdown", "write_results", "model_card"],
+    "shortlm.comparing": ["compare"],
     "shortlm.pipeline": ["run"],
     "shortlm.model": ["open_model", "OpenModel"],
     "shortlm.text": ["open_windows", "windows_from_ids", "Windows"],
     "shortlm.artifacts": [
         "BlockScores", "CutPlan", "Healing", "HealPlan", "Manifest", "Measurement", "Perplexity", "WorkPlan",
-        "load_plan",
+        "load_plan", "Benchmark",
     ],
     "shortlm.errors": ["ShortLMError"],
     "shortlm.recipe": [
         "ModelSettings", "TextSettings", "ScoreSettings", "ChooseSettings", "CutSettings", "EvalSettings",
+        "BenchSettings", "WorkloadSettings",
         "HealSettings", "PhaseSettings", "SourceSettings", "Recipe", "load_recipe", "healing_of",
     ],
 }  # fmt: skip

@@ -71,6 +71,17 @@ def open_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     return Checkpoint(folder, name, revision, tensors)
 
 
+def short_names(names: list[str]) -> list[str]:
+    """The last part of each name or path; where two are the same, with the part before it, or else numbered."""
+    short = [_last(name, 1) for name in names]
+    short = [_last(name, 2) if short.count(s) > 1 else s for name, s in zip(names, short, strict=True)]
+    return [f"{s} ({short[: i + 1].count(s)})" if short.count(s) > 1 else s for i, s in enumerate(short)]
+
+
+def _last(name: str, parts: int) -> str:
+    return "/".join(Path(name).expanduser().parts[-parts:]).lstrip("/") or name
+
+
 def locate(name: str, revision: str | None = None, weights: bool = True) -> tuple[Path, str | None]:
     """The local folder of a checkpoint (fetched if it is a hub id) and its commit."""
     if name == "embedded":

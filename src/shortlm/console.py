@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shortlm.artifacts import BlockScores, CutPlan, Healing, HealPlan, Manifest, Measurement, WorkPlan
+from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Healing, HealPlan, Manifest, Measurement, WorkPlan
 from shortlm.sizes import gib
 
 out = Console(highlight=False, soft_wrap=True, markup=False)  # names and texts are taken literally
@@ -122,6 +122,48 @@ def _show_tasks(measurement: Measurement) -> None:
         error = "-" if m.stderr is None else f"{m.stderr:.4f}"
         table.add_row(m.name, f"mean of {len(m.tasks)}", f"{m.value:.4f}", error, "", "")
     out.print(table)
+
+
+def show_benchmark(benchmark: Benchmark) -> None:
+    """One row per case and model, then where a step's time goes, what fits, and what was too noisy to tell."""
+    from shortlm.report.numbers import duration, significant, size
+    from shortlm.report.speed import limit_pairs, noise_warnings, shares, speed_rows
+
+    kind = f"{benchmark.backend}, {benchmark.provenance.dtype}; {benchmark.sampling}"
+    out.print(f"{benchmark.device}: {kind}")
+    table = Table("batch", box=SIMPLE, pad_edge=False)
+    for title in (
+        "prompt + output",
+        "model",
+        "latency",
+        "first token",
+        "per token",
+        "tokens/s",
+        "times as fast",
+        "peak",
+    ):
+        table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
+    for r in speed_rows(benchmark):
+        first, later = (duration(t) if t is not None else "-" for t in (r.first_token, r.per_token))
+        ratio = f"{r.ratio.value:.2f} ({r.ratio.low:.2f} to {r.ratio.high:.2f})" if r.ratio else "-"
+        lengths = f"{r.case.prompt_tokens} + {r.case.output_tokens}"
+        peak = size(r.peak_bytes) if r.peak_bytes else "-"
+        speed = significant(r.tokens_per_second)
+        table.add_row(str(r.case.batch), lengths, r.role, duration(r.latency), first, later, speed, ratio, peak)
+    out.print(table)
+    for cell in benchmark.cells:
+        if cell.failed:
+            out.print(f"{cell.role}: batch {cell.batch}, {cell.prompt_tokens} + {cell.output_tokens}: {cell.failed}")
+    for s in shares(benchmark):
+        b = s.breakdown
+        parts = f"blocks {duration(b.blocks)}, head {duration(b.head)}, rest {duration(b.rest)}"
+        best = f"; {s.speedup:.2f} times as fast, {s.ideal:.2f} at best" if s.ideal and s.speedup else ""
+        out.print(f"a step of {b.role}: {parts}{best}")
+    for limit, _ in limit_pairs(benchmark):
+        most = f"{limit.role}: largest {limit.kind} {limit.value:,}"
+        out.print(f"{most} in {gib(limit.budget_bytes)} (stopped by {limit.stopped_by})")
+    for warning in noise_warnings(benchmark):
+        out.print(f"noisy: {warning}")
 
 
 def show_work(plan: WorkPlan) -> None:

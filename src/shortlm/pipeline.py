@@ -1,4 +1,4 @@
-"""The whole path: model + text -> score -> choose -> cut -> heal -> evaluate -> report.
+"""The whole path: model + text -> score -> choose -> cut -> heal -> evaluate -> bench -> report.
 
 Every stage writes its artifact into the run folder, with the hash of its settings and inputs (`key`). A
 stage whose output is there with the same key is kept, so that a run that was killed goes on where it stopped.
@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shortlm.artifacts import Artifact, BlockScores, CutPlan, Healing, Manifest, Measurement
+from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement
+from shortlm.bench import bench
 from shortlm.choose import choose
 from shortlm.cut import cut, refuse_uncuttable
 from shortlm.errors import OutputError, RecipeError, ShortLMError
@@ -23,17 +24,17 @@ from shortlm.keys import fingerprint, key_of, phase_keys
 from shortlm.outputs import write_text
 from shortlm.progress import is_main
 from shortlm.recipe import ChooseSettings, ModelSettings, Recipe, Settings, load_recipe, to_yaml
-from shortlm.report import model_card, write_page
+from shortlm.report import model_card, write_markdown, write_page, write_results
 from shortlm.score import score
 
 Say = Callable[[str], object]
 HEADER = "# Written by `shortlm run`: all settings of the run in this folder.\n"
 KINDS: dict[str, type[Artifact]] = {
     "score": BlockScores, "choose": CutPlan, "cut": Manifest, "heal": Healing, "evaluate dense": Measurement,
-    "evaluate cut": Measurement, "evaluate healed": Measurement,
+    "evaluate cut": Measurement, "evaluate healed": Measurement, "bench": Benchmark,
 }  # fmt: skip
 FILES = {"score": "scores.json", "choose": "plan.json", "evaluate dense": "eval-dense.json",
-         "evaluate cut": "eval-cut.json", "evaluate healed": "eval-healed.json"}  # fmt: skip
+         "evaluate cut": "eval-cut.json", "evaluate healed": "eval-healed.json", "bench": "bench.json"}  # fmt: skip
 FOLDERS = {"cut": "manifest.json", "heal": "healing.json"}  # checkpoints, and the artifact inside
 
 
@@ -118,14 +119,23 @@ def _share(recipe: Recipe, number: int, wanted: int) -> ChooseSettings:
 
 def _prove(stages: _Stages, recipe: Recipe, first: Any, last: _Made) -> None:
     """Measure the original, the cut and the healed model, and draw the page and the card."""
-    evaluation = recipe.eval.model_copy(update={"texts": recipe.eval_texts()})
+    evaluation = recipe.eval.model_copy(update={"texts": recipe.eval_texts()}).for_model(recipe.model.model)
     measured = [stages.do("evaluate dense", lambda: evaluate(recipe.model, evaluation, "dense"))]
     measured.append(stages.do("evaluate cut", lambda: evaluate(last.cut, evaluation, "cut")))
     if last.healing:
         measured.append(stages.do("evaluate healed", lambda: evaluate(last.model, evaluation, "healed")))
     manifest = last.manifest if first is last else _whole_cut(first, last)
+    benched = _benched(stages, recipe, last) if recipe.bench else None
     if stages.made or not (stages.out / "report.html").exists() or not (stages.out / "model" / "README.md").exists():
-        _report(recipe, stages.out, first.scores, manifest, last.healing, measured)
+        _report(recipe, stages.out, first.scores, manifest, last.healing, measured, benched)
+
+
+def _benched(stages: _Stages, recipe: Recipe, last: _Made) -> Benchmark:
+    """The original beside the model that comes out. A cut model and its healed one are equally fast."""
+    assert recipe.bench is not None
+    settings, models = recipe.bench, [recipe.model, last.model]
+    roles = ["dense", "healed" if last.healing else "cut"]
+    return stages.do("bench", lambda: bench(models, settings, roles))
 
 
 def _whole_cut(first: _Made, last: _Made) -> Manifest:
@@ -141,15 +151,22 @@ def _whole_cut(first: _Made, last: _Made) -> Manifest:
 
 def _report(
     recipe: Recipe, out: Path, scores: BlockScores, manifest: Manifest, healing: Healing | None,
-    measured: list[Measurement],
+    measured: list[Measurement], benched: Benchmark | None,
 ) -> None:  # fmt: skip
+    """The page, report.md and the tables beside it, and the model card."""
     write_page(
         out / "report.html", title=recipe.name, scores=scores, plan=manifest.plan, manifest=manifest, healing=healing,
-        measurements=measured, settings_yaml=to_yaml(recipe), force=True,
+        measurements=measured, settings_yaml=to_yaml(recipe), benchmark=benched, force=True,
     )  # fmt: skip
+    write_markdown(
+        out / "report.md", title=recipe.name, plan=manifest.plan, measurements=measured, benchmark=benched, force=True
+    )
+    write_results(out, measured, benched, force=True)
     name = recipe.model.model
     base = None if name == "embedded" or Path(name).exists() else name
-    card = model_card(manifest, measured, title=recipe.name, license=None, base_model=base, healing=healing)
+    card = model_card(
+        manifest, measured, title=recipe.name, license=None, base_model=base, healing=healing, benchmark=benched
+    )
     write_text(out / "model" / "README.md", card, force=True)
 
 
@@ -251,6 +268,7 @@ def _keys(recipe: Recipe) -> dict[str, str]:
     texts = recipe.eval_texts()
     inputs = key_of(recipe.model, fingerprint(recipe.model.model))
     text_files = [fingerprint(text.ids or text.text) for text in (recipe.text, *texts)]
+    text_files += [fingerprint(file) for file in recipe.eval.local_files().values()]
     keys, model = {}, inputs
     for number in range(1, recipe.rounds + 1):
         at = "" if number == recipe.rounds else f"round-{number}/"
@@ -263,6 +281,8 @@ def _keys(recipe: Recipe) -> dict[str, str]:
     measured = {"dense": inputs, "cut": shorter} | ({"healed": model} if recipe.heal else {})
     for name, key in measured.items():
         keys[f"evaluate {name}"] = key_of(key, recipe.eval, *texts, text_files)
+    if recipe.bench:
+        keys["bench"] = key_of(inputs, model, recipe.bench)
     return keys
 
 

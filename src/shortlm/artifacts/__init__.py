@@ -1,6 +1,6 @@
-"""What the stages hand to one another: BlockScores, CutPlan, Manifest, Healing, Measurement, Benchmark. JSON with provenance.
+"""What the stages hand to one another: BlockScores, CutPlan, Manifest, Healing, Measurement, Benchmark.
 
-Every artifact says from which model, revision, data, seed, versions and device it came. Raw samples are
+Every artifact is JSON and says from which model, revision, data, seed, versions and device it came. Raw samples are
 kept (per-sequence values); statistics are derived from them.
 """
 
@@ -12,5 +12,8 @@ from shortlm.artifacts.measuring import Fluency, Measurement, Perplexity, Sample
 from shortlm.artifacts.scoring import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
 
 __all__ = [
-    "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores", "CutPlan", "DataFacts", "Fluency", "HealPlan", "Healing", "Limit", "LogEntry", "Manifest", "Measurement", "ModelFacts", "Perplexity", "Phase", "PhasePlan", "Proof", "Provenance", "Race", "Record", "Sample", "TaskMean", "TaskResult", "Timing", "Validation", "WorkPlan", "WorkRow", "load_plan", "provenance",
+    "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores", "CutPlan",
+    "DataFacts", "Fluency", "HealPlan", "Healing", "Limit", "LogEntry", "Manifest", "Measurement", "ModelFacts",
+    "Perplexity", "Phase", "PhasePlan", "Proof", "Provenance", "Race", "Record", "Sample", "TaskMean", "TaskResult",
+    "Timing", "Validation", "WorkPlan", "WorkRow", "load_plan", "provenance",
 ]  # fmt: skip

@@ -47,15 +47,14 @@ def bench(
         fleet: Any = VllmFleet(files, settings, roles)
     else:
         fleet = Fleet(files, settings, roles)
+    dtype = str(files[0].dtype).removeprefix("torch.")
     for number, group in enumerate(fleet.visits()):
         fleet.visit(group, found, number, say)
     return Benchmark(
         models=fleet.models(), device=device_name(files[0].device), backend=fleet.name, interleaved=fleet.together,
         sampling=_sampling(settings.workloads), cells=list(fleet.cells.values()), breakdowns=fleet.breakdowns,
         limits=fleet.limits,
-        provenance=provenance(
-            str(files[0].device), str(files[0].dtype).removeprefix("torch."), round(time.perf_counter() - started, 3), key
-        ),
+        provenance=provenance(str(files[0].device), dtype, round(time.perf_counter() - started, 3), key),
     )  # fmt: skip
 
 

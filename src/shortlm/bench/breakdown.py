@@ -16,9 +16,9 @@ from torch import nn
 from shortlm.artifacts import Breakdown
 from shortlm.bench.cases import Case
 from shortlm.bench.clock import mark, seconds, wait
-from shortlm.bench.runners import Runner
+from shortlm.bench.runners import Moments, Runner
 
-STEPS, ROUNDS = 16, 5
+STEPS, ROUNDS = 16, 12
 
 
 def breakdowns(runners: list[Runner], case: Case) -> list[Breakdown]:
@@ -26,7 +26,7 @@ def breakdowns(runners: list[Runner], case: Case) -> list[Breakdown]:
     shorter = Case(case.batch, case.prompt_tokens, min(STEPS, case.output_tokens), case.workload, case.text)
     steps: dict[str, list[tuple[float, float, float]]] = {runner.role: [] for runner in runners}
     for number in range(ROUNDS + 1):
-        for runner in runners:
+        for runner in runners if number % 2 else runners[::-1]:
             found = _steps(runner, shorter)
             steps[runner.role] += found if number else []  # the first round warms up
     return [_median(runner.role, shorter, steps[runner.role]) for runner in runners]
@@ -45,10 +45,10 @@ def _steps(runner: Runner, case: Case) -> list[tuple[float, float, float]]:
     anatomy, device = runner.opened.anatomy, runner.device
     inside: list[tuple[Any, Any]] = []
     heads: list[tuple[Any, Any]] = []
-    ends = _Ends(device)
+    ends = Moments(device)
     first = anatomy.norm if anatomy.norm is not None else anatomy.head
     with _timed(anatomy.blocks, device, inside), _between(first, anatomy.head, device, heads):
-        runner.run(runner.prompt(case), case, first=ends)
+        runner.run(runner.prompt(case), case, moments=ends)
     wait(device)
     moments, n_blocks, found = ends.moments, len(anatomy.blocks), []
     for i in range(1, len(moments)):
@@ -56,17 +56,6 @@ def _steps(runner: Runner, case: Case) -> list[tuple[float, float, float]]:
         head = seconds(*heads[i])
         found.append((blocks, head, max(seconds(moments[i - 1], moments[i]) - blocks - head, 0.0)))
     return found
-
-
-class _Ends:
-    """A stopping criterion that never stops: it notes when each token is there."""
-
-    def __init__(self, device: torch.device):
-        self.device, self.moments = device, []
-
-    def __call__(self, ids_BT: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        self.moments.append(mark(self.device))
-        return torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
 
 
 @contextmanager

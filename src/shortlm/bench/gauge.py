@@ -6,6 +6,7 @@ Utilisation is sampled every half second, as in Shortened LLaMA (METHODS section
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def _handle(device: torch.device) -> tuple[Any, Any]:
     if device.type != "cuda":
         return None, None
     try:
-        import pynvml
+        pynvml: Any = import_module("pynvml")
     except ImportError:
         return None, None
     try:

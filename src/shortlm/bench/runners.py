@@ -45,19 +45,19 @@ class Runner:
 
     def time(self, case: Case, seed: int) -> Timing:
         """One timed run. Raises torch.OutOfMemoryError."""
-        ids_BT, first = self.prompt(case), _First(self.device)
+        ids_BT, tokens = self.prompt(case), Moments(self.device)
         wait(self.device)
         with Gauge(self.device) as gauge:
             start = mark(self.device)
-            self.run(ids_BT, case, seed, first)
+            self.run(ids_BT, case, seed, tokens)
             end = mark(self.device)
             wait(self.device)
-        first_token = seconds(start, first.moment) if first.moment is not None else None
+        first_token = seconds(start, tokens.moments[0]) if tokens.moments else None
         return Timing(
             seconds=seconds(start, end), first_token=first_token, utilisation=gauge.utilisation, joules=gauge.joules
         )
 
-    def run(self, ids_BT: torch.Tensor, case: Case, seed: int = 0, first: _First | None = None) -> Any:
+    def run(self, ids_BT: torch.Tensor, case: Case, seed: int = 0, moments: Moments | None = None) -> Any:
         """Read the prompt and write exactly `output_tokens`; returns what `generate` returns."""
         w, mask_BT = case.workload, torch.ones_like(ids_BT)
         options: Any = sampling_options(w.temperature, w.top_k, w.top_p)
@@ -68,7 +68,7 @@ class Runner:
             return self.model.generate(
                 input_ids=ids_BT, attention_mask=mask_BT, min_new_tokens=case.output_tokens,
                 max_new_tokens=case.output_tokens, pad_token_id=0, disable_compile=True, return_dict_in_generate=True,
-                stopping_criteria=[first] if first else None, **self._cache(), **options,
+                stopping_criteria=[moments] if moments else None, **self._cache(), **options,
             )  # fmt: skip
 
     def memory(self, case: Case) -> tuple[int, int | None]:
@@ -89,13 +89,14 @@ class Runner:
         return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.plain_forward).parameters else {}
 
 
-class _First:
-    """A stopping criterion that never stops: it notes when the first token is there."""
+class Moments:
+    """A stopping criterion that never stops: it notes when each token is there."""
 
     def __init__(self, device: torch.device):
-        self.device, self.moment = device, None
+        self.device = device
+        self.moments: list[Any] = []
 
     def __call__(self, ids_BT: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        if self.moment is None:
-            self.moment = mark(self.device)
+        """What `generate` asks after every token."""
+        self.moments.append(mark(self.device))
         return torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -23,16 +24,17 @@ from shortlm.recipe import BenchSettings
 class VllmFleet:
     """What bench asks of a fleet, on vLLM."""
 
-    together, breakdowns, limits, name = False, (), (), "vllm"
+    together, name = False, "vllm"
 
     def __init__(self, files: list[ModelFiles], settings: BenchSettings, roles: list[str]):
         try:
-            import vllm
+            self.vllm: Any = import_module("vllm")
         except ImportError as error:
             raise ModelError("--backend vllm: vLLM is not installed here; install it, or take transformers") from error
-        self.vllm, self.files, self.settings, self.roles = vllm, files, settings, roles
+        self.files, self.settings, self.roles = files, settings, roles
         self.cells: dict[tuple[str, Case], Cell] = {}
-        self.breakdowns, self.limits = [], []
+        self.breakdowns: list[Any] = []
+        self.limits: list[Any] = []
 
     def models(self) -> list[BenchedModel]:
         """From the configs: the engines are gone by now."""

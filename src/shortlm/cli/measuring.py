@@ -9,13 +9,23 @@ import typer
 
 from shortlm.cli.application import Force, Out, app, expanded, save
 from shortlm.options import with_settings
-from shortlm.recipe import EvalSettings, ModelSettings, TextSettings, validated
-
+from shortlm.recipe import (
+    BenchSettings,
+    EvalSettings,
+    ModelSettings,
+    TextSettings,
+    WorkloadSettings,
+    bench_of,
+    benching_of,
+    validated,
+)
 
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="Prompt of text samples; again for each.")]
 Local = Annotated[
     list[str] | None,
-    typer.Option("--local", help="A local file in place of hub data, NAME=FILE: of a task or a preset's text; again for each."),
+    typer.Option(
+        "--local", help="NAME=FILE: a local file in place of the hub data of a task or a preset's text; again for each."
+    ),
 ]
 OWN = ("source", "texts", "held_out", "prompts", "local", "name")  # settings that the commands take in their own way
 
@@ -60,6 +70,67 @@ def evaluate(
     show_measurement(measurement)
 
 
+Models = Annotated[
+    list[str], typer.Argument(help="Checkpoint folders, hub ids or 'embedded'; the first is the reference.")
+]
+
+
+@app.command("bench")
+@with_settings(
+    ModelSettings, WorkloadSettings, BenchSettings, only_given=True,
+    omit=("model", "stream", "revision", "workloads", "source"),
+)  # fmt: skip
+def benchmark(
+    model_settings: Any,
+    workload_settings: Any,
+    bench_settings: Any,
+    models: Models,
+    preset: Annotated[str | None, typer.Option(help="Published settings; --presets names them.")] = None,
+    presets: Annotated[bool, _presets("bench")] = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Measure speed and memory of models, in turns: latency, time to the first token, throughput, peaks, limits."""
+    from shortlm.bench import bench
+    from shortlm.checkpoint import short_names
+    from shortlm.console import show_benchmark
+    from shortlm.outputs import refuse_existing
+
+    if out:
+        refuse_existing(out, force)
+    settings = validated(BenchSettings, benching_of(preset, workload_settings | bench_settings))
+    opened = [validated(ModelSettings, model_settings | {"model": name}) for name in models]
+    found = bench(opened, settings, short_names(models), say=lambda line: typer.echo(line, err=True))
+    save(found, out, force)
+    show_benchmark(found)
+
+
+@app.command()
+@with_settings(ModelSettings, TextSettings, EvalSettings, omit=(*OWN, "model", "revision"), only_given=True)
+def compare(
+    model_settings: Any,
+    text_settings: Any,
+    eval_settings: Any,
+    models: Models,
+    out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the comparison.")],
+    preset: Annotated[str | None, typer.Option(help="Published settings of 'eval'.")] = None,
+    bench: Annotated[str, typer.Option(help="Preset or YAML file of 'bench'; 'default', or 'none'.")] = "default",
+    prompt: Prompts = None,
+    local: Local = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Comparison",
+    force: Annotated[bool, typer.Option("--force", help="Renew a comparison; what is unchanged is kept.")] = False,
+) -> None:
+    """Measure quality and speed of any checkpoints and draw one page: report.html, report.md, results.json, .csv."""
+    from shortlm.comparing import compare as do_compare
+    from shortlm.recipe import evaluation_of
+
+    given = eval_settings | {name: v for name, v in (("prompts", prompt), ("local", local)) if v}
+    settings = evaluation_of(preset, given, text_settings)
+    opened = [validated(ModelSettings, model_settings | {"model": name}) for name in models]
+    page = do_compare(opened, settings, bench_of(bench), out, title, force, lambda line: typer.echo(line, err=True))
+    typer.echo(f"open {page}")
+
+
 @app.command()
 def report(
     out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The HTML page.")],
@@ -70,21 +141,22 @@ def report(
     evals: Annotated[
         list[Path] | None, typer.Option("--eval", help="A file of 'eval'; the first is the reference.")
     ] = None,
+    bench: Annotated[Path | None, typer.Option(help="A file of 'bench'.")] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "shortlm report",
     force: Force = False,
 ) -> None:
     """Draw one self-contained HTML page from the files of the other commands."""
-    from shortlm.artifacts import BlockScores, CutPlan, Healing, Manifest, Measurement
+    from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement
     from shortlm.errors import OutputError
     from shortlm.report import write_page
 
-    if not (scores or plan or manifest or healing or evals):
-        raise OutputError("nothing to report; give --scores, --plan, --manifest, --healing or --eval")
+    if not (scores or plan or manifest or healing or evals or bench):
+        raise OutputError("nothing to report; give --scores, --plan, --manifest, --healing, --eval or --bench")
     cut_by = Manifest.load(manifest) if manifest else None
     chosen = CutPlan.load(plan) if plan else cut_by.plan if cut_by else None
     page = write_page(
         out, title=title, scores=BlockScores.load(scores) if scores else None, plan=chosen, manifest=cut_by,
-        healing=Healing.load(healing) if healing else None,
+        healing=Healing.load(healing) if healing else None, benchmark=Benchmark.load(bench) if bench else None,
         measurements=[Measurement.load(path) for path in evals or []], settings_yaml="", force=force,
     )  # fmt: skip
     typer.echo(page)

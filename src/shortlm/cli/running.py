@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from shortlm.cli.application import app, expanded
+from shortlm.cli.measuring import Local, Prompts
 from shortlm.options import with_settings
 from shortlm.progress import is_main
 from shortlm.recipe import (
+    BenchSettings,
     ChooseSettings,
     CutSettings,
     EvalSettings,
@@ -18,6 +20,7 @@ from shortlm.recipe import (
     Recipe,
     ScoreSettings,
     TextSettings,
+    bench_of,
     load_recipe,
     validated,
 )  # fmt: skip
@@ -31,7 +34,7 @@ from shortlm.recipe import (
     ChooseSettings,
     CutSettings,
     EvalSettings,
-    omit=("texts",),
+    omit=("texts", "prompts", "local", "source", "name"),
     only_given=True,
 )
 def run(
@@ -48,6 +51,11 @@ def run(
     eval_text: Annotated[
         list[str] | None, typer.Option(help="Text for perplexity, instead of held-out --text.")
     ] = None,
+    prompt: Prompts = None,
+    local: Local = None,
+    bench: Annotated[
+        str | None, typer.Option(help="Preset or YAML file of 'bench'; 'default' (also without a recipe), or 'none'.")
+    ] = None,
     heal: Annotated[str | None, typer.Option(help="Heal after the cut: a preset of 'heal' or a YAML recipe.")] = None,
     heal_data: Annotated[list[str] | None, typer.Option(help="Training data for it; again for each source.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Prune and heal in so many rounds.")] = None,
@@ -56,9 +64,11 @@ def run(
     """The whole path in one command: score, choose, cut, heal, evaluate, report. Goes on where it was stopped."""
     from shortlm.pipeline import run as do_run
 
-    base = load_recipe(recipe) if recipe else Recipe()
+    base = load_recipe(recipe) if recipe else Recipe(bench=BenchSettings())
+    eval_settings |= {name: v for name, v in (("prompts", prompt), ("local", local)) if v}
     given = {"model": model_settings, "text": text_settings, "score": score_settings, "choose": choose_settings,
              "cut": cut_settings, "eval": eval_settings}  # fmt: skip
+    base = base.model_copy(update={"bench": bench_of(bench)}) if bench else base
     merged = _with_healing(_laid_over(base, given, eval_text), heal, heal_data, rounds)
     page = do_run(merged, out, force, typer.echo if is_main() else lambda line: None)
     if not is_main():

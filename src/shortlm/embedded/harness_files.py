@@ -39,7 +39,8 @@ def _lines(asked: list[Question]) -> str:
 
 def _choosing(task: str) -> dict:
     return _common(f"village_{task}", f"{task}.jsonl") | {
-        "output_type": "multiple_choice", "doc_to_target": "answer", "doc_to_choice": "choices", "metric_list": [METRIC],
+        "output_type": "multiple_choice", "doc_to_target": "answer", "doc_to_choice": "choices",
+        "metric_list": [METRIC],
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from shortlm.text import Windows, open_windows
 def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", key: str | None = None) -> Measurement:
     """Measure one model. Raises ShortLMError for bad input; there must be a text or a task."""
     started = time.perf_counter()
-    settings = settings.with_local_texts()
+    settings = settings.for_model(model.model).with_local_texts()
     _refuse_unused_files(settings)
     files = open_files(model)
     opened, windows, measured = _perplexities(files, settings)
@@ -37,7 +37,7 @@ def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", 
 
 
 def _perplexities(files: ModelFiles, settings: EvalSettings) -> tuple[OpenModel, list[Windows], list[Perplexity]]:
-    texts = [text.for_model(files.settings.model) for text in settings.texts]
+    texts = settings.texts
     windows = [open_windows(text, files.tokenizer, files.config.vocab_size) for text in texts]
     plans = [plan_for(files, Work(*w.shape), settings.batch_size) for w in windows]
     streamed = any(plan is not None and plan.streamed for plan in plans) or (not plans and not files.fits())

@@ -37,7 +37,7 @@ def run_tasks(opened: OpenModel, settings: EvalSettings) -> Found:
 
     Raises TextError for a task or data set that can't be found, ModelError for a model that can't do it.
     """
-    asked = wanted(settings.tasks, opened.facts.name, opened.model.can_generate())
+    asked = wanted(settings.tasks, opened.model.can_generate())
     if not asked.names:
         return Found([], [])
     if opened.tokenizer is None:
@@ -121,10 +121,10 @@ def _manager(names: list[str], settings: EvalSettings, folder: Path) -> Any:
     from lm_eval.tasks import TaskManager
 
     files = _task_files(settings)
-    folders = [str(tasks_path()), *(str(_folder(path)) for path in settings.task_path)]
+    folders: list[str | Path] = [tasks_path(), *(_folder(path) for path in settings.task_path)]
     if files:
         write_local_tasks(files, _stock().task_index, folder)
-        folders.append(str(folder))
+        folders.append(folder)
     own = TaskManager(include_path=folders, include_defaults=False)
     if all(_complete(own.task_index, name) for name in names):
         return own
@@ -161,7 +161,9 @@ def _complete(index: dict[str, Any], name: str) -> bool:
 
 def _unknown(name: str, known: list[str]) -> str:
     near = get_close_matches(name, [*known, *SETS], n=3, cutoff=0.6)
-    hint = f"did you mean {', '.join(near)}?" if near else "give a task of lm-evaluation-harness, or your own: --task-path"
+    hint = (
+        f"did you mean {', '.join(near)}?" if near else "give a task of lm-evaluation-harness, or your own: --task-path"
+    )
     return f"task '{name}' is unknown; {hint}"
 
 

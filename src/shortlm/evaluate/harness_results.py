@@ -92,7 +92,9 @@ def means(results: dict[str, Any], tasks: list[TaskResult], sets: dict[str, list
 
 
 def _below(group: str, children: dict[str, list[str]]) -> list[str]:
-    return [leaf for name in children.get(group, []) for leaf in (_below(name, children) if name in children else [name])]
+    return [
+        leaf for name in children.get(group, []) for leaf in (_below(name, children) if name in children else [name])
+    ]
 
 
 def _mean(name: str, members: list[TaskResult], reported: float | None) -> TaskMean:

@@ -37,7 +37,11 @@ def write_local_tasks(files: dict[str, str], stock: dict[str, Any], folder: Path
 def _config(task: str, stock: Path, file: Path, split: str, tested: bool) -> dict[str, Any]:
     """Examples before a question come from the file too, since the training split is not here."""
     kwargs = {"data_files": {split: str(file)}, "cache_dir": str(file.parent / "cache")}
-    splits = {"training_split": None, "validation_split": None if tested else split, "test_split": split if tested else None}
+    splits = {
+        "training_split": None,
+        "validation_split": None if tested else split,
+        "test_split": split if tested else None,
+    }
     return {
         "include": str(stock), "task": task, "dataset_path": "json", "dataset_name": None, "dataset_kwargs": kwargs,
         **splits, "fewshot_split": None,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -50,12 +49,12 @@ def _read(file: Path) -> list[Record]:
 
 def _arc(found: list[Record], file: Path) -> list[Record]:
     """AI2's ARC: the choices are objects of text and label."""
-    return [
-        {"question": r["question"]["stem"], "answerKey": r["answerKey"], "choices": {
-            "text": [c["text"] for c in r["question"]["choices"]], "label": [c["label"] for c in r["question"]["choices"]]
-        }}
-        for r in found
-    ]  # fmt: skip
+    rows = []
+    for r in found:
+        listed = r["question"]["choices"]
+        choices = {"text": [c["text"] for c in listed], "label": [c["label"] for c in listed]}
+        rows.append({"question": r["question"]["stem"], "choices": choices, "answerKey": r["answerKey"]})
+    return rows
 
 
 def _openbookqa(found: list[Record], file: Path) -> list[Record]:
@@ -100,11 +99,11 @@ def _winogrande(found: list[Record], file: Path) -> list[Record]:
     """The form of partial evaluation: two beginnings that differ in a name, and how both go on."""
     rows = []
     for r in found:
-        start = os.path.commonprefix(r["context_options"])
-        start = start[: start.rfind(" ") + 1]
-        first, second = (option[len(start) :] for option in r["context_options"])
-        sentence = f"{start}_ {r['continuation']}"
-        rows.append({"sentence": sentence, "option1": first, "option2": second, "answer": str(int(r["gold"]) + 1)})
+        first, second = r["context_options"]
+        same = next(i for i in range(len(first) + 1) if i == len(first) or first[i] != second[i : i + 1])
+        start = first[: first.rfind(" ", 0, same) + 1]
+        options = {"option1": first[len(start) :], "option2": second[len(start) :], "answer": str(int(r["gold"]) + 1)}
+        rows.append({"sentence": f"{start}_ {r['continuation']}"} | options)
     return rows
 
 

@@ -13,8 +13,6 @@ SETS = {
         "openbookqa:acc_norm",
     ],
 }  # fmt: skip
-WRITTEN = "squad_completion"  # short answers out of a text: what a model that only ranks choices can't do
-VILLAGE = ["village", "village_answers"]  # the embedded model's own (embedded/harness)
 
 
 @dataclass(frozen=True)
@@ -26,16 +24,10 @@ class Wanted:
     sets: dict[str, list[str]]
 
 
-def wanted(tasks: list[str], model: str, can_write: bool = True) -> Wanted:
-    """Sets expanded, each task once. `default` suits the model, and has a task in which it writes if it can."""
-    listed = [spec for name in tasks for spec in (_default(model, can_write) if name == "default" else [name])]
+def wanted(tasks: list[str], can_write: bool = True) -> Wanted:
+    """Sets expanded, each task once; those with a ? behind them only if the model can write."""
+    listed = [name.removesuffix("?") for name in tasks if name != "none" and (can_write or not name.endswith("?"))]
     sets = {name: [spec.partition(":")[0] for spec in SETS[name]] for name in listed if name in SETS}
-    specs = [spec for name in listed for spec in SETS.get(name, [name]) if name != "none"]
+    specs = [spec for name in listed for spec in SETS.get(name, [name])]
     metrics = {task: metric for task, _, metric in (spec.partition(":") for spec in specs) if metric}
     return Wanted(list(dict.fromkeys(spec.partition(":")[0] for spec in specs)), metrics, sets)
-
-
-def _default(model: str, can_write: bool) -> list[str]:
-    if model == "embedded":
-        return VILLAGE if can_write else VILLAGE[:1]
-    return ["commonsense-7", *([WRITTEN] if can_write else [])]

@@ -12,7 +12,7 @@ from shortlm.recipe.healing import (
     laid_over,
     load_healing,
 )  # fmt: skip
-from shortlm.recipe.measuring import BenchSettings, EvalSettings, WorkloadSettings, benching_of, evaluation_of
+from shortlm.recipe.measuring import BenchSettings, EvalSettings, WorkloadSettings, bench_of, benching_of, evaluation_of
 from shortlm.recipe.presets import preset_names
 from shortlm.recipe.recipe import Recipe, load_recipe
 from shortlm.recipe.stages import (
@@ -27,6 +27,6 @@ from shortlm.recipe.stages import (
 __all__ = [
     "DEFAULT_CRITERIA", "BenchSettings", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings",
     "ModelSettings", "PhaseSettings", "Recipe", "ScoreSettings", "Settings", "Size", "SourceSettings", "TextSettings",
-    "WorkloadSettings", "benching_of", "evaluation_of", "healing_of", "laid_over", "load_healing", "load_recipe",
-    "preset_names", "read_yaml", "to_yaml", "validated",
+    "WorkloadSettings", "bench_of", "benching_of", "evaluation_of", "healing_of", "laid_over", "load_healing",
+    "load_recipe", "preset_names", "read_yaml", "to_yaml", "validated",
 ]  # fmt: skip

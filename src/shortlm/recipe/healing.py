@@ -137,7 +137,9 @@ class HealSettings(Settings):
         """`preset: name` is replaced by that file; settings beside it are laid over all its phases."""
         if not isinstance(value, dict) or "preset" not in value:
             return value
-        return laid_over(read_yaml(preset_path("heal", value["preset"])), {k: v for k, v in value.items() if k != "preset"})
+        return laid_over(
+            read_yaml(preset_path("heal", value["preset"])), {k: v for k, v in value.items() if k != "preset"}
+        )
 
 
 def healing_of(preset: str | None, recipe: Path | str | None, given: dict[str, Any]) -> HealSettings:

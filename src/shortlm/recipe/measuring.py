@@ -7,9 +7,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from shortlm.errors import RecipeError
-from shortlm.recipe.base import Settings, validated
+from shortlm.recipe.base import Settings, read_yaml, validated
 from shortlm.recipe.presets import with_preset
 from shortlm.recipe.stages import TextSettings
+
+# What 'default' stands for; with a ?: if the model can write. Perplexity and choices hide broken generation.
+STOCK_TASKS = ["commonsense-7", "squad_completion?"]
+EMBEDDED_TASKS = ["village", "village_answers?"]
 
 
 class EvalSettings(Settings):
@@ -54,6 +58,12 @@ class EvalSettings(Settings):
         if wrong is not None:
             raise ValueError(f"'{wrong}' is not NAME=FILE")
         return value
+
+    def for_model(self, model: str) -> EvalSettings:
+        """The same with the tasks and texts that suit this model; to be asked once for all that are compared."""
+        suiting = EMBEDDED_TASKS if model == "embedded" else STOCK_TASKS
+        tasks = [task for name in self.tasks for task in (suiting if name == "default" else [name])]
+        return self.model_copy(update={"tasks": tasks, "texts": [text.for_model(model) for text in self.texts]})
 
     def local_files(self) -> dict[str, str]:
         """The files by what they stand for."""
@@ -140,3 +150,14 @@ def benching_of(preset: str | None, given: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(w, dict) for w in workloads):
         raise RecipeError("workloads: a list of settings is needed, as - {batches: [1, 8], output_tokens: [128]}")
     return values | own | {"workloads": workloads}
+
+
+def bench_of(name: str) -> BenchSettings | None:
+    """From what stands behind --bench: a preset, a YAML file, 'default', or 'none'."""
+    if name == "none":
+        return None
+    if name == "default":
+        return BenchSettings()
+    if name.endswith((".yaml", ".yml")):
+        return validated(BenchSettings, read_yaml(name), name)
+    return validated(BenchSettings, {"preset": name})

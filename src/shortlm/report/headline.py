@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
-from shortlm.report.numbers import change, count, significant, size, typeset
+from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Manifest, Measurement
+from shortlm.report.numbers import change, count, signed, significant, size, typeset, with_error
 from shortlm.report.quality import Row, comparison, cut_of, dense_of, result_of
+from shortlm.report.roles import all_roles
+from shortlm.report.speed import SpeedRow, main_case, speed_rows
+from shortlm.report.tasks import TaskRow, task_rows
 
 
 class Figure(NamedTuple):
@@ -18,13 +21,20 @@ class Figure(NamedTuple):
     note: str
 
 
-def headline(scores: BlockScores | None, plan: CutPlan | None, measurements: list[Measurement]) -> str:
+def headline(
+    scores: BlockScores | None,
+    plan: CutPlan | None,
+    measurements: list[Measurement],
+    benchmark: Benchmark | None = None,
+) -> str:
     """For example: 4 of 12 blocks removed: 1.77 M → 1.18 M parameters (−33 %), perplexity 3.02 → 3.55 on embedded."""
-    quality = _quality(measurements)
+    facts = ", ".join(filter(None, (_quality(measurements), _tasks(measurements), _speed(benchmark))))
     if plan:
-        text = f"{_removed(plan)}: {_parameters(plan)}{', ' + quality if quality else ''}"
-    elif quality:
-        text = quality[0].upper() + quality[1:]
+        text = f"{_removed(plan)}: {_parameters(plan)}{', ' + facts if facts else ''}"
+    elif len(_names(measurements, benchmark)) > 2:
+        return _several(measurements, benchmark)
+    elif facts:
+        text = facts[0].upper() + facts[1:]
     elif scores:
         count_of = len(scores.criteria)
         by = f"{count_of} criteria" if count_of > 1 else f"the criterion {next(iter(scores.criteria))}"
@@ -34,9 +44,16 @@ def headline(scores: BlockScores | None, plan: CutPlan | None, measurements: lis
     return f"{text}."
 
 
-def key_figures(plan: CutPlan | None, manifest: Manifest | None, measurements: list[Measurement]) -> list[Figure]:
-    """Blocks, parameters, bytes and perplexity before and after, as far as they are known."""
+def key_figures(
+    plan: CutPlan | None,
+    manifest: Manifest | None,
+    measurements: list[Measurement],
+    benchmark: Benchmark | None = None,
+) -> list[Figure]:
+    """Blocks, parameters, bytes, quality and speed before and after, as far as they are known."""
     found = []
+    if not plan and len(_names(measurements, benchmark)) > 2:
+        return found
     if plan:
         blocks, kept = plan.model.n_blocks, plan.model.n_blocks - len(plan.removed)
         found.append(_figure("Blocks", blocks, kept, str))
@@ -49,6 +66,88 @@ def key_figures(plan: CutPlan | None, manifest: Manifest | None, measurements: l
         note = f"× {significant(after / before, 4)} on {pair[1].text}"
         note += _before_healing(measurements, pair)
         found.append(Figure("Perplexity", significant(before), significant(after), note))
+    return found + _task_figures(measurements) + _speed_figures(benchmark)
+
+
+def _names(measurements: list[Measurement], benchmark: Benchmark | None) -> list[str]:
+    return all_roles(measurements, benchmark)
+
+
+def _several(measurements: list[Measurement], benchmark: Benchmark | None) -> str:
+    """A clause per model beside the reference."""
+    reference, *others = _names(measurements, benchmark)
+    base = next((m for m in measurements if m.role == reference), None)
+    ratios = {r.role: r.ratio for r in speed_rows(benchmark) if r.case == main_case(benchmark)}
+    rows = {(r.role, r.text): r for r in comparison(measurements)}
+    clauses = []
+    for role in others:
+        m, ratio = next((m for m in measurements if m.role == role), None), ratios.get(role)
+        parts = []
+        if m and base and m.model.parameters != base.model.parameters:
+            parts.append(f"{typeset(change(base.model.parameters, m.model.parameters))} parameters")
+        ppl = next((r.difference for (name, _), r in rows.items() if name == role and r.difference), None)
+        if ppl:
+            parts.append(f"perplexity × {significant(ppl.ratio, 4)}")
+        if ratio:
+            parts.append(f"{significant(ratio.value)} times as fast")
+        clauses.append(f"{role}: {', '.join(parts) or 'measured'}")
+    return f"Beside {reference}, {'; '.join(clauses)}."
+
+
+def _tasks(measurements: list[Measurement]) -> str:
+    row = _main_task(measurements)
+    if row is None or row.difference is None:
+        return ""
+    before = row.value - row.difference.value
+    return f"{row.task} {_percent(before)} → {_percent(row.value)}"
+
+
+def _main_task(measurements: list[Measurement]) -> TaskRow | None:
+    """Of the model that comes out: the first mean over tasks, else the first task."""
+    result = result_of(measurements)
+    rows = [r for r in task_rows(measurements) if result and r.role == result.role and r.difference]
+    return next((r for r in rows if r.mean_of), rows[0] if rows else None)
+
+
+def _task_figures(measurements: list[Measurement]) -> list[Figure]:
+    row = _main_task(measurements)
+    if row is None or row.difference is None:
+        return []
+    before, d = row.value - row.difference.value, row.difference
+    what = f"mean of {row.mean_of} tasks" if row.mean_of else row.metric
+    note = f"{what}; {typeset(signed(with_error(100 * d.value, d.stderr and 100 * d.stderr)))} points"
+    return [Figure(f"Tasks: {row.task}", _percent(before), _percent(row.value), note)]
+
+
+def _percent(share: float) -> str:
+    return typeset(f"{100 * share:.1f} %") if -1 <= share <= 1 else significant(share)
+
+
+def _fastest(benchmark: Benchmark | None) -> tuple[SpeedRow, SpeedRow] | None:
+    """The reference and the last model on the main case."""
+    case = main_case(benchmark)
+    rows = [row for row in speed_rows(benchmark) if row.case == case]
+    return (rows[0], rows[-1]) if len(rows) > 1 and rows[-1].ratio else None
+
+
+def _speed(benchmark: Benchmark | None) -> str:
+    pair = _fastest(benchmark)
+    ratio = pair[1].ratio if pair else None
+    return f"{significant(ratio.value)} times as fast" if ratio and ratio.sure else ""
+
+
+def _speed_figures(benchmark: Benchmark | None) -> list[Figure]:
+    pair = _fastest(benchmark)
+    if pair is None or pair[1].ratio is None:
+        return []
+    before, after, ratio = *pair, pair[1].ratio
+    unsure = "" if ratio.sure else "; within the noise"
+    interval = f"{significant(ratio.low)} to {significant(ratio.high)}"
+    note = f"× {significant(ratio.value)} ({interval}), {after.case.words}{unsure}"
+    rates = [significant(row.tokens_per_second) for row in pair]
+    found = [Figure("Tokens per second", rates[0], rates[1], note)]
+    if before.peak_bytes and after.peak_bytes:
+        found.append(_figure("Peak memory", before.peak_bytes, after.peak_bytes, size))
     return found
 
 

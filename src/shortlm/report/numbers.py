@@ -35,7 +35,7 @@ def with_error(value: float, error: float | None) -> str:
 
 def signed(text: str) -> str:
     """A plus in front of what is not negative."""
-    return text if text.startswith("-") else f"+{text}"
+    return text if text.startswith("-") or text == "0" else f"+{text}"
 
 
 def count(value: float) -> str:
@@ -70,10 +70,19 @@ def change(before: float, after: float) -> str:
 
 def duration(seconds: float) -> str:
     """12.3 s, 4 min 10 s, 2 h 5 min."""
+    if 0 < seconds < 0.1:
+        return f"{seconds * 1e3:.3g} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def chance(p: float | None) -> str:
+    """A p-value: 0.034, < 0.001."""
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def blocks(indices: list[int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shortlm.artifacts import BlockScores, CutPlan, DataFacts, Manifest, Measurement, ModelFacts, Provenance
+from shortlm.artifacts import Benchmark, BlockScores, CutPlan, DataFacts, Manifest, Measurement, ModelFacts, Provenance
 
 
 def model_rows(
@@ -24,19 +24,28 @@ def data_rows(scores: BlockScores | None, measurements: list[Measurement]) -> li
 
 
 def stage_rows(
-    scores: BlockScores | None, plan: CutPlan | None, manifest: Manifest | None, measurements: list[Measurement]
+    scores: BlockScores | None,
+    plan: CutPlan | None,
+    manifest: Manifest | None,
+    measurements: list[Measurement],
+    benchmark: Benchmark | None = None,
 ) -> list[tuple[str, Provenance]]:
     """When, where and how long each stage ran."""
-    stages = [("score", scores), ("choose", plan), ("cut", manifest), *((f"eval, {m.role}", m) for m in measurements)]
+    stages = [("score", scores), ("choose", plan), ("cut", manifest), *((f"eval, {m.role}", m) for m in measurements),
+              ("bench", benchmark)]  # fmt: skip
     return [(name, artifact.provenance) for name, artifact in stages if artifact]
 
 
 def version_rows(
-    scores: BlockScores | None, plan: CutPlan | None, manifest: Manifest | None, measurements: list[Measurement]
+    scores: BlockScores | None,
+    plan: CutPlan | None,
+    manifest: Manifest | None,
+    measurements: list[Measurement],
+    benchmark: Benchmark | None = None,
 ) -> list[tuple[str, str]]:
     """Version of each package; if stages differ, all that were used."""
     used: dict[str, dict[str, None]] = {}
-    for _, origin in stage_rows(scores, plan, manifest, measurements):
+    for _, origin in stage_rows(scores, plan, manifest, measurements, benchmark):
         for package, version in origin.versions.items():
             used.setdefault(package, {})[version] = None
     return [(package, ", ".join(versions)) for package, versions in used.items()]

@@ -13,16 +13,22 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from shortlm.artifacts import Artifact, BlockScores, CutPlan, Healing, Manifest, Measurement
+from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Fluency, Healing, Manifest, Measurement
 from shortlm.outputs import refuse_existing, write_text
 from shortlm.report import numbers
-from shortlm.report.charts import ceiling, parameters_chart, perplexity_chart, scores_chart
 from shortlm.report.criteria import explanation
 from shortlm.report.headline import headline, key_figures
 from shortlm.report.learning import learning_chart
 from shortlm.report.origin import data_rows, model_rows, stage_rows, version_rows
 from shortlm.report.quality import comparison, dense_first
+from shortlm.report.quality_charts import parameters_chart, perplexity_chart, tasks_chart, tradeoff_chart
+from shortlm.report.roles import all_roles, colours
 from shortlm.report.runs import runs_chart
+from shortlm.report.score_charts import ceiling, scores_chart
+from shortlm.report.speed import limit_pairs, noise_warnings, shares, speed_rows
+from shortlm.report.speed_charts import memory_chart, step_chart, throughput_chart
+from shortlm.report.tasks import task_rows
+from shortlm.report.tradeoff import Point, by_size, by_speed, quality
 
 
 def write_page(
@@ -35,6 +41,7 @@ def write_page(
     measurements: list[Measurement],
     settings_yaml: str,
     healing: Healing | None = None,
+    benchmark: Benchmark | None = None,
     force: bool = False,
 ) -> Path:
     """Write the page, whole or not at all, and return its path.
@@ -48,13 +55,17 @@ def write_page(
     text = page.render(
         title=title, scores=scores, plan=plan, manifest=manifest, healing=healing, curve=_curve(healing),
         measurements=measurements,
-        settings=settings_yaml.strip(), headline=headline(scores, plan, measurements),
-        figures=key_figures(plan, manifest, measurements), criteria=_criteria(scores, plan), cut_off=_cut_off(scores),
-        charts=_charts(scores, plan, measurements), rows=comparison(measurements),
+        settings=settings_yaml.strip(), headline=headline(scores, plan, measurements, benchmark),
+        figures=key_figures(plan, manifest, measurements, benchmark), benchmark=benchmark,
+        speed=speed_rows(benchmark), warnings=noise_warnings(benchmark), shares=shares(benchmark),
+        limits=limit_pairs(benchmark), task_rows=task_rows(measurements), fluent=_fluent(measurements),
+        criteria=_criteria(scores, plan), cut_off=_cut_off(scores),
+        charts=_charts(scores, plan, measurements) | _bench_charts(measurements, benchmark),
+        rows=comparison(measurements), stages=stage_rows(scores, plan, manifest, measurements, benchmark),
         samples=_samples(measurements), proof=manifest.proof if manifest else None,
-        models=model_rows(scores, plan, measurements), stages=stage_rows(scores, plan, manifest, measurements),
-        data=data_rows(scores, measurements), versions=version_rows(scores, plan, manifest, measurements),
-        artifacts=_artifacts(scores, plan, manifest, healing, measurements),
+        models=model_rows(scores, plan, measurements),
+        data=data_rows(scores, measurements), versions=version_rows(scores, plan, manifest, measurements, benchmark),
+        artifacts=_artifacts(scores, plan, manifest, healing, measurements, benchmark),
     )  # fmt: skip
     return write_text(path, text, force)
 
@@ -66,7 +77,11 @@ def _environment() -> Environment:
     )  # fmt: skip
     for name in ("count", "whole", "size", "significant", "duration", "blocks"):
         environment.filters[name] = _typeset(getattr(numbers, name))
-    environment.globals |= {"with_error": _typeset(numbers.with_error), "signed_error": _typeset(_signed_error)}
+    environment.globals |= {
+        "with_error": _typeset(numbers.with_error),
+        "signed_error": _typeset(_signed_error),
+        "chance": _typeset(numbers.chance),
+    }
     return environment
 
 
@@ -103,7 +118,8 @@ def _charts(scores: BlockScores | None, plan: CutPlan | None, measurements: list
     removed, protected = (plan.removed, plan.protected) if plan else ([], [])
     criteria = scores.criteria if scores else {}
     dense = scores.base_perplexity if scores else None
-    rows = comparison(measurements)
+    rows, tasks = comparison(measurements), task_rows(measurements)
+    palette = colours([m.role for m in measurements])
     return {
         "scores": {
             spec: Markup(scores_chart(f"scores-{i}", explanation(spec).name, values, removed, protected, dense))
@@ -114,9 +130,43 @@ def _charts(scores: BlockScores | None, plan: CutPlan | None, measurements: list
             for i, (spec, values) in enumerate(criteria.items())
             if values.table
         },
-        "perplexity": Markup(perplexity_chart("perplexity", rows)) if rows else None,
-        "parameters": Markup(parameters_chart("parameters", measurements)) if measurements else None,
+        "perplexity": Markup(perplexity_chart("perplexity", rows, palette)) if rows else None,
+        "parameters": Markup(parameters_chart("parameters", measurements, palette)) if measurements else None,
+        "tasks": Markup(tasks_chart("tasks", tasks, palette)) if tasks else None,
     }
+
+
+def _bench_charts(measurements: list[Measurement], benchmark: Benchmark | None) -> dict[str, Any]:
+    """Inline SVG: throughput by output length, memory, a step's parts, quality against size and speed."""
+    palette, rows = colours(all_roles(measurements, benchmark)), speed_rows(benchmark)
+    lengths = dict.fromkeys((r.case.prompt_tokens, r.case.output_tokens) for r in rows)
+    curves = {length: [r for r in rows if (r.case.prompt_tokens, r.case.output_tokens) == length] for length in lengths}
+    peaks = [row for row in rows if row.peak_bytes]
+    size_points, (speed_points, case) = by_size(measurements), by_speed(measurements, benchmark)
+    label = good.label if (good := quality(measurements)) else ""
+    by_speed_label, found = f"tokens per second ({case})", shares(benchmark)
+    return {
+        "throughput": [
+            (f"{prompt} tokens of prompt, {output or 'no'} of output",
+             Markup(throughput_chart(f"throughput-{i}", curve, palette)))
+            for i, ((prompt, output), curve) in enumerate(curves.items())
+        ],
+        "memory": Markup(memory_chart("memory", peaks, benchmark.models, palette)) if peaks and benchmark else None,
+        "step": Markup(step_chart("step", found, palette)) if found else None,
+        "by_size": _tradeoff("by-size", size_points, "parameters", label, palette),
+        "by_speed": _tradeoff("by-speed", speed_points, by_speed_label, label, palette),
+    }  # fmt: skip
+
+
+def _tradeoff(chart: str, points: list[Point], x: str, y: str, palette: dict[str, str]) -> Markup | None:
+    return Markup(tradeoff_chart(chart, points, x, y, palette)) if points else None
+
+
+def _fluent(measurements: list[Measurement]) -> list[tuple[str, Fluency]]:
+    """What is known of repetition: of the text itself, then of each model's samples."""
+    text = next((m.text_fluency for m in measurements if m.text_fluency), None)
+    found = [(m.role, m.fluency) for m in measurements if m.fluency]
+    return [("the text itself", text), *found] if text and found else found
 
 
 def _curve(healing: Healing | None) -> Markup | None:

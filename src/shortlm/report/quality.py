@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from shortlm.artifacts import Measurement, Perplexity
+from shortlm.report.roles import reference_of
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,21 @@ class Row:
 
 
 def dense_of(measurements: list[Measurement]) -> Measurement | None:
-    """The model that the others are compared with."""
-    return next((m for m in measurements if m.role == "dense"), None)
+    """The model that the others are compared with: the dense one, or the first of several."""
+    first = reference_of(m.role for m in measurements)
+    return next((m for m in measurements if m.role == first), None)
 
 
 def dense_first(measurements: list[Measurement]) -> list[Measurement]:
     """The order in which models are shown."""
-    return sorted(measurements, key=lambda m: m.role != "dense")
+    dense = dense_of(measurements)
+    return sorted(measurements, key=lambda m: m is not dense)
 
 
 def cut_of(measurements: list[Measurement]) -> Measurement | None:
     """The cut model; if no one has that role, the only one beside the dense model."""
-    others = [m for m in measurements if m.role != "dense"]
+    dense = dense_of(measurements)
+    others = [m for m in measurements if m is not dense]
     return next((m for m in others if m.role == "cut"), others[0] if len(others) == 1 else None)
 
 

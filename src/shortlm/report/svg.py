@@ -17,8 +17,9 @@ import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-NAMES = ("ink", "soft", "rule", "paper", "kept", "gone", "heat")
+NAMES = ("ink", "soft", "rule", "paper", "kept", "gone", "heat", "teal", "violet", "gold", "rose")
 COLOURS = {name: f"#0{i:x}0b0{i:x}" for i, name in enumerate(NAMES, start=1)}
+SERIES = ("kept", "teal", "violet", "gold", "rose", "heat")  # models beside the reference, in this order
 WIDTH = 430  # of a chart, in CSS pixels
 STYLE: Any = {  # rc_context wants each key spelled as a literal type
     "svg.fonttype": "none", "text.parse_math": False, "axes.unicode_minus": True,
@@ -91,8 +92,10 @@ def standalone(svg: str) -> str:
     """An inline chart as a file of its own: colours for light and dark inside, a background, the namespace."""
     light = {"ink": "#1b2127", "soft": "#5b6670", "rule": "#dde2e6", "paper": "#ffffff"}
     dark = {"ink": "#e4e8eb", "soft": "#9ba6af", "rule": "#303840", "paper": "#14181c"}
-    series = {"kept": "#4d7496", "gone": "#c4532d", "heat": "#1f5f93"}
-    bright = {"kept": "#7aa3c7", "gone": "#ef8a60", "heat": "#86bdee"}
+    series = {"kept": "#4d7496", "gone": "#c4532d", "heat": "#1f5f93", "teal": "#1f8a70", "violet": "#7a5aa6"}
+    series |= {"gold": "#a8710f", "rose": "#b5486b"}
+    bright = {"kept": "#7aa3c7", "gone": "#ef8a60", "heat": "#86bdee", "teal": "#4fc3a1", "violet": "#b69ae0"}
+    bright |= {"gold": "#dfae4f", "rose": "#ee8fb0"}
     rules = [f"svg.chart {{ {_variables(light | series)} background: var(--paper); font-family: sans-serif }}"]
     rules.append(f"@media (prefers-color-scheme: dark) {{ svg.chart {{ {_variables(dark | bright)} }} }}")
     opening, rest = svg.split(">", 1)

@@ -1,19 +1,15 @@
-"""The charts of the page: scores per block, perplexity and parameters before and after.
-
-Every function returns inline SVG (see svg.py); the table of runs has a file of its own.
-"""
+"""The scores of every block as bars, one chart for each criterion; the table of runs has a file of its own."""
 
 from __future__ import annotations
 
 import statistics
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
-from shortlm.artifacts import CriterionScores, Measurement
-from shortlm.report.numbers import blocks, count, significant, tick, with_error
-from shortlm.report.quality import Row, dense_first
+from shortlm.artifacts import CriterionScores
+from shortlm.report.axes import decades, engineering
+from shortlm.report.numbers import blocks, significant, with_error
 from shortlm.report.svg import COLOURS, new_figure, styled, tick_step, to_svg
 
 
@@ -61,48 +57,6 @@ def ceiling(criterion: CriterionScores, dense: float | None) -> float | None:
     if not floor or typical <= 0 or len(shown) == len(criterion.scores):
         return None
     return floor + max(1.3 * (max(shown) - floor), 2 * typical)
-
-
-def perplexity_chart(chart: str, rows: list[Row]) -> str:
-    """A lane per text and model with a dot (dense: grey) and its standard error; texts stand apart."""
-    texts = list(dict.fromkeys(row.text for row in rows))
-    lanes = [-(i + 0.8 * texts.index(row.text)) for i, row in enumerate(rows)]
-    with styled():
-        figure = new_figure(64 + 21 * (lanes[0] - lanes[-1] + 1))
-        axes = figure.add_subplot()
-        axes.set_xscale("log")
-        for y, row in zip(lanes, rows, strict=True):
-            _lane(axes, y, row)
-        middles = [statistics.mean(y for y, r in zip(lanes, rows, strict=True) if r.text == text) for text in texts]
-        axes.set_yticks(middles, [_short(text) for text in texts])
-        axes.set_ylim(lanes[-1] - 0.7, lanes[0] + 0.7)
-        _perplexity_axis(axes)
-        label = "; ".join(f"{r.text}, {r.role}: {with_error(r.result.perplexity, r.stderr)}" for r in rows)
-        return to_svg(figure, chart, f"Perplexity. {label}")
-
-
-def parameters_chart(chart: str, measurements: list[Measurement]) -> str:
-    """A bar per model: its blocks, and what is outside them (embeddings, head, final norm)."""
-    ordered = dense_first(measurements)[::-1]  # the last one is drawn on top
-    with styled():
-        figure = new_figure(74 + 34 * len(measurements))
-        axes = figure.add_subplot()
-        for y, measured in enumerate(ordered):
-            inside, total = sum(measured.model.block_parameters), measured.model.parameters
-            colour = COLOURS["soft"] if measured.role == "dense" else COLOURS["kept"]
-            axes.barh(y, inside, height=0.56, color=colour)
-            axes.barh(y, max(total - inside, 0), height=0.56, left=inside, color=colour, alpha=0.4)
-            axes.annotate(count(total), (total, y), (5, 0), textcoords="offset points", va="center", fontsize=10.5)
-        axes.set_yticks(range(len(measurements)), [_short(m.role) for m in ordered])
-        axes.set_xlim(0, 1.2 * max(m.model.parameters for m in measurements))
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(lambda value, _: tick(value))
-        axes.set_xlabel("parameters (solid: blocks; pale: embeddings, head, norm)")
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
-        label = "; ".join(f"{m.role}: {count(m.model.parameters)}" for m in measurements)
-        return to_svg(figure, chart, f"Parameters. {label}")
 
 
 def _floor(criterion: CriterionScores, dense: float | None) -> float:
@@ -162,29 +116,12 @@ def _room(axes: Axes, pairs: list[tuple[float, float]], base: float, log: bool) 
     if log:
         lowest = min(value for value, _ in pairs)
         axes.set_ylim(base if base < lowest else lowest * 0.8, high * 1.3)
-        _decades(axes.yaxis)
+        decades(axes.yaxis)
         return
     span = (high - low) or 1.0
     axes.set_ylim(low if low == 0 else low - 0.06 * span, high + 0.06 * span)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=all(v == round(v) for v, _ in pairs)))
-    axes.yaxis.set_major_formatter(_engineering(max(abs(low), abs(high))))
-
-
-def _decades(axis: Axis) -> None:
-    """1, 2, 5, 10 ... within two decades, else powers of ten; even steps within less than one."""
-    low, high = axis.get_view_interval()
-    locator = LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,), numticks=7)
-    axis.set_major_locator(locator if high / low > 8 else MaxNLocator(4))
-    axis.set_major_formatter(lambda value, _: f"{value:g}" if 1e-4 <= value < 1e6 else significant(value, 1))
-    axis.set_minor_locator(NullLocator())
-
-
-def _engineering(largest: float):
-    if largest >= 1e4:
-        return lambda value, _: tick(value)
-    formatter = ScalarFormatter(useOffset=False, useMathText=False)
-    formatter.set_scientific(False)
-    return formatter
+    axes.yaxis.set_major_formatter(engineering(max(abs(low), abs(high))))
 
 
 def _note(i: int, value: float, error: float, removed: list[int], protected: list[int]) -> str:
@@ -197,30 +134,3 @@ def _summary(criterion: CriterionScores, removed: list[int]) -> str:
     low, high = order[0], order[-1]
     ends = f"lowest {significant(criterion.scores[low])} at block {low}, highest {significant(criterion.scores[high])}"
     return f"{ends} at block {high}, {criterion.unit}; removed blocks: {blocks(removed)}"
-
-
-def _lane(axes: Axes, y: float, row: Row) -> None:
-    """One model: a dot, its standard error, and the value beside them."""
-    value, error = row.result.perplexity, row.stderr or 0.0
-    colour = COLOURS["soft" if row.role == "dense" else "kept"]
-    axes.plot([value - error, value + error], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
-    axes.plot(value, y, marker="o", markersize=7, color=colour)
-    words = f"{_short(row.role)} {significant(value)}"
-    axes.annotate(words, (value + error, y), (7, 0), textcoords="offset points", va="center", fontsize=10.5)
-
-
-def _perplexity_axis(axes: Axes) -> None:
-    """Logarithmic, with room for the values on the right."""
-    low, high = axes.dataLim.intervalx
-    reach = max(high / low, 1.02)
-    axes.set_xlim(low / reach**0.1, high * reach**0.5)
-    _decades(axes.xaxis)
-    axes.set_xlabel("perplexity (log scale, lower is better)")
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
-
-
-def _short(text: str, most: int = 22) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[1 - most // 2 :]}"

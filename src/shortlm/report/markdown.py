@@ -1,0 +1,93 @@
+"""Markdown of the card and of report.md: the same tables, and texts that mean nothing to Markdown or HTML."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from shortlm.artifacts import Benchmark, CutPlan, Measurement
+from shortlm.outputs import write_text
+from shortlm.report import numbers
+from shortlm.report.headline import headline
+from shortlm.report.origin import model_rows
+from shortlm.report.quality import comparison, dense_first
+from shortlm.report.speed import limit_pairs, noise_warnings, shares, speed_rows
+from shortlm.report.tasks import task_rows
+
+MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
+
+
+def write_markdown(
+    path: Path | str,
+    *,
+    title: str,
+    plan: CutPlan | None,
+    measurements: list[Measurement],
+    benchmark: Benchmark | None,
+    force: bool = False,
+) -> Path:
+    """report.md: the page's figures as tables, for pull requests and chats."""
+    measurements = dense_first(measurements)
+    text = environment().get_template("report.md.jinja").render(
+        title=title, plan=plan, headline=headline(None, plan, measurements, benchmark), measurements=measurements,
+        models=model_rows(None, plan, measurements), samples=any(m.samples for m in measurements),
+        **tables(measurements, benchmark),
+    )  # fmt: skip
+    return write_text(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", force)
+
+
+def tables(measurements: list[Measurement], benchmark: Benchmark | None) -> dict[str, Any]:
+    """What tables.md.jinja shows."""
+    return {
+        "rows": comparison(measurements), "task_rows": task_rows(measurements), "benchmark": benchmark,
+        "speed": speed_rows(benchmark), "warnings": noise_warnings(benchmark), "shares": shares(benchmark),
+        "limits": limit_pairs(benchmark),
+    }  # fmt: skip
+
+
+def public(name: str) -> str:
+    """A card is published: of an absolute path, only the last part is shown."""
+    local = name.startswith("~") or PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
+    return PureWindowsPath(name).name if local else name
+
+
+def environment() -> Environment:
+    """Markdown, so no HTML autoescape: every untrusted text goes through `md`, `code` or `shell` instead."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=False, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    for name in ("count", "size", "significant", "duration", "blocks", "signed", "whole"):
+        environment.filters[name] = getattr(numbers, name)
+    environment.filters |= {"public": public, "md": _md, "code": _code, "shell": _shell}
+    functions: dict[str, Any] = {"with_error": numbers.with_error, "change": numbers.change, "chance": numbers.chance}
+    environment.globals.update(functions)
+    return environment
+
+
+def line(text: object) -> str:
+    """Without line breaks."""
+    return " ".join(str(text).split())
+
+
+def _md(text: str) -> str:
+    """Text that means nothing to Markdown or HTML, on one line."""
+    return MARKDOWN.sub(r"\\\1", line(text))
+
+
+def _code(text: str) -> str:
+    """A code span; it has no escapes, so it is fenced by more backticks than the text has in a row."""
+    shown = line(text).replace("|", "¦")
+    if "`" not in shown:
+        return f"`{shown}`"
+    fence = "`" * (max(map(len, re.findall("`+", shown))) + 1)
+    return f"{fence} {shown} {fence}"
+
+
+def _shell(text: str) -> str:
+    """One word of a command line, on one line."""
+    return shlex.quote(line(text))

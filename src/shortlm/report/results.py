@@ -1,0 +1,89 @@
+"""Every figure as one flat row: results.json and results.csv, for tables and plots of one's own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from shortlm.artifacts import Benchmark, Measurement
+from shortlm.outputs import write_text
+from shortlm.report.quality import by_text, perplexity_error
+from shortlm.report.speed import limit_pairs, shares, speed_rows
+
+COLUMNS = ("model", "name", "kind", "of", "metric", "value", "stderr", "n", "unit")
+
+
+def result_rows(measurements: list[Measurement], benchmark: Benchmark | None = None) -> list[dict[str, Any]]:
+    """One row per figure. `model` is its role, `of` the text, task or case, `n` windows, questions or runs."""
+    rows = [row for m in measurements for row in _quality(m)]
+    names = {m.role: m.model.name for m in (benchmark.models if benchmark else [])}
+    return rows + [row | {"name": names[row["model"]]} for row in _speed(benchmark)]
+
+
+def _row(
+    model: str, kind: str, of: str, metric: str, value: Any, stderr: Any = None, n: Any = None, unit: str = ""
+) -> dict:
+    return dict(zip(COLUMNS, (model, "", kind, of, metric, value, stderr, n, unit), strict=True))
+
+
+def _quality(m: Measurement) -> list[dict[str, Any]]:
+    rows = [
+        _row(m.role, "size", "model", "parameters", m.model.parameters),
+        _row(m.role, "size", "model", "blocks", m.model.n_blocks),
+        _row(m.role, "size", "files", "weights", m.bytes, unit="bytes"),
+    ]
+    for text, p in by_text(m).items():
+        windows = p.data.sequences
+        rows.append(_row(m.role, "perplexity", text, "perplexity", p.perplexity, perplexity_error(p), windows))
+        rows.append(
+            _row(m.role, "perplexity", text, "nats_per_token", p.nats_per_token, p.stderr_nats, windows, "nats")
+        )
+    rows += [_row(m.role, "task", t.task, t.metric, t.value, t.stderr, t.questions) for t in m.tasks]
+    rows += [_row(m.role, "task mean", t.name, "mean", t.value, t.stderr, len(t.tasks)) for t in m.task_means]
+    if m.fluency:
+        f = m.fluency
+        rows.append(_row(m.role, "fluency", "samples", "repeated 4-grams", f.repeated, f.repeated_stderr, f.texts))
+        rows += [
+            _row(m.role, "fluency", "samples", f"distinct-{n}", v, None, f.texts) for n, v in enumerate(f.distinct, 1)
+        ]
+    return [row | {"name": m.model.name} for row in rows]
+
+
+def _speed(benchmark: Benchmark | None) -> list[dict[str, Any]]:
+    rows = []
+    for r in speed_rows(benchmark):
+        found = [
+            ("latency, median", r.latency, "s"), ("latency, lower quartile", r.quartiles[0], "s"),
+            ("latency, upper quartile", r.quartiles[1], "s"), ("latency, mean", r.mean, "s"),
+            ("latency, population standard deviation", r.deviation, "s"), ("time to first token", r.first_token, "s"),
+            ("time per output token", r.per_token, "s"), ("throughput", r.tokens_per_second, "tokens/s"),
+            ("peak memory", r.peak_bytes, "bytes"), ("KV cache", r.cache_bytes, "bytes"),
+            ("GPU utilisation", r.utilisation, "share"), ("energy per token", r.joules_per_token, "J"),
+            ("speed-up", r.ratio.value if r.ratio else None, "times"),
+            ("speed-up, lower end", r.ratio.low if r.ratio else None, "times"),
+            ("speed-up, upper end", r.ratio.high if r.ratio else None, "times"),
+        ]  # fmt: skip
+        rows += [_row(r.role, "speed", r.case.words, m, v, None, r.runs, u) for m, v, u in found if v is not None]
+    for s in shares(benchmark):
+        b = s.breakdown
+        parts = (("blocks", b.blocks), ("head", b.head), ("rest", b.rest))
+        rows += [_row(b.role, "decoding step", f"batch {b.batch}", part, v, None, b.steps, "s") for part, v in parts]
+    rows += [
+        _row(x.role, "limit", f"stopped by {x.stopped_by}", f"largest {x.kind}", x.value)
+        for x, _ in limit_pairs(benchmark)
+    ]
+    return rows
+
+
+def write_results(folder: Path, measurements: list[Measurement], benchmark: Benchmark | None, force: bool) -> None:
+    """results.json and results.csv in `folder`."""
+    rows = result_rows(measurements, benchmark)
+    write_text(folder / "results.json", json.dumps(rows, indent=1) + "\n", force)
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(folder / "results.csv", text.getvalue(), force)

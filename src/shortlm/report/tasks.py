@@ -1,0 +1,153 @@
+"""Tasks before and after: every result beside the reference's, with the significance of the difference.
+
+Where both models answered the same questions, they are compared question by question: what both get right or wrong says
+nothing about the difference. If every question is right or wrong, the p-value is McNemar's exact one (a binomial test
+on the questions that one model got right and the other wrong); else it is from the normal distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shortlm.artifacts import Measurement, TaskMean, TaskResult
+from shortlm.report.roles import reference_of
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class TaskDifference:
+    """Model minus reference. `p`: how likely so large a difference is if the two are equally good, two-sided."""
+
+    value: float
+    stderr: float | None
+    p: float | None
+    paired: bool
+
+    @property
+    def sure(self) -> bool:
+        """Whether chance alone would rarely give it."""
+        return self.p is not None and self.p < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One model on one task, or on the mean of several (`mean_of` of them)."""
+
+    task: str
+    metric: str
+    role: str
+    value: float
+    stderr: float | None
+    questions: int
+    difference: TaskDifference | None
+    generates: bool = False
+    mean_of: int = 0
+    higher_is_better: bool = True
+
+
+def task_rows(measurements: list[Measurement]) -> list[TaskRow]:
+    """A row per task and model in the order of `measurements`, then one per mean and model."""
+    first = reference_of(m.role for m in measurements if m.tasks)
+    reference = next((m for m in measurements if m.role == first), None)
+    keys = dict.fromkeys(task.key for m in measurements for task in m.tasks)
+    rows = [row for key in keys for row in _of_task(key, measurements, reference)]
+    means = dict.fromkeys(mean.name for m in measurements for mean in m.task_means)
+    return rows + [row for name in means for row in _of_mean(name, measurements, reference)]
+
+
+def _of_task(key: str, measurements: list[Measurement], reference: Measurement | None) -> Iterator[TaskRow]:
+    before = _task(reference, key) if reference else None
+    for m in measurements:
+        t = _task(m, key)
+        if t is not None:
+            found = task_difference(before, t) if before and m is not reference else None
+            yield TaskRow(
+                t.task, t.metric, m.role, t.value, t.stderr, t.questions, found, t.generates,
+                higher_is_better=t.higher_is_better,
+            )  # fmt: skip
+
+
+def _of_mean(name: str, measurements: list[Measurement], reference: Measurement | None) -> Iterator[TaskRow]:
+    before = _mean(reference, name) if reference else None
+    for m in measurements:
+        mean = _mean(m, name)
+        if mean is not None:
+            found = None
+            if reference and before and m is not reference:
+                found = _mean_difference(reference, before, m, mean)
+            total = sum(t.questions for t in m.tasks if t.task in mean.tasks)
+            yield TaskRow(name, "mean", m.role, mean.value, mean.stderr, total, found, mean_of=len(mean.tasks))
+
+
+def _task(measurement: Measurement, key: str) -> TaskResult | None:
+    return next((task for task in measurement.tasks if task.key == key), None)
+
+
+def _mean(measurement: Measurement, name: str) -> TaskMean | None:
+    return next((mean for mean in measurement.task_means if mean.name == name), None)
+
+
+def task_difference(before: TaskResult, after: TaskResult) -> TaskDifference:
+    """`after` minus `before`; question by question if both answered the same ones."""
+    value, paired = after.value - before.value, _same_questions(before, after)
+    if paired:
+        deltas = [y - x for x, y in zip(before.per_question, after.per_question, strict=True)]
+        stderr = _stderr(deltas)
+        exact = all(delta in (-1.0, 0.0, 1.0) for delta in deltas)
+        p = mcnemar(deltas.count(1.0), deltas.count(-1.0)) if exact else normal_p(value, stderr)
+        return TaskDifference(value, stderr, p, True)
+    stderr = None if before.stderr is None or after.stderr is None else math.hypot(before.stderr, after.stderr)
+    return TaskDifference(value, stderr, normal_p(value, stderr), False)
+
+
+def _mean_difference(reference: Measurement, before: TaskMean, m: Measurement, mean: TaskMean) -> TaskDifference:
+    """The weighted sum of the tasks' differences, whose errors are independent."""
+    value = mean.value - before.value
+    if mean.tasks != before.tasks or not mean.weights or mean.weights != before.weights:
+        return TaskDifference(value, None, None, False)
+    found = [
+        task_difference(next(t for t in reference.tasks if t.task == n), next(t for t in m.tasks if t.task == n))
+        for n in mean.tasks
+    ]
+    errors = [f.stderr for f in found]
+    paired = all(f.paired for f in found)
+    if None in errors:
+        return TaskDifference(value, None, None, paired)
+    stderr = math.sqrt(sum((w * (e or 0.0)) ** 2 for w, e in zip(mean.weights, errors, strict=True)))
+    return TaskDifference(value, stderr, normal_p(value, stderr), paired)
+
+
+def _same_questions(a: TaskResult, b: TaskResult) -> bool:
+    same = bool(a.questions_sha256) and a.questions_sha256 == b.questions_sha256
+    return same and len(a.per_question) == len(b.per_question) > 0
+
+
+def _stderr(deltas: list[float]) -> float | None:
+    """Of their mean."""
+    count = len(deltas)
+    if count < 2:
+        return None
+    mean = math.fsum(deltas) / count
+    return math.sqrt(math.fsum((d - mean) ** 2 for d in deltas) / (count - 1) / count)
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """McNemar's exact test: two-sided binomial with probability 1/2 on the questions where the models differ."""
+    n, fewer = won + lost, min(won, lost)
+    if n == 0:
+        return 1.0
+    log_half = n * math.log(2)
+    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - log_half for k in range(fewer + 1)]
+    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
+
+
+def normal_p(value: float, stderr: float | None) -> float | None:
+    """Two-sided; None without a standard error."""
+    if stderr is None:
+        return None
+    if stderr == 0:
+        return 1.0 if value == 0 else 0.0
+    return math.erfc(abs(value) / stderr / math.sqrt(2))

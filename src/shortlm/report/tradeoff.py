@@ -1,0 +1,63 @@
+"""Quality against what it costs: one point per model, by size or by speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shortlm.artifacts import Benchmark, Measurement
+from shortlm.report.quality import by_text, perplexity_error
+from shortlm.report.speed import main_case, speed_rows
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model: cost or speed, quality, and the standard error of the quality."""
+
+    role: str
+    x: float
+    y: float
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One number for how good each model is."""
+
+    label: str
+    values: dict[str, tuple[float, float | None]]
+
+
+def quality(measurements: list[Measurement]) -> Quality | None:
+    """The first mean over tasks that all have, else the first task, else the perplexity of the first text."""
+    if len(measurements) < 2:
+        return None
+    for name in (mean.name for mean in measurements[0].task_means):
+        means = {m.role: (t.value, t.stderr) for m in measurements for t in m.task_means if t.name == name}
+        if len(means) == len(measurements):
+            return Quality(f"{name} (mean of tasks)", means)
+    for key in (task.key for task in measurements[0].tasks):
+        found = {m.role: (t.value, t.stderr) for m in measurements for t in m.tasks if t.key == key}
+        if len(found) == len(measurements):
+            return Quality(key, found)
+    for text in by_text(measurements[0]):
+        texts = {m.role: by_text(m)[text] for m in measurements if text in by_text(m)}
+        if len(texts) == len(measurements):
+            values = {role: (p.perplexity, perplexity_error(p)) for role, p in texts.items()}
+            return Quality(f"perplexity, {text} (lower is better)", values)
+    return None
+
+
+def by_size(measurements: list[Measurement]) -> list[Point]:
+    """Against parameters."""
+    found = quality(measurements)
+    return [] if found is None else [Point(m.role, m.model.parameters, *found.values[m.role]) for m in measurements]
+
+
+def by_speed(measurements: list[Measurement], benchmark: Benchmark | None) -> tuple[list[Point], str]:
+    """Against tokens per second of the first case that all models ran, and what case that is."""
+    found, case = quality(measurements), main_case(benchmark)
+    if found is None or benchmark is None or case is None:
+        return [], ""
+    speeds = {row.role: row.tokens_per_second for row in speed_rows(benchmark) if row.case == case}
+    points = [Point(role, speeds[role], *found.values[role]) for role in found.values if role in speeds]
+    return (points if len(points) > 1 else []), case.words
