@@ -32,6 +32,8 @@ QUICK_RUN = [
     "4",
     "--new-tokens",
     "4",
+    "--bench",
+    "none",
 ]
 
 
@@ -95,6 +97,7 @@ def test_run_goes_on_where_it_stopped(llama_folder, tmp_path):
     first = done("run", "-m", llama_folder, *QUICK_RUN, "-o", out)
     assert "kept" not in first and first.strip().endswith(f"open {out / 'report.html'}")
     names = ["scores.json", "plan.json", "model", "eval-dense.json", "eval-cut.json", "report.html", "recipe.yaml"]
+    names += ["report.md", "results.json", "results.csv"]
     assert sorted(p.name for p in out.iterdir()) == sorted(names)
     assert (out / "model" / "README.md").read_text(encoding="utf-8").startswith("---\n")
     stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.json")}

@@ -49,7 +49,7 @@ def test_one_window_has_no_standard_error(opened):
 
 def test_samples_are_repeatable_and_begin_with_the_prompt():
     text = TextSettings(text="embedded", sequences=1, length=32)
-    settings = EvalSettings(texts=[text], prompt="Mira has", new_tokens=8)
+    settings = EvalSettings(texts=[text], prompts=["Mira has"], new_tokens=8)
     first, second = (evaluate(ModelSettings(), settings).samples for _ in range(2))
     assert first == second and first[0].prompt == "Mira has" and first[0].text
     assert evaluate(ModelSettings(), settings.model_copy(update={"new_tokens": 0})).samples == []

@@ -18,7 +18,7 @@ from shortlm.heal.planning import _traced
 from shortlm.heal.trained import open_trained
 from shortlm.model import open_files
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings, healing_of, preset_names
-from shortlm.recipe.healing import PRESETS
+from shortlm.recipe.presets import FOLDER
 from shortlm.sweep import LiveBytes
 from shortlm.text.records import Row
 
@@ -105,7 +105,7 @@ def test_what_can_not_be_planned_is_said(tmp_path):
     assert plan.phases[0].seconds is None and plan.phases[0].rate == "the device is not here; give --tflops"
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", preset_names("heal"))
 def test_presets_are_dry_run(name, tmp_path):
     tiny_config("llama", hidden_size=32, head_dim=8).save_pretrained(tmp_path)
     small = {"teacher": str(tmp_path), "last": 2, "steps": 2, "epochs": None, "tokens": None, "length": 32}
@@ -118,7 +118,7 @@ def test_presets_are_dry_run(name, tmp_path):
 def test_there_are_all_published_presets():
     wanted = {f"gromov-qlora{suffix}" for suffix in ("", "-13b", "-70b", "-mistral-7b", "-qwen-7b")}
     wanted |= {"shortened-llm-lora", "shortened-llm-cpt", "shortened-llm-cpt-lora", "last-layers", "distill"}
-    assert set(preset_names()) == wanted and all((PRESETS / f"{n}.yaml").is_file() for n in wanted)
+    assert set(preset_names("heal")) == wanted and all((FOLDER / "heal" / f"{n}.yaml").is_file() for n in wanted)
 
 
 def test_published_settings():

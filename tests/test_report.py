@@ -181,9 +181,9 @@ def test_the_page_parses_and_holds_every_chart(whole):
     parsed = Page(whole)
     assert parsed.open == []
     charts = [a["id"] for tag, a in parsed.elements if tag == "svg"]
-    assert charts == ["perplexity", "parameters", *(f"scores-{i}" for i in range(5)), "runs-3"]
+    assert charts == ["perplexity", "parameters", "by-size", *(f"scores-{i}" for i in range(5)), "runs-3"]
     sections = [a["id"] for tag, a in parsed.elements if tag == "section"]
-    assert sections == ["quality", "plan", "scores", "runs", "samples", "proof", "provenance", "settings"]
+    assert sections == ["quality", "tradeoff", "plan", "scores", "runs", "samples", "proof", "provenance", "settings"]
 
 
 def test_charts_are_labelled_and_their_ids_are_unique(whole):
@@ -191,7 +191,7 @@ def test_charts_are_labelled_and_their_ids_are_unique(whole):
     assert len(parsed.ids()) == len(set(parsed.ids()))
     labels = [a["aria-label"] for tag, a in parsed.elements if tag == "svg"]
     assert all(labels)
-    assert "removed blocks: 5–8" in labels[2]
+    assert "removed blocks: 5–8" in labels[3]
     used = re.findall(r"url\(#([^)]+)\)", whole) + re.findall(r'href="#([^"]+)"', whole)
     assert set(used) <= set(parsed.ids())
 
@@ -242,10 +242,13 @@ def test_the_artifacts_are_inside_the_page(whole):
 @pytest.mark.parametrize(
     ("changes", "sections"),
     [
-        ({"scores": None}, ["quality", "plan", "samples", "proof", "provenance", "settings"]),
+        ({"scores": None}, ["quality", "tradeoff", "plan", "samples", "proof", "provenance", "settings"]),
         ({"plan": None, "manifest": None, "measurements": []}, ["scores", "runs", "provenance", "settings"]),
         ({"plan": None, "scores": None, "measurements": []}, ["plan", "proof", "provenance", "settings"]),
-        ({"plan": None, "scores": None, "manifest": None}, ["quality", "samples", "provenance", "settings"]),
+        (
+            {"plan": None, "scores": None, "manifest": None},
+            ["quality", "tradeoff", "samples", "provenance", "settings"],
+        ),
         ({"plan": None, "scores": None, "manifest": None, "measurements": [], "settings_yaml": ""}, []),
     ],
 )
@@ -275,7 +278,7 @@ def test_scores_of_any_shape_can_be_drawn(tmp_path):
     }  # fmt: skip
     criteria = {name: criterion([float(v) for v in values], "unit", 0.1, rng) for name, values in odd.items()}
     scores = block_scores().model_copy(update={"criteria": criteria})
-    assert page(tmp_path, scores=scores).count("<svg") == 2 + len(odd)
+    assert page(tmp_path, scores=scores).count("<svg") == 3 + len(odd)
 
 
 def test_a_bar_that_would_dwarf_the_others_is_cut_off_and_says_so(tmp_path):
@@ -290,9 +293,9 @@ def test_a_bar_that_would_dwarf_the_others_is_cut_off_and_says_so(tmp_path):
 def test_one_block_and_a_hundred_can_be_drawn(tmp_path):
     one = CriterionScores(scores=[1.0], unit="u", table=[[0.3]])
     small = block_scores().model_copy(update={"model": facts(blocks=1), "criteria": {"angular": one}})
-    assert page(tmp_path, scores=small, plan=None, manifest=None).count("<svg") == 4
+    assert page(tmp_path, scores=small, plan=None, manifest=None).count("<svg") == 5
     text = page(tmp_path, scores=block_scores(blocks=100), plan=None, manifest=None)
-    assert text.count("<svg") == 8 and len(text) < 2_500_000
+    assert text.count("<svg") == 9 and len(text) < 2_500_000
 
 
 def test_paired_difference_equals_the_plain_formula():
@@ -325,7 +328,7 @@ def test_other_windows_are_not_paired():
         (numbers.significant(math.inf), "infinite"), (numbers.duration(250), "4 min 10 s"),
         (numbers.blocks([9, 3, 4, 5, 7, 8]), "3–5, 7–9"), (numbers.blocks([1, 2, 9]), "1, 2, 9"),
         (numbers.blocks([]), "none"), (numbers.tick(40_000), "40 K"), (numbers.tick(-100), "−100"),
-        (numbers.duration(0.01), "0.01 s"),
+        (numbers.duration(0.01), "10 ms"),
         (numbers.typeset("-33 %"), "−33\u00a0%"),
     ],
 )  # fmt: skip
@@ -396,5 +399,5 @@ def test_a_browser_shows_the_charts_without_complaint(tmp_path):
     done = subprocess.run(
         [chromium, *options.split(), profile, address], capture_output=True, text=True, timeout=120, check=True
     )
-    assert done.stdout.count('class="chart"') == 8
+    assert done.stdout.count('class="chart"') == 9
     assert ":CONSOLE" not in done.stderr

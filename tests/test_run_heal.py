@@ -36,7 +36,7 @@ def test_a_run_heals(llama_folder, tmp_path):
     out = page.parent
     assert sorted(p.name for p in out.iterdir()) == sorted(
         ["recipe.yaml", "scores.json", "plan.json", "cut", "model", "eval-dense.json", "eval-cut.json",
-         "eval-healed.json", "report.html"]
+         "eval-healed.json", "report.html", "report.md", "results.json", "results.csv"]
     )  # fmt: skip
     assert [line.split()[0] for line in said] == ["score", "choose", "cut", "heal", *["evaluate"] * 3, "report"]
     healed = Measurement.load(out / "eval-healed.json")
@@ -217,4 +217,4 @@ def test_tensorboard_keeps_its_files(llama_folder, tmp_path):
 
 def test_presets_are_listed():
     out = call("heal", "--presets")
-    assert [line.split()[0] for line in out.splitlines()] == preset_names()
+    assert [line.split()[0] for line in out.splitlines()] == preset_names("heal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from math import exp
 
 from rich.box import SIMPLE
@@ -12,7 +13,8 @@ from rich.text import Text
 from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Healing, HealPlan, Manifest, Measurement, WorkPlan
 from shortlm.sizes import gib
 
-out = Console(highlight=False, soft_wrap=True, markup=False)  # names and texts are taken literally
+WIDE = None if sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
+out = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)  # names and texts are taken literally
 
 
 def show_scores(scores: BlockScores) -> None:
@@ -131,25 +133,18 @@ def show_benchmark(benchmark: Benchmark) -> None:
 
     kind = f"{benchmark.backend}, {benchmark.provenance.dtype}; {benchmark.sampling}"
     out.print(f"{benchmark.device}: {kind}")
-    table = Table("batch", box=SIMPLE, pad_edge=False)
-    for title in (
-        "prompt + output",
-        "model",
-        "latency",
-        "first token",
-        "per token",
-        "tokens/s",
-        "times as fast",
-        "peak",
-    ):
+    wide = out.width >= 100
+    titles = ("batch", "tokens", "model", "latency", "first", "each", "tokens/s", "speed-up", *["peak"] * wide)
+    table = Table(box=SIMPLE, pad_edge=False)
+    for title in titles:
         table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
     for r in speed_rows(benchmark):
         first, later = (duration(t) if t is not None else "-" for t in (r.first_token, r.per_token))
-        ratio = f"{r.ratio.value:.2f} ({r.ratio.low:.2f} to {r.ratio.high:.2f})" if r.ratio else "-"
-        lengths = f"{r.case.prompt_tokens} + {r.case.output_tokens}"
-        peak = size(r.peak_bytes) if r.peak_bytes else "-"
-        speed = significant(r.tokens_per_second)
-        table.add_row(str(r.case.batch), lengths, r.role, duration(r.latency), first, later, speed, ratio, peak)
+        interval = f" ({r.ratio.low:.2f} to {r.ratio.high:.2f})" if r.ratio and wide else ""
+        ratio = f"{r.ratio.value:.2f}{interval}" if r.ratio else "-"
+        peak = [size(r.peak_bytes) if r.peak_bytes else "-"] * wide
+        lengths, speed = f"{r.case.prompt_tokens}+{r.case.output_tokens}", significant(r.tokens_per_second)
+        table.add_row(str(r.case.batch), lengths, r.role, duration(r.latency), first, later, speed, ratio, *peak)
     out.print(table)
     for cell in benchmark.cells:
         if cell.failed:
@@ -157,7 +152,7 @@ def show_benchmark(benchmark: Benchmark) -> None:
     for s in shares(benchmark):
         b = s.breakdown
         parts = f"blocks {duration(b.blocks)}, head {duration(b.head)}, rest {duration(b.rest)}"
-        best = f"; {s.speedup:.2f} times as fast, {s.ideal:.2f} at best" if s.ideal and s.speedup else ""
+        best = f"; {s.speedup:.2f} times as fast, {s.ideal:.2f} expected" if s.ideal and s.speedup else ""
         out.print(f"a step of {b.role}: {parts}{best}")
     for limit, _ in limit_pairs(benchmark):
         most = f"{limit.role}: largest {limit.kind} {limit.value:,}"

@@ -69,7 +69,7 @@ def _parameter(name: str, kind: type[Settings], default: Any, only_given: bool) 
 def _plain(annotation: Any) -> Any:
     """`Size | None` as `str | None`: what a validator checks is checked by the settings."""
     parts = get_args(annotation)
-    if not any(get_origin(part) is Annotated for part in parts):
+    if get_origin(annotation) is list or not any(get_origin(part) is Annotated for part in parts):
         return annotation
     return functools.reduce(operator.or_, (get_args(p)[0] if get_origin(p) is Annotated else p for p in parts))
 

@@ -6,14 +6,14 @@ import time
 from typing import Any
 
 from shortlm.artifacts import Measurement, Perplexity, provenance
-from shortlm.errors import RecipeError
+from shortlm.errors import RecipeError, TextError
 from shortlm.evaluate.fluency import fluency, of_the_same_length
-from shortlm.evaluate.harness import run_tasks
+from shortlm.evaluate.harness import loaded_tasks
 from shortlm.evaluate.perplexity import perplexity
-from shortlm.evaluate.samples import write_samples
+from shortlm.evaluate.samples import sample_prompts, write_samples
 from shortlm.model import ModelFiles, OpenModel, open_files
-from shortlm.recipe import EvalSettings, ModelSettings
-from shortlm.sweep import Work, plan_for
+from shortlm.recipe import EvalSettings, ModelSettings, TextSettings
+from shortlm.sweep import Plan, Work, plan_for
 from shortlm.text import Windows, open_windows
 
 
@@ -23,12 +23,14 @@ def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", 
     settings = settings.for_model(model.model).with_local_texts()
     _refuse_unused_files(settings)
     files = open_files(model)
-    opened, windows, measured = _perplexities(files, settings)
-    found = run_tasks(opened, settings)
-    written: dict[str, Any] = {}
-    wants = settings.samples and settings.new_tokens and (settings.prompts or windows)
-    if wants and opened.tokenizer is not None and opened.disk is None:  # too slow from disk
-        written = _written(opened, settings, windows)
+    windows = [_windows(text, files) for text in settings.texts]
+    plans = [plan_for(files, Work(*w.shape), settings.batch_size) for w in windows]
+    opened = files.open(any(p and p.streamed for p in plans) if plans else not files.fits())
+    prompts = sample_prompts(opened, settings, windows[0].ids_BT[0].tolist() if windows else [])
+    with loaded_tasks(opened, settings) as tasks:  # so that what can't be had is told before hours of work
+        measured = [_perplexity(opened, *args, settings) for args in zip(settings.texts, windows, plans, strict=True)]
+        found = tasks()
+    written = _written(opened, settings, prompts, windows) if prompts else {}
     return Measurement(
         model=opened.facts, role=role, bytes=opened.checkpoint.nbytes, perplexities=measured, tasks=found.tasks,
         task_means=found.means, **written,
@@ -36,22 +38,30 @@ def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", 
     )  # fmt: skip
 
 
-def _perplexities(files: ModelFiles, settings: EvalSettings) -> tuple[OpenModel, list[Windows], list[Perplexity]]:
-    texts = settings.texts
-    windows = [open_windows(text, files.tokenizer, files.config.vocab_size) for text in texts]
-    plans = [plan_for(files, Work(*w.shape), settings.batch_size) for w in windows]
-    streamed = any(plan is not None and plan.streamed for plan in plans) or (not plans and not files.fits())
-    opened = files.open(streamed)
-    plans = [plan if plan and plan.streamed == bool(opened.disk) else None for plan in plans]
-    measured = [perplexity(opened, w, settings.batch_size, plan) for w, plan in zip(windows, plans, strict=True)]
-    named = [p.model_copy(update={"text": t.name or p.text}) for p, t in zip(measured, texts, strict=True)]
-    return opened, windows, named
+def _perplexity(
+    opened: OpenModel, text: TextSettings, windows: Windows, plan: Plan | None, settings: EvalSettings
+) -> Perplexity:
+    plan = plan if plan and plan.streamed == bool(opened.disk) else None
+    measured = perplexity(opened, windows, settings.batch_size, plan)
+    return measured.model_copy(update={"text": text.name}) if text.name else measured
 
 
-def _written(opened: OpenModel, settings: EvalSettings, windows: list[Windows]) -> dict[str, Any]:
+def _windows(text: TextSettings, files: ModelFiles) -> Windows:
+    """The way out for a text of a preset is --local, which leaves its other settings as they were published."""
+    try:
+        return open_windows(text, files.tokenizer, files.config.vocab_size)
+    except TextError as error:
+        if not text.name:
+            raise
+        raise TextError(f"{error}; of this preset: --local {text.data_name}=FILE") from error
+
+
+def _written(
+    opened: OpenModel, settings: EvalSettings, prompts: list[list[int]], windows: list[Windows]
+) -> dict[str, Any]:
     """Samples and how fluent they are, as fields of the Measurement."""
+    samples, ids = write_samples(opened, settings, prompts)
     rows = windows[0].ids_BT.tolist() if windows else []
-    samples, ids = write_samples(opened, settings, rows[0] if rows else [])
     text = fluency(of_the_same_length(rows, ids)) if len(rows) >= len(ids) else None
     return {"samples": samples, "fluency": fluency(ids), "text_fluency": text, "sampling": _sampling(settings)}
 

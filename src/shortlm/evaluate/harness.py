@@ -12,13 +12,14 @@ import copy
 import functools
 import io
 import logging
+import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from shortlm.embedded import tasks_path
 from shortlm.errors import ModelError, TextError
@@ -33,23 +34,40 @@ MOST_ON_CPU = 16  # larger batches only add padding
 
 
 def run_tasks(opened: OpenModel, settings: EvalSettings) -> Found:
-    """The tasks that `settings` name, with their means. Empty if they name none.
+    """The tasks that `settings` name, with their means. Empty if they name none. Raises what `loaded_tasks` does."""
+    with loaded_tasks(opened, settings) as tasks:
+        return tasks()
+
+
+@contextlib.contextmanager
+def loaded_tasks(opened: OpenModel, settings: EvalSettings) -> Generator[Callable[[], Found], None, None]:
+    """Find the tasks and their data now, run them when what is yielded is called.
 
     Raises TextError for a task or data set that can't be found, ModelError for a model that can't do it.
     """
     asked = wanted(settings.tasks, opened.model.can_generate())
     if not asked.names:
-        return Found([], [])
+        yield lambda: Found([], [])
+        return
+    _refuse_unable(opened)
+    with tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder:
+        with _quiet():
+            manager = _manager(asked.names, settings, Path(folder))
+            loaded = [item for name in asked.names for item in _loaded(manager, name)]
+        leaves = [leaf for item in loaded for leaf in _leaves(item)]
+        _refuse_unused(settings, {leaf.task_name for leaf in leaves})
+        writing = next((leaf.task_name for leaf in leaves if leaf.OUTPUT_TYPE == "generate_until"), None)
+        if writing and not opened.model.can_generate():
+            raise ModelError(f"{opened.facts.name}: can't generate text, and task '{writing}' needs that; leave it out")
+        yield lambda: _evaluated(opened, loaded, asked, settings)
+
+
+def _refuse_unable(opened: OpenModel) -> None:
     if opened.tokenizer is None:
         raise ModelError(f"{opened.facts.name}: tasks need a tokenizer; put its files into the folder, or --tasks none")
     if opened.disk is not None:
         raise ModelError(f"{opened.facts.name}: tasks need the whole model in memory; free some, or --tasks none")
     _installed()
-    with _quiet(), tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder:
-        manager = _manager(asked.names, settings, Path(folder))
-        loaded = [item for name in asked.names for item in _loaded(manager, name)]
-        _refuse_unused(settings, {leaf.task_name for item in loaded for leaf in _leaves(item)})
-        return _evaluated(opened, loaded, asked, settings)
 
 
 def _installed() -> None:
@@ -66,15 +84,13 @@ def _evaluated(opened: OpenModel, loaded: list[Any], asked: Wanted, settings: Ev
     from lm_eval.models.huggingface import HFLM
 
     tokenizer = copy.deepcopy(opened.tokenizer)  # the harness gives it a padding token
-    writes = any(task.OUTPUT_TYPE == "generate_until" for item in loaded for task in _leaves(item))
-    if writes and not opened.model.can_generate():
-        raise ModelError(f"{opened.facts.name}: can't generate text, and one of the tasks needs that; choose others")
-    size = settings.task_batch or _batch_size(opened)
-    model = HFLM(pretrained=opened.model, tokenizer=tokenizer, batch_size=size)
+    size, examples = settings.task_batch or _batch_size(opened), settings.shots
     try:
-        results: Any = simple_evaluate(
-            model=model, tasks=loaded, num_fewshot=settings.shots, limit=settings.limit or None, log_samples=True
-        )
+        with _quiet():
+            model = HFLM(pretrained=opened.model, tokenizer=tokenizer, batch_size=size)
+            results: Any = simple_evaluate(
+                model=model, tasks=loaded, num_fewshot=examples, limit=settings.limit or None, log_samples=True
+            )
     except (AssertionError, ValueError, KeyError) as error:
         raise TextError(
             f"{opened.facts.name}: the harness gave up on {', '.join(asked.names)} ({_reason(error)}); "
@@ -182,14 +198,32 @@ def _loaded(manager: Any, name: str) -> list[Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """The harness's log off; its bars only on a terminal."""
+    """The harness's log off, and what it lets git say; its bars only on a terminal."""
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(_bars()), _no_output_of_children():
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _bars() -> TextIO:
+    """Where bars go: to the terminal by a way of its own, or nowhere."""
+    return os.fdopen(os.dup(2), "w") if sys.stderr.isatty() else io.StringIO()
+
+
+@contextlib.contextmanager
+def _no_output_of_children() -> Generator[None, None, None]:
+    """The harness asks git for the current folder's commit, which complains where there is none."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -20,8 +20,10 @@ class Found:
 
 
 def task_results(results: dict[str, Any], metrics: dict[str, str]) -> list[TaskResult]:
-    """A TaskResult for every task (not group) of the harness's results; `metrics` names main metrics."""
-    return [_task(results, task, metrics.get(task)) for task in results["samples"]]
+    """A TaskResult for every task (not group) of the harness's results; `metrics`: main ones, by task or group."""
+    children = results.get("group_subtasks", {})
+    of_groups = {task: metric for name, metric in metrics.items() for task in _below(name, children)}
+    return [_task(results, task, metrics.get(task) or of_groups.get(task)) for task in results["samples"]]
 
 
 def _task(results: dict[str, Any], task: str, metric: str | None) -> TaskResult:

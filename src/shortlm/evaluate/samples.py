@@ -14,18 +14,26 @@ from shortlm.recipe import EvalSettings
 PROMPT_TOKENS = 16
 
 
-def write_samples(
-    opened: OpenModel, settings: EvalSettings, first_window: list[int]
-) -> tuple[list[Sample], list[list[int]]]:
-    """Samples of every prompt (or of the beginning of the first window), and the ids that were written.
+def sample_prompts(opened: OpenModel, settings: EvalSettings, first_window: list[int]) -> list[list[int]]:
+    """Token ids of every prompt (or of the beginning of the first window); empty if no samples are to be written.
 
     Raises ModelError if the model can't generate, or if a prompt with its sample is longer than the context.
     """
-    tokenizer, samples, written = opened.tokenizer, [], []
+    wanted = settings.samples and settings.new_tokens and (settings.prompts or first_window)
+    if not wanted or opened.tokenizer is None or opened.disk is not None:  # too slow from disk
+        return []
     if not opened.model.can_generate():
         raise ModelError(f"{opened.facts.name}: can't generate text; measure without samples: --samples 0")
-    prompts = [tokenizer(prompt).input_ids for prompt in settings.prompts] or [first_window[:PROMPT_TOKENS]]
+    prompts = [opened.tokenizer(prompt).input_ids for prompt in settings.prompts] or [first_window[:PROMPT_TOKENS]]
     opened.refuse_beyond_context(max(map(len, prompts)), settings.new_tokens, "--new-tokens")
+    return prompts
+
+
+def write_samples(
+    opened: OpenModel, settings: EvalSettings, prompts: list[list[int]]
+) -> tuple[list[Sample], list[list[int]]]:
+    """Samples of every prompt, and the ids that were written."""
+    tokenizer, samples, written = opened.tokenizer, [], []
     for ids in prompts:
         prompt = tokenizer.decode(ids, skip_special_tokens=True)
         for new in _continued(opened, ids, settings):

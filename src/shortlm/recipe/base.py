@@ -52,8 +52,9 @@ def validated(kind: type[Settings], values: dict[str, Any], where: str = "") -> 
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        place = f"{where}: {name}" if where else "--" + name.rpartition(".")[2].replace("_", "-")
+        names = [str(part) for part in first["loc"]]
+        option = next((part for part in reversed(first["loc"]) if isinstance(part, str)), "settings")
+        place = f"{where}: {'.'.join(names)}" if where else "--" + option.replace("_", "-")
         raise RecipeError(f"{place}: {_reason(kind, first)}") from error
 
 

@@ -174,20 +174,16 @@ def _curve(healing: Healing | None) -> Markup | None:
 
 
 def _samples(measurements: list[Measurement]) -> list[dict[str, Any]]:
-    """Per prompt: what each model wrote. A prompt repeated in the text is shown once."""
+    """Per prompt: a row for every draw, with what each model wrote. A prompt repeated in the text is shown once."""
     prompts = dict.fromkeys(s.prompt for m in measurements for s in m.samples)
-    return [
-        {
-            "prompt": prompt,
-            "texts": [
-                (m.role, s.text.removeprefix(prompt).strip())
-                for m in measurements
-                for s in m.samples
-                if s.prompt == prompt
-            ],
-        }
-        for prompt in prompts
-    ]  # fmt: skip
+    return [{"prompt": prompt, "rows": _side_by_side(prompt, measurements)} for prompt in prompts]
+
+
+def _side_by_side(prompt: str, measurements: list[Measurement]) -> list[list[tuple[str, str]]]:
+    columns = [
+        [(m.role, s.text.removeprefix(prompt).strip()) for s in m.samples if s.prompt == prompt] for m in measurements
+    ]
+    return [[c[i] for c in columns if i < len(c)] for i in range(max(map(len, columns)))]
 
 
 def _artifacts(*found: Artifact | list[Measurement] | None) -> Markup:

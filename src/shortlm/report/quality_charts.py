@@ -33,7 +33,7 @@ def perplexity_chart(chart: str, rows: list[Row], palette: Palette) -> str:
         for y, row in zip(heights, rows, strict=True):
             _lane(axes, y, row, palette.get(row.role, COLOURS["kept"]))
         middles = [statistics.mean(y for y, r in zip(heights, rows, strict=True) if r.text == text) for text in texts]
-        axes.set_yticks(middles, [short(text) for text in texts])
+        axes.set_yticks(middles, [short(text.rsplit("/", 1)[-1]) for text in texts])
         axes.set_ylim(heights[-1] - 0.7, heights[0] + 0.7)
         _perplexity_axis(axes)
         label = "; ".join(f"{r.text}, {r.role}: {with_error(r.result.perplexity, r.stderr)}" for r in rows)

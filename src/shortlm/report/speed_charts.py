@@ -90,7 +90,7 @@ def step_chart(chart: str, found: list[Share], palette: Palette) -> str:
             axes.annotate(f"{left:.3g} ms", (left, y), (5, 0), textcoords="offset points", va="center", fontsize=10.5)
         axes.set_yticks(range(len(ordered)), [short(s.breakdown.role) for s in ordered])
         axes.set_xlim(0, 1.25e3 * max(s.step for s in ordered))
-        axes.set_xlabel("milliseconds per decoding step (blocks, head, rest: ever paler)")
+        axes.set_xlabel("milliseconds per step (blocks, head, rest)")
         lanes(axes)
         label = "; ".join(
             f"{s.breakdown.role}: " + ", ".join(f"{n} {duration(of(s))}" for n, of, _ in parts) for s in found

@@ -1,0 +1,253 @@
+"""Tasks: the stock harness on local files, against the harness's own loop and against a plain one."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from shortlm.cli import app
+from shortlm.embedded import tasks_path
+from shortlm.embedded.harness_files import files
+from shortlm.embedded.tasks import accuracy, questions
+from shortlm.errors import ModelError, TextError
+from shortlm.evaluate import evaluate
+from shortlm.evaluate.harness import run_tasks
+from shortlm.evaluate.harness_results import means
+from shortlm.evaluate.originals import records
+from shortlm.evaluate.task_names import wanted
+from shortlm.model import open_model
+from shortlm.recipe import EvalSettings, ModelSettings
+from shortlm.recipe.measuring import STOCK_TASKS
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return open_model(ModelSettings())
+
+
+@pytest.fixture(scope="module")
+def found(opened):
+    return run_tasks(opened, EvalSettings(tasks=["village", "village_answers"], limit=40))
+
+
+def test_the_committed_task_files_are_those_that_are_made():
+    for name, text in files().items():
+        assert (tasks_path() / name).read_text(encoding="utf-8") == text, name
+
+
+def test_accuracies_are_those_of_a_plain_loop(opened, found):
+    for task in ("order", "possession"):
+        asked = questions(task, 40, 2_000_003)
+        result = next(t for t in found.tasks if t.task == f"village_{task}")
+        assert result.value == accuracy(opened.model, opened.tokenizer, asked)
+        assert result.metric == "acc" and result.questions == 40 and len(result.per_question) == 40
+        p = result.value
+        assert result.stderr == pytest.approx(math.sqrt(p * (1 - p) / 39))
+
+
+def test_a_group_is_the_mean_of_its_tasks(found):
+    (mean,) = found.means
+    inner = found.tasks[:5]
+    assert mean.name == "village" and mean.tasks == [t.task for t in inner]
+    assert mean.value == pytest.approx(sum(t.value for t in inner) / 5)
+    assert mean.stderr == pytest.approx(math.sqrt(sum(t.stderr**2 for t in inner)) / 5)
+
+
+def test_written_answers_are_compared_with_the_right_ones(opened, found):
+    answers = next(t for t in found.tasks if t.generates)
+    assert answers.key == "village_answers, exact_match"
+    asked, right = questions("possession", 40, 2_000_003), []
+    for question in asked:
+        given = opened.tokenizer(question.prompt, return_tensors="pt")
+        out = opened.model.generate(**given, max_new_tokens=8, do_sample=False)
+        text = opened.tokenizer.decode(out[0, given.input_ids.shape[1] :], skip_special_tokens=True)
+        right.append(float(re.split(r"[.\n]", text)[0].strip() == question.choices[question.answer].strip()))
+    assert answers.per_question == right
+
+
+def test_all_questions_give_the_figures_of_the_training_record(opened):
+    """The harness, and the plain loop that measured the model when it was made, agree to the last digit."""
+    made = json.loads((Path(opened.checkpoint.folder) / "training.json").read_bytes())["tasks"]
+    result = run_tasks(opened, EvalSettings(tasks=["village_order", "village_agreement"])).tasks
+    assert {t.task.removeprefix("village_"): round(t.value, 4) for t in result} == {
+        name: made[name]["accuracy"] for name in ("order", "agreement")
+    }
+
+
+def test_batches_make_no_difference(opened):
+    one, many = (
+        run_tasks(opened, EvalSettings(tasks=["village_possession"], limit=12, task_batch=size)).tasks[0]
+        for size in (1, 12)
+    )
+    assert one == many and one.questions_sha256
+
+
+def test_tasks_of_ones_own(opened, tmp_path):
+    rows = [{"prompt": "Two and two are", "choices": ["four", "five"], "answer": 0}] * 3
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    config = {
+        "task": "mine", "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "mine.jsonl")}},
+        "output_type": "multiple_choice", "test_split": "test", "doc_to_text": "{{prompt}}", "doc_to_target": "answer",
+        "doc_to_choice": "choices", "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    }  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    settings = EvalSettings(tasks=["mine:acc_norm"], task_path=[str(tmp_path)])
+    (result,) = run_tasks(opened, settings).tasks
+    assert result.metric == "acc_norm" and set(result.metrics) == {"acc", "acc_norm"} and result.questions == 3
+
+
+def test_sets_are_expanded_once_and_keep_their_metrics():
+    asked = wanted(["commonsense-7", "piqa", "gsm8k:exact_match", "none"])
+    assert asked.names[:7] == [
+        "boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"
+    ]  # fmt: skip
+    assert asked.names[7:] == ["gsm8k"]
+    norm = {task for task, metric in asked.metrics.items() if metric == "acc_norm"}
+    assert norm == {"hellaswag", "arc_challenge", "openbookqa"} and asked.metrics["gsm8k"] == "exact_match"
+    assert asked.sets == {"commonsense-7": asked.names[:7]}
+
+
+def test_the_default_has_a_task_that_writes_if_the_model_can():
+    assert EvalSettings(tasks=["default"]).for_model("x/y").tasks == STOCK_TASKS
+    assert wanted(STOCK_TASKS).names[-1] == "squad_completion"
+    assert wanted(STOCK_TASKS, can_write=False).names[-1] == "openbookqa"
+    assert EvalSettings(tasks=["default"]).for_model("embedded").tasks == ["village", "village_answers?"]
+
+
+def test_a_group_weighted_by_size_is_recognised(found):
+    tasks = [t.model_copy(update={"questions": n}) for t, n in zip(found.tasks[:2], (10, 30), strict=True)]
+    value = (10 * tasks[0].value + 30 * tasks[1].value) / 40
+    results = {
+        "groups": {"g": {}}, "group_subtasks": {"g": [t.task for t in tasks]},
+        "results": {"g": {"acc,none": value, "acc_stderr,none": 0.1}},
+    }  # fmt: skip
+    (mean,) = means(results, tasks, {})
+    assert mean.weights == [0.25, 0.75] or tasks[0].value == tasks[1].value
+    assert mean.value == value
+
+
+def call(*args: object, code: int = 2) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in args], prog_name="shortlm")
+    assert result.exit_code == code, result.output
+    return " ".join((result.stderr if code else result.stdout).split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tasks", "village:f1", "--limit", 1], "task 'village_facts' has no metric 'f1'; it has: acc"),
+        (["--tasks", "village", "--task-path", "/none"], "--task-path /none: no such folder"),
+        (["--local", "x=y"], "--local x: no text of that name is measured (texts: embedded), and no task is asked"),
+        (["--local", "arc"], "--local: 'arc' is not NAME=FILE"),
+        (["--prompt", "a", "--new-tokens", 600], "more than its context of 512; give a smaller"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_in_one_line(options, message):
+    assert message in call("eval", *options)
+
+
+def test_unknown_tasks_and_data_that_cannot_be_had():
+    """One test: the harness's index of all stock tasks takes seconds, and is kept by the process."""
+    assert "task 'arc_esy' is unknown; did you mean arc_easy" in call("eval", "--tasks", "arc_esy")
+    line = call("eval", "--tasks", "openbookqa")
+    assert "task 'openbookqa': its data can't be had" in line and "--local openbookqa=FILE.jsonl" in line
+
+
+def test_a_question_that_is_too_long_is_explained(opened, tmp_path):
+    long = {"prompt": "a", "choices": ["b " * 600, "c"], "answer": 0}
+    (tmp_path / "long.jsonl").write_text(json.dumps(long), encoding="utf-8")
+    source = yaml.safe_load((tasks_path() / "facts.yaml").read_text(encoding="utf-8").split("\n", 1)[1])
+    source |= {"task": "long", "dataset_path": "json"}
+    source["dataset_kwargs"] = {"data_files": {"test": str(tmp_path / "long.jsonl")}}
+    (tmp_path / "long.yaml").write_text(yaml.safe_dump(source), encoding="utf-8")
+    with pytest.raises(TextError, match=r"gave up on long .*max_length.*longer than the model's context of 512"):
+        run_tasks(opened, EvalSettings(tasks=["long"], task_path=[str(tmp_path)]))
+
+
+def test_a_model_without_tokenizer_or_without_generation_is_refused(opened, monkeypatch):
+    from dataclasses import replace
+
+    with pytest.raises(ModelError, match="tasks need a tokenizer"):
+        run_tasks(replace(opened, tokenizer=None), EvalSettings(tasks=["village"]))
+    monkeypatch.setattr(opened.model, "can_generate", lambda: False)
+    with pytest.raises(ModelError, match="can't generate text, and task 'village_answers' needs that"):
+        run_tasks(opened, EvalSettings(tasks=["village_answers"], limit=2))
+    assert run_tasks(opened, EvalSettings(tasks=["village_answers?"], limit=2)).tasks == []
+
+
+ORIGINALS = {
+    "arc_easy": ("a.jsonl", [{"id": "1", "question": {"stem": "Why?", "choices": [
+        {"text": "so", "label": "A"}, {"text": "not", "label": "B"}]}, "answerKey": "B"}],
+        {"question": "Why?", "choices": {"text": ["so", "not"], "label": ["A", "B"]}, "answerKey": "B"}),
+    "boolq": ("b.jsonl", [{"question": "is it", "passage": "It is.", "idx": 0, "label": "false"}],
+        {"question": "is it", "passage": "It is.", "idx": 0, "label": 0}),
+    "winogrande": ("w.jsonl", [{"context_options": ["Ann saw Marta so Marta", "Ann saw Marta so Mary"],
+        "continuation": "left.", "gold": 1}],
+        {"sentence": "Ann saw Marta so _ left.", "option1": "Marta", "option2": "Mary", "answer": "2"}),
+    "hellaswag": ("h.json", [{"ctx_a": "x", "label": "1"}], {"ctx_a": "x", "label": "1"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ORIGINALS)
+def test_original_forms_become_those_of_the_hub(task, tmp_path):
+    name, rows, expected = ORIGINALS[task]
+    text = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert records(task, tmp_path / name) == [expected]
+
+
+def test_tables_and_separate_answers(tmp_path):
+    (tmp_path / "t.tsv").write_text(
+        "ID\tQuestion Stem\tChoices\tComplete Question\tAnswer Key\n"
+        '7\tA "cat" is\t(A) big (B) a pet (C) red (D) old\tx\tB\n',
+        encoding="utf-8",
+    )
+    (row,) = records("openbookqa", tmp_path / "t.tsv")
+    assert row == {
+        "question_stem": 'A "cat" is', "answerKey": "B",
+        "choices": {"text": ["big", "a pet", "red", "old"], "label": ["A", "B", "C", "D"]},
+    }  # fmt: skip
+    goal = {"id": "1", "goal": "g", "sol1": "a", "sol2": "b"}
+    (tmp_path / "dev.jsonl").write_text(json.dumps(goal), encoding="utf-8")
+    with pytest.raises(TextError, match=r"its answers are missing; put dev-labels\.lst beside it"):
+        records("piqa", tmp_path / "dev.jsonl")
+    (tmp_path / "dev-labels.lst").write_text("1\n", encoding="utf-8")
+    assert records("piqa", tmp_path / "dev.jsonl") == [{"goal": "g", "sol1": "a", "sol2": "b", "label": 1}]
+    (tmp_path / "dev-labels.lst").write_text("1\n0\n", encoding="utf-8")
+    with pytest.raises(TextError, match="has 2 answers for 1 questions"):
+        records("piqa", tmp_path / "dev.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1]", "a list of objects is needed"), ("{", "can't be read as questions"), ("", "holds no questions"),
+     ('{"question": 1, "passage": "p", "label": "maybe"}', "lacks a part (an answer is 'maybe'")],
+)  # fmt: skip
+def test_damaged_files_of_questions(text, message, tmp_path):
+    (tmp_path / "q.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(TextError) as error:
+        records("boolq", tmp_path / "q.jsonl")
+    assert message in str(error.value)
+
+
+def test_real_questions_from_local_files(shared):
+    """Stock tasks on the original files, with one index of the harness for all."""
+    places = {
+        "arc_easy": "arc/ARC-Easy-Test.jsonl", "arc_challenge": "arc/ARC-Challenge-Test.jsonl",
+        "boolq": "boolq/val.jsonl", "piqa": "piqa/dev.jsonl", "openbookqa": "openbookqa/test.tsv",
+        "winogrande": "winogrande/winogrande.jsonl", "copa": "copa/val.jsonl",
+    }  # fmt: skip
+    local = [f"{task}={shared / 'data/tasks' / place}" for task, place in places.items()]
+    model = ModelSettings(model=str(shared / "data/models/stories260K"))
+    tasks = [*places, "openbookqa:acc_norm"]
+    result = evaluate(model, EvalSettings(tasks=tasks, local=local, limit=6, samples=0))
+    assert [t.task for t in result.tasks] == list(places) and all(t.questions == 6 for t in result.tasks)
+    assert all(t.dataset == "local file" for t in result.tasks)
+    assert {t.task: t.metric for t in result.tasks}["openbookqa"] == "acc_norm"
