@@ -6,25 +6,28 @@ import json
 import math
 import random
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 import yaml
+from made_by_hand import (
+    SCRIPT,
+    N,
+    Page,
+    block_scores,
+    browser,
+    card,
+    criterion,
+    cut_plan,
+    facts,
+    manifest,
+    measurement,
+    measurements,
+    page,
+)  # fmt: skip
 
 from shortlm.artifacts import (
     BlockScores,
     CriterionScores,
-    CutPlan,
-    DataFacts,
-    Manifest,
-    Measurement,
-    ModelFacts,
-    Perplexity,
-    Proof,
-    Provenance,
     Sample,
 )
 from shortlm.errors import OutputError
@@ -32,144 +35,6 @@ from shortlm.report import model_card, numbers, write_page
 from shortlm.report.card import is_hub_id
 from shortlm.report.headline import headline
 from shortlm.report.quality import difference
-
-N = 12
-REMOVED = [5, 6, 7, 8]
-PROTECTED = [0, 1, 2, 3, 10, 11]
-SCRIPT = "<script>alert(1)</script>"
-SETTINGS = "name: shortlm run\nmodel:\n  model: embedded\nchoose:\n  drop: 33%\n"
-VOID = {"meta", "link", "br", "img", "hr", "input"}
-
-
-def facts(name: str = "embedded", blocks: int = N) -> ModelFacts:
-    return ModelFacts(
-        name=name, revision="main", architecture="LlamaForCausalLM", n_blocks=blocks,
-        block_parameters=[147_712] * blocks, parameters=147_712 * blocks + 65_664,
-    )  # fmt: skip
-
-
-def origin(seconds: float = 12.34) -> Provenance:
-    return Provenance(
-        created="2026-11-22T03:00:00+00:00", versions={"python": "3.12.3", "torch": "2.9.0", "transformers": "5.2.0"},
-        machine="Linux x86_64, 2 cores", device="cpu", dtype="float32", seconds=seconds,
-    )  # fmt: skip
-
-
-def data(source: str = "embedded", sha: str = "5ca1ab1e" * 8) -> DataFacts:
-    return DataFacts(source=source, sha256=sha, sequences=10, tokens=1280, bos="every", seed=0)
-
-
-def criterion(values: list[float], unit: str, spread: float, rng: random.Random, **more) -> CriterionScores:
-    noise = [abs(rng.gauss(1, 0.25)) for _ in values]
-    stderr = [spread * n * v for n, v in zip(noise, values, strict=True)] if spread else None
-    return CriterionScores(scores=values, unit=unit, stderr=stderr, rank_agreement=0.87 if spread else None, **more)
-
-
-def block_scores(name: str = "embedded", blocks: int = N) -> BlockScores:
-    rng = random.Random(1)
-    depth = [i / (blocks - 1) for i in range(blocks)]
-    bowl = [0.05 + (2 * x - 1) ** 4 + 0.04 * rng.random() for x in depth]
-    angular = [0.03 + 0.25 * b for b in bowl]
-    table = [
-        [min(0.5, sum(angular[i : i + n]) * n**-0.35) for i in range(blocks - n + 1)] for n in range(1, blocks + 1)
-    ]
-    return BlockScores(
-        model=facts(name, blocks), data=data(), base_perplexity=3.021, block_forwards=780, provenance=origin(),
-        criteria={
-            "ppl": criterion([3.06 + 2 * b for b in bowl], "perplexity", 0.02, rng),
-            "taylor": criterion([40 + 90 * b for b in bowl], "sum of |W g|", 0.05, rng),
-            "bi:shortgpt": criterion([0.004 + 0.9 * b**2.2 for b in bowl], "1 - cosine", 0.06, rng),
-            "angular": criterion(angular, "angle / pi", 0.05, rng, table=table),
-            "magnitude": criterion([41_000 + 5_000 * x for x in depth], "sum of |W|", 0, rng),
-        },
-    )  # fmt: skip
-
-
-def cut_plan(name: str = "embedded") -> CutPlan:
-    model = facts(name)
-    return CutPlan(
-        model=model, removed=REMOVED, method="one-shot", criterion="ppl", budget="33%", protected=PROTECTED,
-        parameters_after=model.parameters - 4 * 147_712, agreement=0.82, source="scores.json", provenance=origin(0.01),
-    )  # fmt: skip
-
-
-def manifest(name: str = "embedded") -> Manifest:
-    proof = Proof(
-        max_abs_difference=2.1e-6, max_abs_difference_cached=3.4e-6, tolerance=1e-4, tokens=512, dtype="float32"
-    )
-    return Manifest(
-        plan=cut_plan(name), blocks=[i for i in range(N) if i not in REMOVED], bytes_before=7_352_832,
-        bytes_after=4_989_440, proof=proof, provenance=origin(0.4),
-    )  # fmt: skip
-
-
-def perplexity(text: str, nats: float, seed: int, source: str = "embedded") -> Perplexity:
-    """`per_sequence_nats` are sums over the tokens of each window."""
-    rng, shared = random.Random(seed), random.Random(99)
-    means = [nats + shared.gauss(0, 0.1) + rng.gauss(0, 0.02) for _ in range(8)]
-    mean = sum(means) / 8
-    stderr = math.sqrt(sum((m - mean) ** 2 for m in means) / 7 / 8)
-    return Perplexity(
-        text=text, data=data(source), perplexity=math.exp(mean), nats_per_token=mean, stderr_nats=stderr,
-        per_sequence_nats=[128 * m for m in means], tokens_per_sequence=[128] * 8,
-    )  # fmt: skip
-
-
-def measurement(role: str, name: str = "embedded") -> Measurement:
-    extra = 0.0 if role == "dense" else 0.161
-    tail = "the red door, and she opened it slowly." if role == "dense" else "the door the door."
-    return Measurement(
-        model=facts(name, N if role == "dense" else 8), role=role, bytes=7_352_832, provenance=origin(),
-        perplexities=[
-            perplexity("embedded", 1.105 + extra, len(role)),
-            perplexity("wikitext-2", 2.61 + 2 * extra, 9 + len(role), "wikitext"),
-        ],
-        samples=[Sample(prompt="Mira walked to", text=f"Mira walked to {tail}")],
-    )  # fmt: skip
-
-
-def measurements(name: str = "embedded") -> list[Measurement]:
-    return [measurement("cut", name), measurement("dense", name)]
-
-
-def page(folder: Path, name: str = "embedded", **changes) -> str:
-    arguments = {
-        "title": "Embedded model, a third shorter", "scores": block_scores(name), "plan": cut_plan(name),
-        "manifest": manifest(name), "measurements": measurements(name), "settings_yaml": SETTINGS,
-    }  # fmt: skip
-    path = write_page(folder / "report.html", **(arguments | changes), force=True)
-    return path.read_text(encoding="utf-8")
-
-
-class Page(HTMLParser):
-    """Collects elements and text, and complains about elements that don't nest."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.words.append(data)
-
-    def ids(self) -> list[str]:
-        return [a["id"] or "" for _, a in self.elements if "id" in a]
 
 
 @pytest.fixture(scope="module")
@@ -336,13 +201,6 @@ def test_numbers_read_well(text, expected):
     assert text == expected
 
 
-def card(**changes) -> tuple[dict, str]:
-    arguments = {"title": "Shorter", "license": "apache-2.0", "base_model": "owner/name", "language": "en"}
-    text = model_card(manifest(), measurements(), **(arguments | changes))
-    _, front, body = text.split("---\n", 2)
-    return yaml.safe_load(front), body
-
-
 def test_the_card_has_front_matter_for_a_hub():
     front, _ = card()
     assert front["library_name"] == "transformers" and front["pipeline_tag"] == "text-generation"
@@ -390,14 +248,6 @@ def test_the_card_needs_neither_proof_nor_measurements():
 @pytest.mark.browser
 def test_a_browser_shows_the_charts_without_complaint(tmp_path):
     page(tmp_path)
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "chromium is needed for tests marked 'browser'; deselect them with -m 'not browser'"
-    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    options += "--disable-component-update --disable-sync --enable-logging=stderr --dump-dom"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    address = (tmp_path / "report.html").as_uri()
-    done = subprocess.run(
-        [chromium, *options.split(), profile, address], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = browser(tmp_path / "report.html", tmp_path)
     assert done.stdout.count('class="chart"') == 9
     assert ":CONSOLE" not in done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -251,3 +253,46 @@ def test_real_questions_from_local_files(shared):
     assert [t.task for t in result.tasks] == list(places) and all(t.questions == 6 for t in result.tasks)
     assert all(t.dataset == "local file" for t in result.tasks)
     assert {t.task: t.metric for t in result.tasks}["openbookqa"] == "acc_norm"
+
+
+def harness_command(model: Path, tasks: str, folder: Path, out: Path, *more: str) -> dict:
+    """What lm-evaluation-harness's own command writes for the same model and task files."""
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={model}"]
+    command += ["--tasks", tasks, "--include_path", str(folder), "--output_path", str(out), "--device", "cpu", *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(next(out.rglob("results_*.json")).read_bytes())["results"]
+
+
+@pytest.mark.slow
+def test_the_harness_own_command_gives_the_same(opened, tmp_path):
+    theirs = harness_command(
+        opened.checkpoint.folder, "village,village_answers", tasks_path(), tmp_path, "--batch_size", "16"
+    )
+    ours = run_tasks(opened, EvalSettings(tasks=["village", "village_answers"], task_batch=16))
+    for task in ours.tasks:
+        assert theirs[task.task][f"{task.metric},none"] == task.value
+        assert theirs[task.task][f"{task.metric}_stderr,none"] == task.stderr
+    assert theirs["village"]["acc,none"] == ours.means[0].value
+
+
+@pytest.mark.slow
+def test_the_harness_own_command_gives_the_same_on_real_questions(shared, tmp_path):
+    from shortlm.evaluate.harness import _stock
+    from shortlm.evaluate.local_tasks import write_local_tasks
+
+    data, model = shared / "data/tasks", shared / "data/models/stories260K"
+    files = {
+        "arc_easy": str(data / "arc/ARC-Easy-Test.jsonl"), "boolq": str(data / "boolq/val.jsonl"),
+        "winogrande": str(data / "winogrande/winogrande.jsonl"), "openbookqa": str(data / "openbookqa/test.tsv"),
+    }  # fmt: skip
+    (tmp_path / "tasks").mkdir()
+    write_local_tasks(files, _stock().task_index, tmp_path / "tasks")
+    more = ("--batch_size", "8", "--limit", "200")
+    theirs = harness_command(model, ",".join(files), tmp_path / "tasks", tmp_path / "out", *more)
+    local = [f"{task}={file}" for task, file in files.items()]
+    settings = EvalSettings(tasks=list(files), local=local, limit=200, task_batch=8, samples=0)
+    for task in evaluate(ModelSettings(model=str(model)), settings).tasks:
+        assert {f"{name},none": value for name, value in task.metrics.items()} == {
+            name: value for name, value in theirs[task.task].items() if name in ("acc,none", "acc_norm,none")
+        }

@@ -59,7 +59,7 @@ def loaded_tasks(opened: OpenModel, settings: EvalSettings) -> Generator[Callabl
         writing = next((leaf.task_name for leaf in leaves if leaf.OUTPUT_TYPE == "generate_until"), None)
         if writing and not opened.model.can_generate():
             raise ModelError(f"{opened.facts.name}: can't generate text, and task '{writing}' needs that; leave it out")
-        yield lambda: _evaluated(opened, loaded, asked, settings)
+        yield lambda: _evaluated(opened, manager, loaded, asked, settings)
 
 
 def _refuse_unable(opened: OpenModel) -> None:
@@ -79,7 +79,7 @@ def _installed() -> None:
         ) from error
 
 
-def _evaluated(opened: OpenModel, loaded: list[Any], asked: Wanted, settings: EvalSettings) -> Found:
+def _evaluated(opened: OpenModel, manager: Any, loaded: list[Any], asked: Wanted, settings: EvalSettings) -> Found:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
@@ -89,8 +89,9 @@ def _evaluated(opened: OpenModel, loaded: list[Any], asked: Wanted, settings: Ev
         with _quiet():
             model = HFLM(pretrained=opened.model, tokenizer=tokenizer, batch_size=size)
             results: Any = simple_evaluate(
-                model=model, tasks=loaded, num_fewshot=examples, limit=settings.limit or None, log_samples=True
-            )
+                model=model, tasks=loaded, task_manager=manager, num_fewshot=examples, limit=settings.limit or None,
+                log_samples=True,
+            )  # fmt: skip
     except (AssertionError, ValueError, KeyError) as error:
         raise TextError(
             f"{opened.facts.name}: the harness gave up on {', '.join(asked.names)} ({_reason(error)}); "

@@ -71,10 +71,12 @@ def _front_matter(
 
 
 def _task_result(t: TaskResult) -> dict[str, Any]:
-    dataset = t.dataset if HUB_ID.match(t.dataset) else t.task
+    owner, name, *config = [*t.dataset.split("/"), ""][:4]
+    dataset = {"type": f"{owner}/{name}" if is_hub_id(f"{owner}/{name}") else line(t.task), "name": line(t.task)}
+    dataset |= {"config": line(config[0])} if config and config[0] else {}
     return {
-        "task": {"type": "text-generation", "name": f"{t.task} ({t.shots}-shot)"},
-        "dataset": {"type": line(dataset), "name": line(t.task)},
+        "task": {"type": "text-generation", "name": f"{line(t.task)} ({t.shots}-shot)"},
+        "dataset": dataset,
         "metrics": [
             {"type": line(t.metric), "name": line(t.metric), "value": float(f"{t.value:.6g}"), "verified": False}
         ],

@@ -132,7 +132,7 @@ def _charts(scores: BlockScores | None, plan: CutPlan | None, measurements: list
         },
         "perplexity": Markup(perplexity_chart("perplexity", rows, palette)) if rows else None,
         "parameters": Markup(parameters_chart("parameters", measurements, palette)) if measurements else None,
-        "tasks": Markup(tasks_chart("tasks", tasks, palette)) if tasks else None,
+        "tasks": Markup(tasks_chart("tasks-chart", tasks, palette)) if tasks else None,
     }
 
 
@@ -141,7 +141,7 @@ def _bench_charts(measurements: list[Measurement], benchmark: Benchmark | None) 
     palette, rows = colours(all_roles(measurements, benchmark)), speed_rows(benchmark)
     lengths = dict.fromkeys((r.case.prompt_tokens, r.case.output_tokens) for r in rows)
     curves = {length: [r for r in rows if (r.case.prompt_tokens, r.case.output_tokens) == length] for length in lengths}
-    peaks = [row for row in rows if row.peak_bytes]
+    peaks, models = [row for row in rows if row.peak_bytes], benchmark.models if benchmark else []
     size_points, (speed_points, case) = by_size(measurements), by_speed(measurements, benchmark)
     label = good.label if (good := quality(measurements)) else ""
     by_speed_label, found = f"tokens per second ({case})", shares(benchmark)
@@ -151,7 +151,7 @@ def _bench_charts(measurements: list[Measurement], benchmark: Benchmark | None) 
              Markup(throughput_chart(f"throughput-{i}", curve, palette)))
             for i, ((prompt, output), curve) in enumerate(curves.items())
         ],
-        "memory": Markup(memory_chart("memory", peaks, benchmark.models, palette)) if peaks and benchmark else None,
+        "memory": Markup(memory_chart("memory-chart", peaks, models, palette)) if peaks else None,
         "step": Markup(step_chart("step", found, palette)) if found else None,
         "by_size": _tradeoff("by-size", size_points, "parameters", label, palette),
         "by_speed": _tradeoff("by-speed", speed_points, by_speed_label, label, palette),
