@@ -44,12 +44,14 @@ class Runner:
         return case.prompt(self.opened.tokenizer, self.model.config.get_text_config().vocab_size, self.device)
 
     def time(self, case: Case, seed: int) -> Timing:
-        """One timed run. Raises torch.OutOfMemoryError."""
+        """One timed run; what isn't the model's work stays outside. Raises torch.OutOfMemoryError."""
         ids_BT, tokens = self.prompt(case), Moments(self.device)
+        mask_BT = torch.ones_like(ids_BT)
+        torch.manual_seed(seed)
         wait(self.device)
-        with Gauge(self.device) as gauge:
+        with Gauge(self.device) as gauge, torch.no_grad(), quiet():
             start = mark(self.device)
-            self.run(ids_BT, case, seed, tokens)
+            self._computed(ids_BT, mask_BT, case, tokens)
             end = mark(self.device)
             wait(self.device)
         first_token = seconds(start, tokens.moments[0]) if tokens.moments else None
@@ -58,18 +60,21 @@ class Runner:
         )
 
     def run(self, ids_BT: torch.Tensor, case: Case, seed: int = 0, moments: Moments | None = None) -> Any:
-        """Read the prompt and write exactly `output_tokens`; returns what `generate` returns."""
-        w, mask_BT = case.workload, torch.ones_like(ids_BT)
-        options: Any = sampling_options(w.temperature, w.top_k, w.top_p)
+        """Read the prompt and write exactly `output_tokens`; returns what the model or `generate` returns."""
         torch.manual_seed(seed)
         with torch.no_grad(), quiet():
-            if not case.output_tokens:
-                return self.model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=True, **self._last_logits())
-            return self.model.generate(
-                input_ids=ids_BT, attention_mask=mask_BT, min_new_tokens=case.output_tokens,
-                max_new_tokens=case.output_tokens, pad_token_id=0, disable_compile=True, return_dict_in_generate=True,
-                stopping_criteria=[moments] if moments else None, **self._cache(), **options,
-            )  # fmt: skip
+            return self._computed(ids_BT, torch.ones_like(ids_BT), case, moments)
+
+    def _computed(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, case: Case, moments: Moments | None) -> Any:
+        w = case.workload
+        options: Any = sampling_options(w.temperature, w.top_k, w.top_p)
+        if not case.output_tokens:
+            return self.model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=True, **self._last_logits())
+        return self.model.generate(
+            input_ids=ids_BT, attention_mask=mask_BT, min_new_tokens=case.output_tokens,
+            max_new_tokens=case.output_tokens, pad_token_id=0, disable_compile=True, return_dict_in_generate=True,
+            stopping_criteria=[moments] if moments else None, **self._cache(), **options,
+        )  # fmt: skip
 
     def memory(self, case: Case) -> tuple[int, int | None]:
         """Peak bytes with the weights, and bytes of the KV cache at the end, in a run that isn't timed."""
