@@ -25,7 +25,8 @@ class ModelSettings(Settings):
         "auto", description="Score with blocks read from disk one by one; 'auto': if the model would not fit in memory."
     )
     memory: Size | None = Field(
-        None, description="Budget of scoring and of bench --limits, e.g. 6GiB: of the process, or of an accelerator's memory."
+        None,
+        description="Budget of scoring and bench --limits, e.g. 6GiB: of the process, or an accelerator's memory.",
     )
     trust_remote_code: bool = Field(False, description="Allow model code that comes with the checkpoint.")
 
