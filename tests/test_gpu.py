@@ -6,10 +6,19 @@ import pytest
 import torch
 from architectures import save_tiny
 
+from shortlm.bench import bench
 from shortlm.cut import cut
 from shortlm.heal import heal
 from shortlm.model import open_files, quiet
-from shortlm.recipe import CutSettings, HealSettings, ModelSettings, PhaseSettings, ScoreSettings
+from shortlm.recipe import (
+    BenchSettings,
+    CutSettings,
+    HealSettings,
+    ModelSettings,
+    PhaseSettings,
+    ScoreSettings,
+    WorkloadSettings,
+)  # fmt: skip
 from shortlm.score import score_model
 from shortlm.score.scoring import work_of
 from shortlm.sweep import plan_for
@@ -67,3 +76,24 @@ def test_healing(tmp_path, method):
     (done,) = heal(model, HealSettings(phases=[phase]), tmp_path / "out").phases
     first, *_, last = (v.nats_per_token["embedded"] for v in done.validations)
     assert last < first and done.peak_bytes < 2**30
+
+
+def test_bench_measures_on_the_device(folder):
+    work = WorkloadSettings(batches=[1, 4], prompt_tokens=[16], output_tokens=[8], runs=3, warmup=1)
+    settings = BenchSettings(workloads=[work], limits=True, largest=64)
+    models = [ModelSettings(model=folder, device="cuda", memory="1GiB")] * 2
+    found = bench(models, settings, ["a", "b"])
+    assert all(0 < r.first_token < r.seconds for c in found.cells for r in c.runs)
+    alike = [c.peak_bytes for c in found.cells if c.batch == 4]
+    assert alike[0] == pytest.approx(alike[1], rel=0.05), "the other model's weights must not count"
+    assert all(c.peak_bytes > found.models[0].weight_bytes + c.cache_bytes for c in found.cells)
+    assert all(b.blocks > 0 and b.head > 0 for b in found.breakdowns)
+    assert all(x.peak_bytes is None or x.peak_bytes <= x.budget_bytes for x in found.limits)
+
+
+@pytest.mark.parametrize(("cache", "compile"), [("static", False), ("static", True), ("dynamic", True)])
+def test_bench_with_other_caches(folder, cache, compile):
+    work = WorkloadSettings(batches=[2], prompt_tokens=[16], output_tokens=[8], runs=3, warmup=2)
+    settings = BenchSettings(workloads=[work], cache=cache, compile=compile)
+    (cell,) = bench([ModelSettings(model=folder, device="cuda")], settings, ["a"]).cells
+    assert len(cell.runs) == 3 and cell.cache_bytes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -124,7 +125,23 @@ class Fleet:
         if self.settings.breakdown and not self.settings.compile:  # compiled code has no blocks to be timed
             self.breakdowns += breakdowns(runners, case)
         if self.settings.limits:
-            self.limits += [limit for r in runners for limit in limits(r, case, self.settings.largest)]
+            for runner in runners:
+                with alone(runner, runners):
+                    self.limits += limits(runner, case, self.settings.largest)
+
+
+@contextmanager
+def alone(runner: Runner, runners: list[Runner]) -> Generator[None, None, None]:
+    """The other models leave the accelerator for a while, so that one finds all of its memory free."""
+    others = [r for r in runners if r is not runner and r.device.type != "cpu"]
+    for other in others:
+        other.model.to("cpu")
+    _tidy()
+    try:
+        yield
+    finally:
+        for other in others:
+            other.model.to(other.device)
 
 
 def measure(runners: list[Any], case: Case, rounds: int, keep: Callable[[Any, Any], None]) -> None:

@@ -38,8 +38,14 @@ def write_samples(
         prompt = tokenizer.decode(ids, skip_special_tokens=True)
         for new in _continued(opened, ids, settings):
             written.append(new)
-            samples.append(Sample(prompt=prompt, text=tokenizer.decode(new, skip_special_tokens=True)))
+            samples.append(Sample(prompt=prompt, text=_new_text(tokenizer, ids, new, prompt)))
     return samples, written
+
+
+def _new_text(tokenizer: Any, ids: list[int], new: list[int], prompt: str) -> str:
+    """What stands behind the prompt. Decoded alone, some tokenizers would leave out the space before it."""
+    text = tokenizer.decode([*ids, *new], skip_special_tokens=True)
+    return text[len(prompt) :] if text.startswith(prompt) else tokenizer.decode(new, skip_special_tokens=True)
 
 
 def _continued(opened: OpenModel, ids: list[int], settings: EvalSettings) -> list[list[int]]:
@@ -49,8 +55,7 @@ def _continued(opened: OpenModel, ids: list[int], settings: EvalSettings) -> lis
     ids_BT = torch.tensor([ids] * count, device=device)
     options: Any = sampling_options(settings.temperature, settings.top_k, settings.top_p)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-    accelerators = [] if device.type == "cpu" else [device]
-    with torch.no_grad(), quiet(), torch.random.fork_rng(accelerators, device_type=device.type):
+    with torch.no_grad(), quiet(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(settings.sample_seed)
         out_BT = opened.model.generate(
             input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=settings.new_tokens,
