@@ -100,7 +100,7 @@ def test_run_goes_on_where_it_stopped(llama_folder, tmp_path):
     names += ["report.md", "results.json", "results.csv"]
     assert sorted(p.name for p in out.iterdir()) == sorted(names)
     assert (out / "model" / "README.md").read_text(encoding="utf-8").startswith("---\n")
-    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.json")}
+    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.json") if p.name != "results.json"}
     assert done("run", "-m", llama_folder, *QUICK_RUN, "-o", out).count("kept") == 5
     (out / "eval-cut.json").unlink()
     assert done("run", out / "recipe.yaml", "-o", out).count("kept") == 4
@@ -270,11 +270,12 @@ def test_debug_shows_the_traceback():
 
 def test_run_stage_failure_keeps_what_was_done(llama_folder, tmp_path):
     out = tmp_path / "run"
-    line = failed("run", "-m", llama_folder, *FAST, "-c", "bi", "--blocks", "5", "--protect", "ends", "-o", out)
+    line = failed("run", "-m", llama_folder, *FAST, "-c", "bi", "--blocks", "5", "--protect", "ends", "--bench", "none",
+                  "-o", out)  # fmt: skip
     assert "closest is --blocks 4" in line
     assert sorted(p.name for p in out.iterdir()) == ["recipe.yaml", "scores.json"]
     mended = ["--blocks", "1", "--protect", "ends", "--held-out", "4", "--new-tokens", "0"]
-    assert done("run", "-m", llama_folder, *FAST, "-c", "bi", *mended, "-o", out).count("kept") == 1
+    assert done("run", "-m", llama_folder, *FAST, "-c", "bi", *mended, "--bench", "none", "-o", out).count("kept") == 1
 
 
 @pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 1.5), (signal.SIGINT, 8), (signal.SIGTERM, 8)])
@@ -317,7 +318,7 @@ def test_help_is_quick_and_light():
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert "HEAVY []" in result.stdout
-    for verb in ("score", "choose", "cut", "eval", "report", "run"):
+    for verb in ("score", "choose", "cut", "eval", "bench", "compare", "report", "run"):
         assert verb in result.stdout
 
 

@@ -371,6 +371,15 @@ def test_runs_bench_before_and_after(tmp_path):
     assert again.count("kept") == 6
 
 
+def test_a_run_whose_bench_is_impossible_still_has_a_page(tmp_path):
+    out, bench = tmp_path / "run", tmp_path / "bench.yaml"
+    bench.write_text(yaml.safe_dump({"workloads": [{"output_tokens": [600]}]}))
+    options = ["--sequences", 4, "--length", 32, "-c", "bi", "--blocks", 2, "--held-out", 4, "--new-tokens", 4]
+    said = call("run", *options, "--bench", bench, "-o", out, code=0)
+    assert "bench left out: embedded: 64 tokens of prompt and 600 of output are more than its context of 512" in said
+    assert (out / "report.html").exists() and not (out / "bench.json").exists()
+
+
 @pytest.mark.browser
 def test_a_browser_draws_every_chart_in_light_and_dark(whole, tmp_path):
     text = browser(whole[0], tmp_path)

@@ -68,7 +68,7 @@ def test_too_few_sequences_for_the_processes(tmp_path):
 
 def test_a_run_shares_the_scoring_and_is_written_once(tmp_path):
     args = ["run", "--sequences", 4, "--length", 32, "--criteria", "bi", "--blocks", 2, "--protect", "ends"]
-    args += ["--held-out", 4, "--new-tokens", 4, "--out", tmp_path / "run"]
+    args += ["--held-out", 4, "--new-tokens", 4, "--bench", "none", "--out", tmp_path / "run"]
     first, second = ended(started(run(*args)))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert "report.html" in first[1] and second[1] == ""

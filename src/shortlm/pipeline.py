@@ -18,7 +18,7 @@ from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing
 from shortlm.bench import bench
 from shortlm.choose import choose
 from shortlm.cut import cut, refuse_uncuttable
-from shortlm.errors import OutputError, RecipeError, ShortLMError
+from shortlm.errors import ModelError, OutputError, RecipeError, ShortLMError
 from shortlm.evaluate import evaluate
 from shortlm.keys import fingerprint, key_of, phase_keys
 from shortlm.outputs import write_text
@@ -130,12 +130,19 @@ def _prove(stages: _Stages, recipe: Recipe, first: Any, last: _Made) -> None:
         _report(recipe, stages.out, first.scores, manifest, last.healing, measured, benched)
 
 
-def _benched(stages: _Stages, recipe: Recipe, last: _Made) -> Benchmark:
-    """The original beside the model that comes out. A cut model and its healed one are equally fast."""
+def _benched(stages: _Stages, recipe: Recipe, last: _Made) -> Benchmark | None:
+    """The original beside the model that comes out (a healed model is as fast as the cut one).
+
+    What can't be run here (too large for the memory, too short a context) is left out and said: the page is not lost.
+    """
     assert recipe.bench is not None
     settings, models = recipe.bench, [recipe.model, last.model]
     roles = ["dense", "healed" if last.healing else "cut"]
-    return stages.do("bench", lambda: bench(models, settings, roles))
+    try:
+        return stages.do("bench", lambda: bench(models, settings, roles))
+    except ModelError as error:
+        stages.say(f"{'bench':15} left out: {error}")
+        return None
 
 
 def _whole_cut(first: _Made, last: _Made) -> Manifest:
