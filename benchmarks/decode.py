@@ -77,6 +77,9 @@ def measured(options: argparse.Namespace, folder: Path) -> dict:
     ]
     found = bench(models, settings, roles, say=print)
     rate = read_rate(options.device)
+    table = (
+        options.vocabulary * options.hidden * getattr(torch, options.dtype).itemsize
+    )  # of which a step reads one row
     return {
         "machine": describe(), "device": found.device, "read_bytes_per_second": rate,
         "steps": [
@@ -84,7 +87,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict:
                 "model": s.breakdown.role, "blocks_s": s.breakdown.blocks, "head_s": s.breakdown.head,
                 "rest_s": s.breakdown.rest, "speedup": s.speedup, "ideal": s.ideal,
                 "blocks_of_their_ideal": s.of_ideal_blocks, "weight_bytes": m.weight_bytes,
-                "reading_limit_s": m.weight_bytes / rate,
+                "read_bytes": m.weight_bytes - table, "reading_limit_s": (m.weight_bytes - table) / rate,
             }
             for s, m in zip(shares(found), found.models, strict=True)
         ],

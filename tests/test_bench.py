@@ -11,11 +11,11 @@ import torch
 from architectures import save_tiny
 from typer.testing import CliRunner
 
-from shortlm.artifacts import Benchmark, Timing
+from shortlm.artifacts import Benchmark, Cell, Timing
 from shortlm.bench import bench
-from shortlm.bench.benching import Fleet, measure
 from shortlm.bench.breakdown import breakdowns
 from shortlm.bench.cases import Case, cases
+from shortlm.bench.fleet import Fleet, fail, take_turns
 from shortlm.bench.gauge import Gauge
 from shortlm.bench.limits import largest_that_fits, limits, peak_of
 from shortlm.bench.runners import Runner
@@ -92,20 +92,42 @@ def test_models_take_turns_and_change_places():
             order.append((self.role, seed))
             return Timing(seconds=1)
 
-    order, kept = [], []
-    measure([Fake("a"), Fake("b")], case(), 2, lambda r, t: kept.append(r.role))
+    order, cells = [], {role: Cell(role=role, batch=1, prompt_tokens=7, output_tokens=5) for role in "ab"}
+    take_turns([Fake("a"), Fake("b")], case(), 2, cells)
     assert order == [("b", 0), ("a", 0), ("a", 1), ("b", 1), ("b", 2), ("a", 2)]
-    assert kept == ["a", "b", "b", "a"]
+    assert [len(cells[role].runs) for role in "ab"] == [2, 2]
+
+
+def test_who_runs_out_of_memory_leaves_and_the_others_go_on():
+    class Full:
+        role = "a"
+
+        def time(self, case, seed):
+            if seed == 2:
+                raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+            return Timing(seconds=1)
+
+    class Roomy(Full):
+        role = "b"
+
+        def time(self, case, seed):
+            return Timing(seconds=1)
+
+    cells = {role: Cell(role=role, batch=1, prompt_tokens=7, output_tokens=5) for role in "ab"}
+    take_turns([Full(), Roomy()], case(), 3, cells)
+    assert cells["a"].failed == "out of memory beside the other models" and cells["a"].runs == []
+    assert cells["b"].failed is None and len(cells["b"].runs) == 3
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        fail(cells["b"], RuntimeError("CUDA error: an illegal memory access was encountered"), False)
 
 
 def test_models_that_do_not_fit_together_run_one_after_the_other(shorter, monkeypatch):
-    from shortlm.bench import benching
-
-    monkeypatch.setattr(benching, "free_memory", lambda device: 15_000_000)
+    fleet = sys.modules["shortlm.bench.fleet"]
+    monkeypatch.setattr(fleet, "free_memory", lambda device: 15_000_000)
     models = [ModelSettings(), ModelSettings(model=shorter)]
     found = bench(models, BenchSettings(workloads=[QUICK], breakdown=False), ["dense", "cut"])
     assert not found.interleaved and [len(c.runs) for c in found.cells] == [3, 3, 3, 3]
-    monkeypatch.setattr(benching, "free_memory", lambda device: 10_000_000)
+    monkeypatch.setattr(fleet, "free_memory", lambda device: 10_000_000)
     with pytest.raises(ModelError, match="embedded: 7,468,544 bytes of weights don't leave room to run in 10,000,000"):
         bench(models, BenchSettings(workloads=[QUICK]), ["dense", "cut"])
 
@@ -158,7 +180,7 @@ def test_the_stretched_cache_takes_what_a_real_run_takes():
     found = runner()
     for batch, prompt, output in ((1, 7, 40), (4, 16, 100)):
         real, _ = found.memory(case(batch, prompt, output))
-        assert peak_of(found, batch, prompt, output, 10**9) == pytest.approx(real, rel=0.02)
+        assert peak_of(found, case(batch, prompt, output), 10**9) == pytest.approx(real, rel=0.02)
 
 
 def test_limits_are_the_edge_of_the_budget():
@@ -168,15 +190,30 @@ def test_limits_are_the_edge_of_the_budget():
     assert batch.kind == "batch" and batch.stopped_by == "memory" and batch.peak_bytes <= budget
     assert found.memory(case(batch.value, 7, 30))[0] <= budget < found.memory(case(batch.value + 1, 7, 30))[0] * 1.02
     assert output.stopped_by == "memory" and output.batch == 2
-    assert peak_of(found, 2, 7, output.value, budget) and not peak_of(found, 2, 7, output.value + 1, budget)
+    assert peak_of(found, case(2, 7, output.value), budget) and not peak_of(found, case(2, 7, output.value + 1), budget)
     roomy = limits(runner(memory="1GiB"), case(1, 7, 5), largest=4)
     assert [(x.value, x.stopped_by) for x in roomy] == [(4, "cap"), (505, "context")]
     assert limits(runner(memory="1MiB"), case(), largest=4)[0].value == 0
 
 
-def test_limits_need_a_budget_where_the_device_has_none():
+def test_what_is_impossible_is_told_before_anything_runs():
     with pytest.raises(RecipeError, match="--limits: give the budget with --memory"):
-        limits(runner(), case(), largest=4)
+        bench([ModelSettings()], BenchSettings(limits=True), ["m"])
+    with pytest.raises(RecipeError, match="--limits: a static cache takes its length at once"):
+        bench([ModelSettings(memory="1GiB")], BenchSettings(limits=True, cache="static"), ["m"])
+    with pytest.raises(RecipeError, match="--backend vllm: manages its own memory"):
+        bench([ModelSettings(memory="1GiB")], BenchSettings(limits=True, backend="vllm"), ["m"])
+    with pytest.raises(RecipeError, match=r"batch 1, 7 \+ 5 tokens: is measured twice"):
+        bench([ModelSettings()], BenchSettings(workloads=[QUICK, QUICK]), ["m"])
+
+
+def test_layers_that_slide_keep_their_window(tmp_path):
+    """Behind a prompt shorter than the window, the stretched cache takes what a real run takes."""
+    save_tiny("gemma3_text", tmp_path / "model")
+    found = runner(model=str(tmp_path / "model"))
+    for prompt, output in ((4, 30), (20, 20)):
+        real, _ = found.memory(case(2, prompt, output))
+        assert peak_of(found, case(2, prompt, output), 10**9) == pytest.approx(real, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma3_text", "qwen3_moe"])
@@ -187,10 +224,12 @@ def test_other_architectures(kind, tmp_path):
     assert found.cells[0].runs and found.cells[0].peak_bytes and found.breakdowns[0].blocks > 0
 
 
-def test_a_static_cache_is_as_large_as_the_whole_text():
+def test_a_static_cache_is_as_large_as_its_own_text():
+    """Also behind a longer one, whose length transformers remembers."""
     found = runner(BenchSettings(workloads=[QUICK], cache="static"))
-    _, cache = found.memory(case(1, 7, 5))
-    assert cache >= 2 * 12 * 2 * 32 * 11 * 4
+    sizes = {n: found.memory(case(1, 7, n))[1] for n in (5, 40, 9)}
+    per_token = 2 * 12 * 2 * 32 * 4
+    assert [round((sizes[n] - sizes[5]) / per_token) for n in (40, 9)] == [35, 4]
 
 
 def test_lengths_beyond_the_context_are_refused():
@@ -209,14 +248,21 @@ def test_a_model_that_cannot_generate_is_refused(monkeypatch):
 
 def test_a_text_is_a_prompt_of_its_own_length():
     text = WorkloadSettings(prompt="Mira has the key.", batches=[2], output_tokens=[3])
-    tokenizer = open_files(ModelSettings()).tokenizer
-    (found,) = cases(BenchSettings(workloads=[text]), tokenizer)
-    ids_BT = found.prompt(tokenizer, 738, torch.device("cpu"))
-    assert (
-        ids_BT.shape == (2, found.prompt_tokens) and tokenizer.decode(ids_BT[1], skip_special_tokens=True)[:4] == "Mira"
-    )
-    with pytest.raises(RecipeError, match="--prompt: the model has no tokenizer"):
-        cases(BenchSettings(workloads=[text]), None)
+    files = open_files(ModelSettings())
+    (found,) = cases(BenchSettings(workloads=[text]), [files])
+    ids_BT = found.prompt(files.tokenizer, 738, torch.device("cpu"))
+    assert ids_BT.shape == (2, found.prompt_tokens)
+    assert files.tokenizer.decode(ids_BT[1], skip_special_tokens=True) == "Mira has the key."
+    with pytest.raises(RecipeError, match="--prompt: embedded has no tokenizer"):
+        cases(BenchSettings(workloads=[text]), [files, replace(files, tokenizer=None)])
+    other = types.SimpleNamespace(settings=ModelSettings(model="x"), tokenizer=_Letters())
+    with pytest.raises(RecipeError, match=r"is not as many tokens for all models \(embedded: .*, x: 17\)"):
+        cases(BenchSettings(workloads=[text]), [files, other])
+
+
+class _Letters:
+    def __call__(self, text):
+        return types.SimpleNamespace(input_ids=list(text))
 
 
 def test_published_presets():
@@ -275,6 +321,7 @@ def test_vllm_is_asked_for_exactly_the_same(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", stub)
     found = bench([ModelSettings()], BenchSettings(workloads=[QUICK], backend="vllm"), ["dense"])
     assert found.backend == "vllm" and [len(c.runs) for c in found.cells] == [3, 3]
+    assert found.models[0].weight_bytes == 7_468_544 and found.models[0].dtype == "float32"
     assert seen[0]["max_model_len"] == 12 and seen[0]["max_num_seqs"] == 3
     prompts, sampling = seen[1]
     assert len(prompts[0]["prompt_token_ids"]) == 7

@@ -30,7 +30,7 @@ from shortlm.artifacts import (
 from shortlm.cli import app
 from shortlm.comparing import compare
 from shortlm.cut import cut
-from shortlm.errors import RecipeError
+from shortlm.errors import OutputError, RecipeError
 from shortlm.recipe import BenchSettings, CutSettings, EvalSettings, ModelSettings, TextSettings, WorkloadSettings
 from shortlm.report import numbers, write_markdown, write_page, write_results
 from shortlm.report.headline import headline, key_figures
@@ -251,7 +251,15 @@ def test_every_figure_has_a_row(tmp_path):
     assert len(table) == len(rows) and [float(r["value"]) for r in table] == [r["value"] for r in rows]
     kinds = {(r["model"], r["kind"], r["metric"]): r["value"] for r in rows}
     assert kinds["cut", "task mean", "mean"] == found[1].task_means[0].value
-    assert kinds["dense", "limit", "largest batch"] == 40 and kinds["cut", "fluency", "distinct-3"] == 0.9
+    assert kinds["dense", "limit", "largest batch in 1000000000 bytes, stopped by memory"] == 40
+    assert kinds["cut", "task", "acc, difference to the reference"] == pytest.approx(
+        task_rows(found)[3].difference.value
+    )
+    assert kinds["dense", "size", "weights"] == 7_000_000
+    single = benchmark()
+    single.cells = [cell("dense", 1, [2.0]), cell("cut", 1, [1.0])]
+    assert all(math.isfinite(r["value"]) for r in result_rows([], single))
+    assert kinds["cut", "fluency", "distinct-3"] == 0.9
 
 
 @pytest.fixture(scope="module")
@@ -329,15 +337,29 @@ def test_compare_goes_on_and_keeps_what_is_unchanged(shorter, tmp_path):
     quick = WorkloadSettings(batches=[1], prompt_tokens=[4], output_tokens=[4], runs=3, warmup=0)
     benching, said = BenchSettings(workloads=[quick]), []
     page = compare(models, evaluation, benching, tmp_path / "c", "Both", say=said.append)
-    names = ["bench.json", "eval-0.json", "eval-1.json", "report.html", "report.md", "results.csv", "results.json"]
+    names = [
+        "bench.json",
+        "comparison.yaml",
+        "eval-0.json",
+        "eval-1.json",
+        "report.html",
+        "report.md",
+        "results.csv",
+        "results.json",
+    ]
     assert sorted(p.name for p in page.parent.iterdir()) == names
     assert [Measurement.load(page.parent / f"eval-{i}.json").role for i in (0, 1)] == ["embedded", "shorter"]
     assert Benchmark.load(page.parent / "bench.json").models[1].model.n_blocks == 10
     assert "Both" in page.read_text(encoding="utf-8")
     before, said = {p.name: p.read_bytes() for p in page.parent.iterdir()}, []
-    compare(models, evaluation, benching, tmp_path / "c", "Both", force=True, say=said.append)
+    compare(models, evaluation, benching, tmp_path / "c", "Both", say=said.append)
     assert len(said) == 3 and all(line.startswith("kept ") for line in said)
     assert before == {p.name: p.read_bytes() for p in page.parent.iterdir()}
+    other = evaluation.model_copy(update={"limit": 3})
+    with pytest.raises(OutputError, match=r"eval-0\.json: was made with other settings .*give --force"):
+        compare(models, other, benching, tmp_path / "c")
+    compare(models, other, benching, tmp_path / "c", force=True)
+    assert Measurement.load(page.parent / "eval-1.json").tasks[0].questions == 3
 
 
 def test_compare_refuses(shorter, tmp_path):
@@ -346,10 +368,53 @@ def test_compare_refuses(shorter, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("x")
     assert "holds no comparison" in call("compare", "embedded", shorter, "-o", tmp_path / "mine")
-    (tmp_path / "old").mkdir()
-    for name in ("bench.json", "report.html"):
-        (tmp_path / "old" / name).write_text("{}")
-    assert "give --force to renew it" in call("compare", "embedded", shorter, "-o", tmp_path / "old")
+    (tmp_path / "run").mkdir()
+    for name in ("recipe.yaml", "bench.json", "eval-dense.json"):
+        (tmp_path / "run" / name).write_text("{}")
+    assert "holds no comparison" in call("compare", "embedded", shorter, "-o", tmp_path / "run", "--force")
+
+
+def test_two_models_by_any_name_have_a_headline(shorter):
+    found = [measurement(role) for role in ("some/dense-model", "shorter")]
+    text = headline(None, None, found).replace("\u00a0", " ")
+    assert text.startswith("Perplexity ") and " → " in text
+
+
+def test_metrics_that_are_no_shares_are_shown_as_they_are():
+    found = [tasked("dense", 1, 0.8), tasked("cut", 2, 0.6)]
+    for m, value in zip(found, (12.0, 15.0), strict=True):
+        m.task_means.clear()
+        m.tasks = [m.tasks[0].model_copy(update={"metric": "word_perplexity", "value": value, "per_question": []})]
+    text = headline(None, cut_plan(), found).replace("\u00a0", " ")
+    assert "one 12.0 → 15.0" in text
+    (figure,) = [f for f in key_figures(cut_plan(), None, found) if f.name.startswith("Tasks")]
+    assert figure.note.replace("\u00a0", " ").startswith("word_perplexity; +3.0") and "points" not in figure.note
+
+
+def test_evaluations_of_two_folders_can_be_told_apart(shorter, tmp_path):
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for model, file in zip(("embedded", shorter), files, strict=True):
+        call(
+            "eval",
+            "-m",
+            model,
+            "--text",
+            "embedded",
+            "--sequences",
+            4,
+            "--length",
+            32,
+            "--new-tokens",
+            4,
+            "-o",
+            file,
+            code=0,
+        )
+    call("report", "--eval", files[0], "--eval", files[1], "-o", tmp_path / "r.html", code=0)
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "shorter" in page.words and "×\u00a0" in "".join(page.words)
+    call("report", "--eval", files[0], "--eval", files[0], "-o", tmp_path / "s.html", code=0)
+    assert "embedded (2)" in (tmp_path / "s.html").read_text(encoding="utf-8")
 
 
 def test_runs_bench_before_and_after(tmp_path):

@@ -200,7 +200,8 @@ def test_mistakes_are_one_line(llama_folder, tmp_path, args, message):
 
 def test_run_takes_healing_from_the_command_line(llama_folder, tmp_path):
     (tmp_path / "heal.yaml").write_text(json.dumps({"phases": [PHASE | {"data": []}]}), encoding="utf-8")
-    args = ["run", "--bench", "none", "-m", llama_folder, "--device", "cpu", "--text", "embedded", "--sequences", 4, "--length", 24,
+    args = ["run", "--bench", "none", "-m", llama_folder, "--device", "cpu", "--text", "embedded",
+            "--sequences", 4, "--length", 24,
             "--criteria", "bi", "--blocks", 2, "--protect", "ends", "--held-out", 4, "--new-tokens", 4]  # fmt: skip
     out = call(*args, "--out", tmp_path / "run", "--heal", tmp_path / "heal.yaml", "--heal-data", "embedded")
     assert "evaluate healed" in out

@@ -22,7 +22,7 @@ from shortlm.evaluate import evaluate
 from shortlm.evaluate.harness import run_tasks
 from shortlm.evaluate.harness_results import means
 from shortlm.evaluate.originals import records
-from shortlm.evaluate.task_names import wanted
+from shortlm.evaluate.task_names import Wanted, wanted
 from shortlm.model import open_model
 from shortlm.recipe import EvalSettings, ModelSettings
 from shortlm.recipe.measuring import STOCK_TASKS
@@ -123,16 +123,34 @@ def test_the_default_has_a_task_that_writes_if_the_model_can():
     assert EvalSettings(tasks=["default"]).for_model("embedded").tasks == ["village", "village_answers?"]
 
 
-def test_a_group_weighted_by_size_is_recognised(found):
-    tasks = [t.model_copy(update={"questions": n}) for t, n in zip(found.tasks[:2], (10, 30), strict=True)]
-    value = (10 * tasks[0].value + 30 * tasks[1].value) / 40
+def harness_group(found, sizes: tuple[int, int], values: tuple[float, float], metric: str = "acc"):
+    pairs = zip(found.tasks[:2], sizes, values, strict=True)
+    tasks = [t.model_copy(update={"questions": n, "value": v, "metric": metric}) for t, n, v in pairs]
+    value = sum(n * v for n, v in zip(sizes, values, strict=True)) / sum(sizes)
+    key = metric if "," in metric else f"{metric},none"
     results = {
-        "groups": {"g": {}}, "group_subtasks": {"g": [t.task for t in tasks]},
-        "results": {"g": {"acc,none": value, "acc_stderr,none": 0.1}},
+        "groups": {"inner": {}, "outer": {}}, "results": {"inner": {key: value}, "outer": {key: value}},
+        "group_subtasks": {"outer": ["inner"], "inner": [t.task for t in tasks]},
     }  # fmt: skip
-    (mean,) = means(results, tasks, {})
-    assert mean.weights == [0.25, 0.75] or tasks[0].value == tasks[1].value
-    assert mean.value == value
+    return means(results, tasks, Wanted(["outer"], {}, {}))
+
+
+@pytest.mark.parametrize("metric", ["acc", "exact_match,get-answer"])
+def test_a_group_weighted_by_size_is_recognised(found, metric):
+    outer, inner = harness_group(found, (10, 30), (0.5, 0.9), metric)
+    assert (outer.name, inner.name) == ("outer", "inner")  # the one that was asked stands first
+    assert outer.weights == [0.25, 0.75] and outer.value == pytest.approx(0.8) and len(outer.tasks) == 2
+
+
+def test_a_tag_is_not_complete_without_its_stock_members(tmp_path):
+    from shortlm.evaluate.harness import _complete
+
+    config = yaml.safe_load((tasks_path() / "facts.yaml").read_text(encoding="utf-8").split("\n", 1)[1])
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(config | {"tag": "ai2_arc"}), encoding="utf-8")
+    from lm_eval.tasks import TaskManager
+
+    index = TaskManager(include_path=str(tmp_path), include_defaults=False).task_index
+    assert _complete(index, "village_facts") and not _complete(index, "ai2_arc")
 
 
 def call(*args: object, code: int = 2) -> str:
@@ -147,6 +165,8 @@ def call(*args: object, code: int = 2) -> str:
         (["--tasks", "village:f1", "--limit", 1], "task 'village_facts' has no metric 'f1'; it has: acc"),
         (["--tasks", "village", "--task-path", "/none"], "--task-path /none: no such folder"),
         (["--local", "x=y"], "--local x: no text of that name is measured (texts: embedded), and no task is asked"),
+        (["--text", "none"], "nothing to measure: give --text, --tasks or --prompt"),
+        (["--tasks", "village", "--shots", 2], "--shots 2: task 'village_facts' is always asked without examples"),
         (["--local", "arc"], "--local: 'arc' is not NAME=FILE"),
         (["--prompt", "a", "--new-tokens", 600], "more than its context of 512; give a smaller"),
     ],

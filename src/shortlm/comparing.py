@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from shortlm.artifacts import Artifact, Benchmark, Measurement
-from shortlm.bench import bench
+from shortlm.bench import bench, check_bench
 from shortlm.checkpoint import short_names
-from shortlm.errors import OutputError, RecipeError, ShortLMError
-from shortlm.evaluate import evaluate
-from shortlm.keys import fingerprint, key_of
+from shortlm.errors import ModelError, OutputError, RecipeError, ShortLMError
+from shortlm.evaluate import evaluate, refuse_unknown_tasks
+from shortlm.keys import fingerprint, key_of, measured_from
+from shortlm.outputs import write_text
 from shortlm.recipe import BenchSettings, EvalSettings, ModelSettings, to_yaml
 from shortlm.report import write_markdown, write_page, write_results
 
-A = TypeVar("A", bound=Artifact)
 Say = Callable[[str], object]
+HEADER = "# Written by `shortlm compare`: all settings of the comparison in this folder.\n"
 
 
 def compare(
@@ -35,25 +36,22 @@ def compare(
     """Measure the models and draw report.html (returned), report.md, results.json and results.csv in the folder `out`.
 
     The first model is the reference. Raises OutputError if an output is there that was made otherwise and `force` is
-    off, and whatever the stages raise.
+    off, and whatever the stages raise. A bench that can't be run here is left out and said.
     """
     if len(models) < 2:
         raise RecipeError("one model alone can't be compared; name two or more, the reference first")
-    out, roles = Path(out).expanduser(), short_names([m.model for m in models])
     evaluation = evaluation.for_model(models[0].model)
-    _claim(out, force)
-    measured = []
-    for number, (model, role) in enumerate(zip(models, roles, strict=True)):
-        key = key_of(model, evaluation, role, _inputs(model, evaluation))
-        path = out / f"eval-{number}.json"
-        done = _kept(Measurement, path, key, say)
-        measured.append(done or _saved(evaluate(model, evaluation, role, key), path, say))
-    benched = None
-    if benching:
-        key = key_of(benching, roles, *models, [fingerprint(m.model) for m in models])
-        path = out / "bench.json"
-        benched = _kept(Benchmark, path, key, say) or _saved(bench(models, benching, roles, key, say), path, say)
-    settings = to_yaml(evaluation) + (to_yaml(benching) if benching else "")
+    work = _Comparison(models, evaluation, benching, Path(out).expanduser(), say)
+    work.claim(force)
+    refuse_unknown_tasks(evaluation)
+    if benching and benching.limits:
+        check_bench(models, benching)
+    measured = [work.measured(number) for number in range(len(models))]
+    benched = work.benched()
+    return _drawn(work.out, title, measured, benched, work.settings)
+
+
+def _drawn(out: Path, title: str, measured: list[Measurement], benched: Benchmark | None, settings: str) -> Path:
     page = write_page(
         out / "report.html", title=title, scores=None, plan=None, manifest=None, measurements=measured,
         benchmark=benched, settings_yaml=settings, force=True,
@@ -63,39 +61,75 @@ def compare(
     return page
 
 
-def _claim(out: Path, force: bool) -> None:
-    """`out` is new, empty, or an earlier comparison."""
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file, a folder is needed; choose another --out")
-    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    ours = any(name == "bench.json" or name.startswith("eval-") for name in found)
-    if found and not ours:
-        raise OutputError(f"{out}: the folder exists, is not empty and holds no comparison; choose another --out")
-    if found and not force and "report.html" in found:
-        raise OutputError(
-            f"{out}: holds a comparison; give --force to renew it (what is unchanged is kept), or another --out"
-        )
+class _Comparison:
+    """Does what is not there yet, each with its key."""
+
+    def __init__(
+        self, models: list[ModelSettings], evaluation: EvalSettings, benching: BenchSettings | None, out: Path, say: Say
+    ):
+        self.models, self.evaluation, self.benching, self.out, self.say = models, evaluation, benching, out, say
+        self.roles = _distinct(short_names([m.model for m in models]))
+        self.settings = to_yaml(evaluation) + (to_yaml(benching) if benching else "")
+        inputs, prints = measured_from(evaluation), [fingerprint(m.model) for m in models]
+        self.keys = {
+            f"eval-{i}.json": key_of(model, evaluation, self.roles[i], prints[i], inputs)
+            for i, model in enumerate(models)
+        }
+        if benching:
+            self.keys["bench.json"] = key_of(benching, self.roles, *models, prints)
+
+    def claim(self, force: bool) -> None:
+        """Make `out` the folder of this comparison. Raises OutputError if that would replace something unasked."""
+        mark = self.out / "comparison.yaml"
+        if self.out.exists() and not self.out.is_dir():
+            raise OutputError(f"{self.out}: is a file, a folder is needed; choose another --out")
+        ours = mark.is_file() and mark.read_text(encoding="utf-8").startswith(HEADER)
+        if self.out.is_dir() and any(self.out.iterdir()) and not ours:
+            raise OutputError(f"{self.out}: the folder exists and holds no comparison; choose another --out")
+        stale = [name for name in self.keys if (self.out / name).exists() and self._kept(name) is None]
+        if stale and not force:
+            raise OutputError(
+                f"{self.out / stale[0]}: was made with other settings or inputs; give --force to redo what differs, "
+                "or another --out"
+            )
+        write_text(mark, HEADER + self.settings, force=True)
+
+    def measured(self, number: int) -> Measurement:
+        """The evaluation of one model."""
+        name, model, role = f"eval-{number}.json", self.models[number], self.roles[number]
+        return self._done(name, lambda: evaluate(model, self.evaluation, role, self.keys[name]))
+
+    def benched(self) -> Benchmark | None:
+        """All models in turns."""
+        settings = self.benching
+        if settings is None:
+            return None
+        try:
+            key = self.keys["bench.json"]
+            return self._done("bench.json", lambda: bench(self.models, settings, self.roles, key, self.say))
+        except ModelError as error:
+            self.say(f"bench left out: {error}")
+            return None
+
+    def _done(self, name: str, make: Callable[[], Any]) -> Any:
+        kept = self._kept(name)
+        if kept is not None:
+            self.say(f"kept {self.out / name}")
+            return kept
+        artifact = make()
+        artifact.save(self.out / name, force=True)
+        self.say(str(self.out / name))
+        return artifact
+
+    def _kept(self, name: str) -> Any:
+        kind: type[Artifact] = Benchmark if name == "bench.json" else Measurement
+        try:
+            found: Any = kind.load(self.out / name)
+        except ShortLMError:
+            return None
+        return found if found.provenance.key == self.keys[name] else None
 
 
-def _inputs(model: ModelSettings, evaluation: EvalSettings) -> list:
-    texts = [fingerprint(text.ids or text.text) for text in evaluation.with_local_texts().texts]
-    files = [fingerprint(file) for file in evaluation.local_files().values()]
-    return [fingerprint(model.model), texts, files]
-
-
-def _kept(kind: type[A], path: Path, key: str, say: Say) -> A | None:
-    try:
-        found = kind.load(path)
-    except ShortLMError:
-        return None
-    provenance = getattr(found, "provenance", None)
-    if provenance is None or provenance.key != key:
-        return None
-    say(f"kept {path}")
-    return found
-
-
-def _saved(artifact: A, path: Path, say: Say) -> A:
-    artifact.save(path, force=True)
-    say(str(path))
-    return artifact
+def _distinct(roles: list[str]) -> list[str]:
+    """'dense' is the reference wherever it stands, so only the first model may have that name."""
+    return [role if role != "dense" or not i else "dense (2)" for i, role in enumerate(roles)]

@@ -47,3 +47,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch says so by a kind of its own on CUDA, elsewhere by text alone."""
+    said = str(error)
+    told = any(words in said for words in ("out of memory", "can't allocate memory", "not enough memory"))
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or told

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from shortlm.recipe import HealSettings, Settings
+from shortlm.artifacts import installed_version
+from shortlm.recipe import EvalSettings, HealSettings, Settings
 
 
 def key_of(*parts: Any) -> str:
@@ -36,3 +37,14 @@ def phase_keys(base: str, settings: HealSettings) -> list[str]:
         texts = [fingerprint(text.ids or text.text) for text in phase.validate_on]
         keys.append(key_of(keys[-1] if keys else base, phase, data, texts, settings.keep_adapter))
     return keys
+
+
+def measured_from(settings: EvalSettings) -> list[Any]:
+    """Everything outside the settings that an evaluation reads: texts, local files, task files, the harness."""
+    texts = [fingerprint(text.ids or text.text) for text in settings.with_local_texts().texts]
+    files = [Path(file).expanduser() for file in settings.local_files().values()]
+    answers = [fingerprint(str(file.with_name(f"{file.stem}-labels.lst"))) for file in files]  # of PIQA
+    folders = [Path(path).expanduser() for path in settings.task_path]
+    tasks = [fingerprint(str(file)) for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
+    harness = installed_version("lm_eval") if settings.tasks else None
+    return [texts, [fingerprint(str(file)) for file in files], answers, tasks, harness]

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement
-from shortlm.bench import bench
+from shortlm.bench import bench, check_bench
 from shortlm.choose import choose
 from shortlm.cut import cut, refuse_uncuttable
 from shortlm.errors import ModelError, OutputError, RecipeError, ShortLMError
-from shortlm.evaluate import evaluate
-from shortlm.keys import fingerprint, key_of, phase_keys
+from shortlm.evaluate import evaluate, refuse_unknown_tasks
+from shortlm.keys import fingerprint, key_of, measured_from, phase_keys
 from shortlm.outputs import write_text
 from shortlm.progress import is_main
 from shortlm.recipe import ChooseSettings, ModelSettings, Recipe, Settings, load_recipe, to_yaml
@@ -56,6 +56,9 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
         stages.claim()
         if not (out / "model").exists():  # before hours of scoring
             refuse_uncuttable(recipe.model)
+        refuse_unknown_tasks(recipe.eval.for_model(recipe.model.model))
+        if recipe.bench and recipe.bench.limits:
+            check_bench([recipe.model], recipe.bench)
     _meet(recipe)
     model, first, wanted = recipe.model, None, 0
     for number in range(1, recipe.rounds + 1):
@@ -274,12 +277,12 @@ def _keys(recipe: Recipe) -> dict[str, str]:
     """Every stage's key: the hash of its settings, its inputs and the keys of the stages before it."""
     texts = recipe.eval_texts()
     inputs = key_of(recipe.model, fingerprint(recipe.model.model))
-    text_files = [fingerprint(text.ids or text.text) for text in (recipe.text, *texts)]
-    text_files += [fingerprint(file) for file in recipe.eval.local_files().values()]
+    scored = fingerprint(recipe.text.ids or recipe.text.text)
+    evaluation = recipe.eval.model_copy(update={"texts": texts})
     keys, model = {}, inputs
     for number in range(1, recipe.rounds + 1):
         at = "" if number == recipe.rounds else f"round-{number}/"
-        keys[f"{at}score"] = key_of(model, recipe.text, text_files[0], recipe.score)
+        keys[f"{at}score"] = key_of(model, recipe.text, scored, recipe.score)
         rounds = [number, recipe.rounds] if recipe.rounds > 1 else []
         keys[f"{at}choose"] = key_of(keys[f"{at}score"], recipe.choose, *rounds)
         keys[f"{at}cut"] = model = shorter = key_of(keys[f"{at}choose"], recipe.cut)
@@ -287,7 +290,7 @@ def _keys(recipe: Recipe) -> dict[str, str]:
             keys[f"{at}heal"] = model = phase_keys(shorter, recipe.heal)[-1]
     measured = {"dense": inputs, "cut": shorter} | ({"healed": model} if recipe.heal else {})
     for name, key in measured.items():
-        keys[f"evaluate {name}"] = key_of(key, recipe.eval, *texts, text_files)
+        keys[f"evaluate {name}"] = key_of(key, evaluation, measured_from(evaluation))
     if recipe.bench:
         keys["bench"] = key_of(inputs, model, recipe.bench)
     return keys

@@ -91,8 +91,8 @@ def provenance(
     device: str = "cpu", dtype: str | None = None, seconds: float | None = None, key: str | None = None
 ) -> Provenance:
     """The present machine, moment and library versions."""
-    names = ["shortlm", "torch", "transformers", "tokenizers", "safetensors", "numpy"]
-    versions = {"python": platform.python_version()} | {n: v for n in names if (v := _version(n))}
+    names = ["shortlm", "torch", "transformers", "tokenizers", "safetensors", "numpy", "datasets", "lm_eval", "vllm"]
+    versions = {"python": platform.python_version()} | {n: v for n in names if (v := installed_version(n))}
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     machine = f"{platform.system()} {platform.machine()}, {_cores()} cores"
     return Provenance(
@@ -100,7 +100,8 @@ def provenance(
     )
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Of a package, if it is here."""
     try:
         return version(package)
     except PackageNotFoundError:

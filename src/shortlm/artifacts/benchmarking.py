@@ -19,6 +19,7 @@ class BenchedModel(Record):
     model: ModelFacts
     weight_bytes: int = Field(description="Parameters and buffers in memory.")
     context: int | None = Field(None, description="The longest sequence that its positions allow.")
+    dtype: str = ""
 
 
 class Timing(Record):
@@ -37,10 +38,11 @@ class Cell(Record):
     batch: int
     prompt_tokens: int
     output_tokens: int
+    sampling: str = ""
     runs: list[Timing] = Field([], description="In the order of the rounds, warm-up apart.")
     peak_bytes: int | None = Field(None, description="Most bytes alive at one time, weights included.")
     cache_bytes: int | None = Field(None, description="The KV cache after the last token.")
-    failed: str | None = Field(None, description="Why there are no runs: out of memory, or longer than the context.")
+    failed: str | None = Field(None, description="Why there are no runs: out of memory.")
 
 
 class Breakdown(Record):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from shortlm.errors import ModelError, RecipeError
+from shortlm.model import ModelFiles, context_of
 from shortlm.recipe import BenchSettings, WorkloadSettings
 
 PROMPT_SEED = 0
@@ -32,23 +33,47 @@ class Case:
         return ids_BT.to(device)
 
 
-def cases(settings: BenchSettings, tokenizer: Any) -> list[Case]:
-    """All cases in order. A prompt of text is as long as the first model's tokenizer makes it."""
+def cases(settings: BenchSettings, files: list[ModelFiles]) -> list[Case]:
+    """All cases in order, which every model has to run.
+
+    Raises RecipeError for a prompt that the models' tokenizers read differently and for cases that are named twice,
+    ModelError for one that is longer than a model's positions allow.
+    """
     found = []
     for w in settings.workloads:
-        if w.prompt is not None and tokenizer is None:
-            raise RecipeError("--prompt: the model has no tokenizer; give --prompt-tokens instead")
-        lengths = [len(tokenizer(w.prompt).input_ids)] if w.prompt is not None else w.prompt_tokens
+        lengths = [_length(w.prompt, files)] if w.prompt is not None else w.prompt_tokens
         found += [Case(b, t, n, w, w.prompt) for t in lengths for n in w.output_tokens for b in w.batches]
+    names = [(case.batch, case.prompt_tokens, case.output_tokens) for case in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise RecipeError(f"batch {twice[0]}, {twice[1]} + {twice[2]} tokens: is measured twice; leave one out")
+    for file in files:
+        _refuse_beyond_context(found, file.settings.model, context_of(file.config))
     return found
 
 
-def refuse_beyond_context(found: list[Case], name: str, context: int | None) -> None:
-    """Raise ModelError for a case that is longer than the model's positions allow."""
+def _length(prompt: str, files: list[ModelFiles]) -> int:
+    """Tokens of a prompt, the same for all models."""
+    lengths = {}
+    for file in files:
+        if file.tokenizer is None:
+            raise RecipeError(f"--prompt: {file.settings.model} has no tokenizer; give --prompt-tokens instead")
+        lengths[file.settings.model] = len(file.tokenizer(prompt).input_ids)
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise RecipeError(f"--prompt: is not as many tokens for all models ({told}); give --prompt-tokens instead")
+    return next(iter(lengths.values()))
+
+
+def _refuse_beyond_context(found: list[Case], name: str, context: int | None) -> None:
     for case in found:
-        length = case.prompt_tokens + case.output_tokens
-        if context is not None and length > context:
+        if context is not None and case.prompt_tokens + case.output_tokens > context:
             raise ModelError(
                 f"{name}: {case.prompt_tokens} tokens of prompt and {case.output_tokens} of output are more than its "
                 f"context of {context}; give smaller --prompt-tokens or --output-tokens"
             )
+
+
+def sampling_words(w: WorkloadSettings) -> str:
+    """How a workload draws its tokens."""
+    return f"temperature {w.temperature:g}, top-k {w.top_k}, top-p {w.top_p:g}" if w.temperature else "likeliest token"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,21 +20,20 @@ from shortlm.artifacts import Limit
 from shortlm.bench.cases import Case
 from shortlm.bench.memory import Peak
 from shortlm.bench.runners import Runner
-from shortlm.errors import RecipeError
+from shortlm.errors import ModelError, RecipeError, is_out_of_memory
 from shortlm.model import quiet
 from shortlm.sizes import byte_size
 
 
 def limits(runner: Runner, case: Case, largest: int) -> list[Limit]:
     """The largest batch for the case's lengths, and the longest output for its batch."""
-    budget = budget_of(runner)
-    context = runner.opened.context
+    budget, context = budget_of(runner.opened.memory, runner.device), runner.opened.context
 
     def batch_fits(batch: int) -> int | None:
-        return peak_of(runner, batch, case.prompt_tokens, case.output_tokens, budget)
+        return peak_of(runner, replace(case, batch=batch), budget)
 
     def output_fits(output: int) -> int | None:
-        return peak_of(runner, case.batch, case.prompt_tokens, output, budget)
+        return peak_of(runner, replace(case, output_tokens=output), budget)
 
     batch, batch_peak = largest_that_fits(batch_fits, largest)
     longest = context - case.prompt_tokens if context else largest
@@ -47,11 +47,10 @@ def limits(runner: Runner, case: Case, largest: int) -> list[Limit]:
     ]  # fmt: skip
 
 
-def budget_of(runner: Runner) -> int:
+def budget_of(memory: str | None, device: torch.device) -> int:
     """--memory, or all of an accelerator's. Raises RecipeError on a CPU without one, which would swap for hours."""
-    given, device = runner.opened.memory, runner.device
-    if given is not None:
-        return byte_size(given)
+    if memory is not None:
+        return byte_size(memory)
     if device.type != "cuda":
         raise RecipeError("--limits: give the budget with --memory, e.g. 2GiB; this device doesn't say when it is full")
     return torch.cuda.get_device_properties(device).total_memory
@@ -72,17 +71,17 @@ def largest_that_fits(fits: Callable[[int], int | None], most: int) -> tuple[int
     return low, peaks[low]
 
 
-def peak_of(runner: Runner, batch: int, prompt: int, output: int, budget: int) -> int | None:
-    """Most bytes alive while so much is written; None if that is more than the budget, or than there is."""
-    case = Case(batch, prompt, 1, runner.settings.workloads[0])
-    ids_BT = case.prompt(runner.opened.tokenizer, runner.model.config.get_text_config().vocab_size, runner.device)
+def peak_of(runner: Runner, case: Case, budget: int) -> int | None:
+    """Most bytes alive in a case; None if that is more than the budget, or than there is."""
+    reading = replace(case, output_tokens=1)
     try:
         with Peak(runner.model, runner.device, runner.weights, budget) as peak, torch.no_grad(), quiet():
-            out = runner.run(ids_BT, case)
-            if output > 1:
-                _last_step(runner.model, out.past_key_values, out.sequences[:, -1:], prompt + output - 1)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):
+            out = runner.run(runner.prompt(reading), reading)
+            if case.output_tokens > 1:
+                length = case.prompt_tokens + case.output_tokens - 2  # what the last step finds in the cache
+                _last_step(runner.model, out.past_key_values, out.sequences[:, -1:], length)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         return None
     finally:
@@ -94,12 +93,20 @@ def peak_of(runner: Runner, batch: int, prompt: int, output: int, budget: int) -
 
 
 def _last_step(model: Any, cache: Any, ids_B1: torch.Tensor, length: int) -> None:
-    """One decoding step behind `length` tokens in the cache, whose values don't matter."""
+    """One decoding step behind `length` tokens in the cache, whose values don't matter.
+
+    A layer that slides keeps its window alone. Raises ModelError for a cache that can't be looked into.
+    """
+    if not getattr(cache, "layers", None):
+        raise ModelError(f"--limits: the cache of {type(model).__name__} has no layers that could be stretched")
     for layer in cache.layers:
+        kept = length
+        if getattr(layer, "is_sliding", False):
+            kept, layer.cumulative_length = min(length, layer.sliding_window - 1), length
         for name in ("keys", "values"):
             tensor = getattr(layer, name, None)
-            if isinstance(tensor, torch.Tensor) and tensor.dim() == 4 and not getattr(layer, "is_sliding", False):
+            if isinstance(tensor, torch.Tensor) and tensor.dim() == 4:
                 B, H, _, D = tensor.shape
-                setattr(layer, name, tensor.new_zeros(B, H, length, D))
+                setattr(layer, name, tensor.new_zeros(B, H, kept, D))
                 del tensor
     model(input_ids=ids_B1, past_key_values=cache, use_cache=True)

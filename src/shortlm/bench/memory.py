@@ -1,7 +1,7 @@
 """Bytes: of weights, of the KV cache, and the most that are alive at one time.
 
-On an accelerator the peak is what torch's allocator says; on a CPU, which has no such count, the bytes of all tensors
-alive are added up, operation by operation, in a run that isn't timed.
+On CUDA the peak is what torch's allocator says; elsewhere the bytes of all tensors alive are added up, operation by
+operation, in a run that isn't timed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,27 @@ def weight_bytes(model: nn.Module) -> int:
     return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def bytes_of_cache(cache: Any) -> int | None:
-    """Of all tensors in a KV cache; None if the model has none that can be looked into."""
-    tensors = [t for layer in getattr(cache, "layers", ()) for t in vars(layer).values() if isinstance(t, torch.Tensor)]
+def bytes_of_cache(out: Any) -> int | None:
+    """Of all tensors in the cache that a run leaves; None if it has none that can be looked into."""
+    cache = getattr(out, "past_key_values", None)
+    cache = getattr(out, "cache_params", None) if cache is None else cache
+    layers = getattr(cache, "layers", None)
+    tensors = [t for layer in layers or () for value in vars(layer).values() for t in _tensors(value)]
     return sum(t.numel() * t.element_size() for t in tensors) if tensors else None
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """A tensor, or those in a dictionary or list (states of linear attention)."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [t for item in inner for t in _tensors(item)]
 
 
 class Peak:
     """Within it, the most bytes alive: this model's weights and all that is made. Others' weights don't count.
 
-    With a `budget`, going beyond it raises torch.OutOfMemoryError on a CPU too.
+    With a `budget`, going beyond it raises torch.OutOfMemoryError wherever they are added up.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, weights: int, budget: int | None = None):

@@ -6,6 +6,8 @@ Shapes: B sequences, T tokens of the prompt.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,16 +30,18 @@ class Runner:
         self.model: Any = opened.model
         if not self.model.can_generate():
             raise ModelError(f"{opened.facts.name}: can't generate text, so its decoding can't be timed")
-        self.plain_forward = self.model.forward
+        self.names = inspect.signature(self.model.forward).parameters
         if settings.compile:
-            self.model.forward = torch.compile(self.plain_forward)
-        self.weights = weight_bytes(self.model)
+            self.model.forward = torch.compile(self.model.forward)
+        self.weights, self.warm = weight_bytes(self.model), False
 
     @property
     def facts(self) -> BenchedModel:
         """For the artifact."""
         opened = self.opened
-        return BenchedModel(role=self.role, model=opened.facts, weight_bytes=self.weights, context=opened.context)
+        return BenchedModel(
+            role=self.role, model=opened.facts, weight_bytes=self.weights, context=opened.context, dtype=opened.dtype
+        )
 
     def prompt(self, case: Case) -> torch.Tensor:
         """Its token ids, B x T, on the device."""
@@ -67,7 +71,7 @@ class Runner:
 
     def _computed(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, case: Case, moments: Moments | None) -> Any:
         w = case.workload
-        options: Any = sampling_options(w.temperature, w.top_k, w.top_p)
+        options: Any = sampling_options(self.model, w.temperature, w.top_k, w.top_p)
         if not case.output_tokens:
             return self.model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=True, **self._last_logits())
         return self.model.generate(
@@ -77,21 +81,38 @@ class Runner:
         )  # fmt: skip
 
     def memory(self, case: Case) -> tuple[int, int | None]:
-        """Peak bytes with the weights, and bytes of the KV cache at the end, in a run that isn't timed."""
-        compiled, self.model.forward = self.model.forward, self.plain_forward
+        """Peak bytes with the weights, and bytes of the KV cache at the end, in a run that isn't timed.
+
+        It is run uncompiled. Raises what torch raises where memory runs out.
+        """
+        self.forget_cache()
+        if self.device.type == "cuda" and not self.warm:  # libraries take workspaces once, which are no one's peak
+            self.run(self.prompt(case), case)
+            self.warm = True
+        with self._uncompiled(), Peak(self.model, self.device, self.weights) as peak:
+            out = self.run(self.prompt(case), case)
+        return peak.bytes, bytes_of_cache(out)
+
+    def forget_cache(self) -> None:
+        """A static cache never shrinks: transformers remembers the longest so far."""
+        if hasattr(self.model, "_previous_max_cache_length"):
+            del self.model._previous_max_cache_length
+
+    @contextmanager
+    def _uncompiled(self) -> Generator[None, None, None]:
+        compiled = vars(self.model).pop("forward", None)
         try:
-            with Peak(self.model, self.device, self.weights) as peak:
-                out = self.run(self.prompt(case), case)
+            yield
         finally:
-            self.model.forward = compiled
-        return peak.bytes, bytes_of_cache(out.past_key_values)
+            if compiled is not None:
+                self.model.forward = compiled
 
     def _cache(self) -> dict[str, Any]:
         return {"cache_implementation": "static"} if self.settings.cache == "static" else {}
 
     def _last_logits(self) -> dict[str, Any]:
         """Only the next token's logits are wanted, as in serving, where the model can leave the others out."""
-        return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.plain_forward).parameters else {}
+        return {"logits_to_keep": 1} if "logits_to_keep" in self.names else {}
 
 
 class Moments:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from shortlm.artifacts import BenchedModel, Cell, Timing
-from shortlm.bench.cases import Case
+from shortlm.bench.cases import Case, sampling_words
 from shortlm.bench.clock import mark, seconds, wait
 from shortlm.bench.gauge import Gauge
-from shortlm.errors import ModelError
+from shortlm.errors import ModelError, RecipeError
 from shortlm.model import ModelFiles, facts_from_config
 from shortlm.recipe import BenchSettings
 
@@ -27,6 +27,8 @@ class VllmFleet:
     together, name = False, "vllm"
 
     def __init__(self, files: list[ModelFiles], settings: BenchSettings, roles: list[str]):
+        if settings.limits or settings.cache != "dynamic":
+            raise RecipeError("--backend vllm: manages its own memory; leave out --limits and --cache")
         try:
             self.vllm: Any = import_module("vllm")
         except ImportError as error:
@@ -39,17 +41,22 @@ class VllmFleet:
     def models(self) -> list[BenchedModel]:
         """From the configs: the engines are gone by now."""
         return [
-            BenchedModel(role=role, model=facts_from_config(f.settings), weight_bytes=f.checkpoint.nbytes)
+            BenchedModel(
+                role=role,
+                model=facts_from_config(f.settings),
+                weight_bytes=f.checkpoint.nbytes_as(f.dtype.itemsize),
+                dtype=str(f.dtype).removeprefix("torch."),
+            )
             for f, role in zip(self.files, self.roles, strict=True)
         ]
 
-    def visits(self) -> list[list[int]]:
-        """One at a time."""
-        return [[i] for i in range(len(self.files))]
+    def measure(self, found: list[Case], say: Callable[[str], object]) -> None:
+        """Every model on every case, an engine at a time."""
+        for files, role in zip(self.files, self.roles, strict=True):
+            self._visit(files, role, found, say)
+            gc.collect()
 
-    def visit(self, group: list[int], found: list[Case], number: int, say: Callable[[str], object]) -> None:
-        """Measure one model on all cases."""
-        files, role = self.files[group[0]], self.roles[group[0]]
+    def _visit(self, files: ModelFiles, role: str, found: list[Case], say: Callable[[str], object]) -> None:
         longest = max(case.prompt_tokens + max(case.output_tokens, 1) for case in found)
         engine = self.vllm.LLM(
             model=str(files.checkpoint.folder), dtype=str(files.dtype).removeprefix("torch."), max_model_len=longest,
@@ -58,22 +65,20 @@ class VllmFleet:
         )  # fmt: skip
         for case in found:
             say(f"batch {case.batch}, prompt {case.prompt_tokens}, output {case.output_tokens}")
-            runs = [self._time(engine, files, case, i) for i in range(case.workload.warmup + case.workload.runs)]
+            runs = [self._time(engine, files, case) for _ in range(case.workload.warmup + case.workload.runs)]
             self.cells[role, case] = Cell(
                 role=role, batch=case.batch, prompt_tokens=case.prompt_tokens, output_tokens=case.output_tokens,
-                runs=runs[case.workload.warmup :],
+                sampling=sampling_words(case.workload), runs=runs[case.workload.warmup :],
             )  # fmt: skip
-        del engine
-        gc.collect()
 
-    def _time(self, engine: Any, files: ModelFiles, case: Case, seed: int) -> Timing:
+    def _time(self, engine: Any, files: ModelFiles, case: Case) -> Timing:
         w, device = case.workload, files.device
         ids_BT = case.prompt(files.tokenizer, files.config.get_text_config().vocab_size, torch.device("cpu"))
         prompts = [{"prompt_token_ids": row} for row in ids_BT.tolist()]
         tokens = max(case.output_tokens, 1)  # reading alone ends with a token
         options: dict[str, Any] = {"temperature": w.temperature, "top_p": w.top_p, "top_k": w.top_k or -1}
         sampling = self.vllm.SamplingParams(
-            max_tokens=tokens, min_tokens=tokens, ignore_eos=True, seed=seed, detokenize=False, **options
+            max_tokens=tokens, min_tokens=tokens, ignore_eos=True, detokenize=False, **options
         )
         with Gauge(device) as gauge:
             start = mark(torch.device("cpu"))

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from shortlm.errors import ShortLMError
+from shortlm.errors import ShortLMError, is_out_of_memory
 from shortlm.progress import is_main
 
 
@@ -46,9 +46,9 @@ def _line(error: BaseException) -> str | None:
     """What to tell the user; None for our own faults, which keep their traceback."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped; nothing half-written was left, and the same command goes on with what was finished"
-    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
-        what = str(error).splitlines()[0][:120]
-        return f"out of memory ({what}); try a smaller --length, --batch-size, or --micro-tokens of heal"
+    if is_out_of_memory(error):
+        what = (str(error).splitlines() or ["MemoryError"])[0][:120]
+        return f"out of memory ({what}); try a smaller --length, --batch-size, --task-batch, or --micro-tokens of heal"
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}"
     return " ".join(str(error).split()) if isinstance(error, ShortLMError) else None

@@ -56,6 +56,7 @@ def evaluate(
     force: Force = False,
 ) -> None:
     """Measure a model: perplexity with its standard error, tasks of lm-evaluation-harness, samples of its text."""
+    from shortlm.checkpoint import short_names
     from shortlm.console import show_measurement
     from shortlm.evaluate import evaluate as do_evaluate
     from shortlm.outputs import refuse_existing
@@ -65,7 +66,8 @@ def evaluate(
         refuse_existing(out, force)
     given = eval_settings | {name: v for name, v in (("prompts", prompt), ("local", local)) if v}
     settings = evaluation_of(preset, given, text_settings)
-    measurement = do_evaluate(validated(ModelSettings, model_settings), settings)
+    model = validated(ModelSettings, model_settings)
+    measurement = do_evaluate(model, settings, short_names([model.model])[0])
     save(measurement, out, force)
     show_measurement(measurement)
 
@@ -118,7 +120,7 @@ def compare(
     prompt: Prompts = None,
     local: Local = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Comparison",
-    force: Annotated[bool, typer.Option("--force", help="Renew a comparison; what is unchanged is kept.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Redo what was made with other settings.")] = False,
 ) -> None:
     """Measure quality and speed of any checkpoints and draw one page: report.html, report.md, results.json, .csv."""
     from shortlm.comparing import compare as do_compare
@@ -157,6 +159,13 @@ def report(
     page = write_page(
         out, title=title, scores=BlockScores.load(scores) if scores else None, plan=chosen, manifest=cut_by,
         healing=Healing.load(healing) if healing else None, benchmark=Benchmark.load(bench) if bench else None,
-        measurements=[Measurement.load(path) for path in evals or []], settings_yaml="", force=force,
+        measurements=_told_apart([Measurement.load(path) for path in evals or []]), settings_yaml="", force=force,
     )  # fmt: skip
     typer.echo(page)
+
+
+def _told_apart(measurements: list[Any]) -> list[Any]:
+    """A second model of the same name gets a number."""
+    roles = [m.role for m in measurements]
+    names = [f"{r} ({roles[:i].count(r) + 1})" if r in roles[:i] else r for i, r in enumerate(roles)]
+    return [m.model_copy(update={"role": name}) for m, name in zip(measurements, names, strict=True)]

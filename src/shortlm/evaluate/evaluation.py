@@ -11,6 +11,7 @@ from shortlm.evaluate.fluency import fluency, of_the_same_length
 from shortlm.evaluate.harness import loaded_tasks
 from shortlm.evaluate.perplexity import perplexity
 from shortlm.evaluate.samples import sample_prompts, write_samples
+from shortlm.evaluate.task_names import wanted
 from shortlm.model import ModelFiles, OpenModel, open_files
 from shortlm.recipe import EvalSettings, ModelSettings, TextSettings
 from shortlm.sweep import Plan, Work, plan_for
@@ -21,7 +22,10 @@ def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", 
     """Measure one model. Raises ShortLMError for bad input; there must be a text or a task."""
     started = time.perf_counter()
     settings = settings.for_model(model.model).with_local_texts()
-    _refuse_unused_files(settings)
+    asked = wanted(settings.tasks).names
+    if not (settings.texts or asked or settings.prompts):
+        raise RecipeError("nothing to measure: give --text, --tasks or --prompt")
+    _refuse_unused_files(settings, asked)
     files = open_files(model)
     windows = [_windows(text, files) for text in settings.texts]
     plans = [plan_for(files, Work(*w.shape), settings.batch_size) for w in windows]
@@ -73,10 +77,10 @@ def _sampling(settings: EvalSettings) -> str:
     return ", ".join([f"temperature {settings.temperature:g}", *limits, f"seed {settings.sample_seed}"])
 
 
-def _refuse_unused_files(settings: EvalSettings) -> None:
-    """Where tasks are asked too, run_tasks knows their names."""
+def _refuse_unused_files(settings: EvalSettings, tasks: list[str]) -> None:
+    """Where tasks are asked too, loaded_tasks knows their names."""
     texts = {text.data_name for text in settings.texts}
     unused = next((name for name in settings.local_files() if name not in texts), None)
-    if unused and not settings.tasks:
+    if unused and not tasks:
         known = ", ".join(sorted(texts)) or "none"
         raise RecipeError(f"--local {unused}: no text of that name is measured (texts: {known}), and no task is asked")

@@ -17,12 +17,13 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TextIO
 
 from shortlm.embedded import tasks_path
-from shortlm.errors import ModelError, TextError
+from shortlm.errors import ModelError, TextError, is_out_of_memory
 from shortlm.evaluate.harness_results import Found, means, task_results
 from shortlm.evaluate.local_tasks import write_local_tasks
 from shortlm.evaluate.task_names import SETS, Wanted, wanted
@@ -53,13 +54,42 @@ def loaded_tasks(opened: OpenModel, settings: EvalSettings) -> Generator[Callabl
     with tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder:
         with _quiet():
             manager = _manager(asked.names, settings, Path(folder))
-            loaded = [item for name in asked.names for item in _loaded(manager, name)]
-        leaves = [leaf for item in loaded for leaf in _leaves(item)]
-        _refuse_unused(settings, {leaf.task_name for leaf in leaves})
-        writing = next((leaf.task_name for leaf in leaves if leaf.OUTPUT_TYPE == "generate_until"), None)
-        if writing and not opened.model.can_generate():
-            raise ModelError(f"{opened.facts.name}: can't generate text, and task '{writing}' needs that; leave it out")
-        yield lambda: _evaluated(opened, manager, loaded, asked, settings)
+            loaded = {name: _loaded(manager, name) for name in asked.names}
+        leaves = {name: [leaf for item in items for leaf in _leaves(item)] for name, items in loaded.items()}
+        everyone = [leaf for tasks in leaves.values() for leaf in tasks]
+        _refuse_unused(settings, {leaf.task_name for leaf in everyone})
+        _refuse_unfit(opened, everyone, settings)
+        metrics = {leaf.task_name: m for name, m in asked.metrics.items() for leaf in leaves[name]}
+        _refuse_unknown_metrics(everyone, metrics)
+        items = [item for found in loaded.values() for item in found]
+        yield lambda: _evaluated(opened, manager, items, replace(asked, metrics=metrics), settings)
+
+
+def refuse_unknown_tasks(settings: EvalSettings) -> None:
+    """Raise TextError for tasks that don't exist, before hours of other work. Their data is looked for later."""
+    asked = wanted(settings.tasks)
+    if asked.names:
+        _installed()
+        with tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder, _quiet():
+            _manager(asked.names, settings, Path(folder))
+
+
+def _refuse_unfit(opened: OpenModel, leaves: list[Any], settings: EvalSettings) -> None:
+    writing = next((leaf.task_name for leaf in leaves if leaf.OUTPUT_TYPE == "generate_until"), None)
+    if writing and not opened.model.can_generate():
+        raise ModelError(f"{opened.facts.name}: can't generate text, and task '{writing}' needs that; leave it out")
+    fixed = next((leaf.task_name for leaf in leaves if leaf.get_config("num_fewshot") == 0), None)
+    if settings.shots and fixed:
+        raise TextError(
+            f"--shots {settings.shots}: task '{fixed}' is always asked without examples; leave out one of them"
+        )
+
+
+def _refuse_unknown_metrics(leaves: list[Any], metrics: dict[str, str]) -> None:
+    for leaf in leaves:
+        known, metric = list(leaf.aggregation()), metrics.get(leaf.task_name, "").partition(",")[0]
+        if metric and metric not in known:
+            raise TextError(f"task '{leaf.task_name}' has no metric '{metric}'; it has: {', '.join(known)}")
 
 
 def _refuse_unable(opened: OpenModel) -> None:
@@ -92,13 +122,15 @@ def _evaluated(opened: OpenModel, manager: Any, loaded: list[Any], asked: Wanted
                 model=model, tasks=loaded, task_manager=manager, num_fewshot=examples, limit=settings.limit or None,
                 log_samples=True,
             )  # fmt: skip
-    except (AssertionError, ValueError, KeyError) as error:
+    except Exception as error:  # of tasks' own code too
+        if is_out_of_memory(error):
+            raise
         raise TextError(
             f"{opened.facts.name}: the harness gave up on {', '.join(asked.names)} ({_reason(error)}); "
             f"is a question longer than the model's context of {opened.context or 'unknown length'}?"
         ) from error
     found = task_results(results, asked.metrics)
-    return Found(found, means(results, found, asked.sets))
+    return Found(found, means(results, found, asked))
 
 
 def _reason(error: Exception) -> str:
@@ -167,10 +199,10 @@ def _folder(path: str) -> Path:
 
 
 def _complete(index: dict[str, Any], name: str) -> bool:
-    """Whether a task, or a group with all its members, is in the index."""
-    if name not in index:
+    """Whether a task, or a group with all its members, is in the index. A tag may have stock members too."""
+    if name not in index or index[name].cfg is None:
         return False
-    members = (index[name].cfg or {}).get("task")
+    members = index[name].cfg.get("task")
     if not isinstance(members, list):
         return True
     return all(_complete(index, m if isinstance(m, str) else m.get("task", "")) for m in members)
@@ -189,12 +221,21 @@ def _loaded(manager: Any, name: str) -> list[Any]:
     try:
         loaded = manager.load([name])
     except Exception as error:  # whatever the hub, the data set's builder or a task's own code raises
-        reason = " ".join(str(error).split("\n")[0].split())[:160].rstrip(".")
-        raise TextError(
-            f"task '{name}': its data can't be had ({reason}); without network give a local file: "
-            f"--local {name}=FILE.jsonl"
-        ) from error
+        raise TextError(f"task '{name}': {_cause(manager, name, error)}") from error
     return [loaded["groups"][name]] if name in loaded["groups"] else list(loaded["tasks"].values())
+
+
+def _cause(manager: Any, name: str, error: Exception) -> str:
+    """What went wrong and the way out: a package, a file, or leaving the task out."""
+    reason = " ".join(str(error).split("\n")[0].split())[:160].rstrip(".")
+    if isinstance(error, ImportError):
+        return f"needs a package that is not here ({reason}); install it, or leave the task out"
+    if not isinstance(error, OSError):  # of which the hub's and the network's errors are kinds
+        return f"can't be loaded ({reason}); is its task file right?"
+    config = getattr(manager.task_index.get(name), "cfg", None) or {}
+    own = "class" in config or "custom_dataset" in config
+    way = f"leave out {name}" if own else f"give a local file: --local {name}=FILE.jsonl"
+    return f"its data can't be had ({reason}); without network {way}"
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shortlm.artifacts import TaskMean, TaskResult
+from shortlm.errors import ModelError
+from shortlm.evaluate.task_names import Wanted
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,8 @@ class Found:
 
 
 def task_results(results: dict[str, Any], metrics: dict[str, str]) -> list[TaskResult]:
-    """A TaskResult for every task (not group) of the harness's results; `metrics`: main ones, by task or group."""
-    children = results.get("group_subtasks", {})
-    of_groups = {task: metric for name, metric in metrics.items() for task in _below(name, children)}
-    return [_task(results, task, metrics.get(task) or of_groups.get(task)) for task in results["samples"]]
+    """A TaskResult for every task (not group) of the harness's results; `metrics` names main ones."""
+    return [_task(results, task, metrics.get(task)) for task in results["samples"]]
 
 
 def _task(results: dict[str, Any], task: str, metric: str | None) -> TaskResult:
@@ -45,19 +45,14 @@ def _task(results: dict[str, Any], task: str, metric: str | None) -> TaskResult:
 
 
 def _is_metric(key: str, value: object) -> bool:
-    return "," in key and "_stderr," not in key and isinstance(value, (int, float))
+    return "," in key and "_stderr," not in key and isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _main(task: str, values: dict[str, float], metric: str | None) -> str:
     """The metric asked for, or the task's first."""
-    from shortlm.errors import TextError
-
-    if metric is None:
-        return next(iter(values))
-    found = next((key for key in values if metric in (key.partition(",")[0], key)), None)
+    found = next((key for key in values if metric in (None, key.partition(",")[0], key)), None)
     if found is None:
-        known = ", ".join(dict.fromkeys(key.partition(",")[0] for key in values))
-        raise TextError(f"task '{task}' has no metric '{metric}'; it has: {known}")
+        raise ModelError(f"task '{task}': {metric or 'its metric'} is no number; try --dtype float32, or leave it out")
     return found
 
 
@@ -79,17 +74,19 @@ def _digest(samples: Iterable[dict[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def means(results: dict[str, Any], tasks: list[TaskResult], sets: dict[str, list[str]]) -> list[TaskMean]:
-    """Plain means over our sets, and the groups for which the harness gives a value."""
+def means(results: dict[str, Any], tasks: list[TaskResult], asked: Wanted) -> list[TaskMean]:
+    """Plain means over our sets, and the groups that the harness gives a value for; those that were asked first."""
     by_name = {task.task: task for task in tasks}
-    found = [_mean(name, [by_name[task] for task in members], None) for name, members in sets.items()]
+    found = [_mean(name, [by_name[task] for task in members], None) for name, members in asked.sets.items()]
     children = results.get("group_subtasks", {})
-    for group in results.get("groups", {}):
+    groups = sorted(results.get("groups", {}), key=lambda name: name not in asked.names)
+    for group in groups:
         members = [by_name[task] for task in _below(group, children) if task in by_name]
-        reported = {k: v for k, v in results["results"][group].items() if _is_metric(k, v)}
-        key = next((k for k in reported if members and k.partition(",")[0] == members[0].metric), None)
-        if key is not None:
-            found.append(_mean(group, members, reported[key]))
+        kinds = {m.metric if "," in m.metric else f"{m.metric},none" for m in members}
+        key = kinds.pop() if len(kinds) == 1 else ""
+        value = results["results"][group].get(key)
+        if _is_metric(key, value):
+            found.append(_mean(group, members, float(value)))
     return found
 
 

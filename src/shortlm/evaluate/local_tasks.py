@@ -43,6 +43,7 @@ def _config(task: str, stock: Path, file: Path, split: str, tested: bool) -> dic
         "test_split": split if tested else None,
     }
     return {
-        "include": str(stock), "task": task, "dataset_path": "json", "dataset_name": None, "dataset_kwargs": kwargs,
+        "include": str(stock), "task": task, "tag": None,  # a tag of this name would lose its other members
+        "dataset_path": "json", "dataset_name": None, "dataset_kwargs": kwargs,
         **splits, "fewshot_split": None,
     }  # fmt: skip

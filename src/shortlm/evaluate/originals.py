@@ -110,7 +110,8 @@ def _winogrande(found: list[Record], file: Path) -> list[Record]:
 FORMS: list[tuple[set[str], Callable[[list[Record], Path], list[Record]]]] = [
     ({"Question Stem", "Choices", "Answer Key"}, _openbookqa),
     ({"context_options", "continuation", "gold"}, _winogrande),
-    ({"passage", "question"}, _boolq),
+    ({"passage", "question", "label"}, _boolq),
+    ({"passage", "question", "answer"}, _boolq),
     ({"goal", "sol1", "sol2"}, lambda found, file: found if "label" in found[0] else _piqa(found, file)),
     ({"question", "answerKey"}, lambda found, file: _arc(found, file) if "choices" not in found[0] else found),
 ]

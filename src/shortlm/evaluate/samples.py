@@ -53,7 +53,7 @@ def _continued(opened: OpenModel, ids: list[int], settings: EvalSettings) -> lis
     device, tokenizer = opened.device, opened.tokenizer
     count = settings.samples if settings.temperature else 1  # greedy ones would all be the same
     ids_BT = torch.tensor([ids] * count, device=device)
-    options: Any = sampling_options(settings.temperature, settings.top_k, settings.top_p)
+    options: Any = sampling_options(opened.model, settings.temperature, settings.top_k, settings.top_p)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
     with torch.no_grad(), quiet(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(settings.sample_seed)

@@ -7,6 +7,7 @@ from shortlm.model.opening import (
     ModelFiles,
     OpenModel,
     compute_type,
+    context_of,
     facts_from_config,
     facts_of,
     fits,
@@ -26,8 +27,8 @@ from shortlm.model.sampling import sampling_options
 from shortlm.model.streaming import parted, skeleton
 
 __all__ = [
-    "Anatomy", "ModelFiles", "OpenModel", "block_count", "compute_type", "cut_config", "facts_from_config", "facts_of",
-    "find_anatomy", "fits", "free_memory", "guard", "load_strictly", "meta_model", "open_config", "open_files",
-    "open_for_scoring", "open_model", "open_tokenizer", "parted", "pick_device", "planned_device", "quiet",
-    "read_some", "sampling_options", "scored_weights", "skeleton",
+    "Anatomy", "ModelFiles", "OpenModel", "block_count", "compute_type", "context_of", "cut_config",
+    "facts_from_config", "facts_of", "find_anatomy", "fits", "free_memory", "guard", "load_strictly", "meta_model",
+    "open_config", "open_files", "open_for_scoring", "open_model", "open_tokenizer", "parted", "pick_device",
+    "planned_device", "quiet", "read_some", "sampling_options", "scored_weights", "skeleton",
 ]  # fmt: skip

@@ -52,7 +52,7 @@ class OpenModel:
     @property
     def context(self) -> int | None:
         """The longest sequence that its positions allow, if the config names one."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return context_of(self.model.config)
 
     def refuse_beyond_context(self, prompt: int, new: int, option: str) -> None:
         """Raise ModelError if a prompt with its continuation is longer than the context."""
@@ -162,6 +162,11 @@ def _unreadable(folder: Path, error: Exception) -> ModelError:
         known = [str(key) for key in CONFIG_MAPPING]
         return ModelError(f"{folder}: unknown architecture '{name}'; {did_you_mean(str(name), known)}")
     return ModelError(f"{folder / 'config.json'}: can't be used ({str(error).strip().splitlines()[-1].strip()})")
+
+
+def context_of(config: Any) -> int | None:
+    """The longest sequence that the positions of a config allow, if it names one."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:

@@ -47,9 +47,10 @@ class TextSettings(Settings):
     sequences: int = Field(10, ge=0, description="How many windows; 0 for all of the text.")
     skip: int = Field(0, ge=0, description="Windows passed over first, to hold them out.")
     length: int = Field(128, ge=2, description="Tokens per window (a BOS comes on top).")
-    bos: Literal["auto", "every", "first", "none"] = Field(
+    bos: Literal["auto", "every", "first", "none", "auto-first"] = Field(
         "auto",
-        description="BOS token on every window, on the first only, or none; 'auto': every, if the tokenizer adds one.",
+        description="BOS token on every window, on the first only, or none; 'auto': every, if the tokenizer adds one, "
+        "'auto-first': the first, if it does.",
     )
     packing: Literal["joined", "documents"] = Field(
         "joined", description="Windows of the joined text, or one random window from each long enough document."

@@ -31,7 +31,7 @@ def headline(
     facts = ", ".join(filter(None, (_quality(measurements), _tasks(measurements), _speed(benchmark))))
     if plan:
         text = f"{_removed(plan)}: {_parameters(plan)}{', ' + facts if facts else ''}"
-    elif len(_names(measurements, benchmark)) > 2:
+    elif len(all_roles(measurements, benchmark)) > 2:
         return _several(measurements, benchmark)
     elif facts:
         text = facts[0].upper() + facts[1:]
@@ -52,7 +52,7 @@ def key_figures(
 ) -> list[Figure]:
     """Blocks, parameters, bytes, quality and speed before and after, as far as they are known."""
     found = []
-    if not plan and len(_names(measurements, benchmark)) > 2:
+    if not plan and len(all_roles(measurements, benchmark)) > 2:
         return found
     if plan:
         blocks, kept = plan.model.n_blocks, plan.model.n_blocks - len(plan.removed)
@@ -69,13 +69,9 @@ def key_figures(
     return found + _task_figures(measurements) + _speed_figures(benchmark)
 
 
-def _names(measurements: list[Measurement], benchmark: Benchmark | None) -> list[str]:
-    return all_roles(measurements, benchmark)
-
-
 def _several(measurements: list[Measurement], benchmark: Benchmark | None) -> str:
     """A clause per model beside the reference."""
-    reference, *others = _names(measurements, benchmark)
+    reference, *others = all_roles(measurements, benchmark)
     base = next((m for m in measurements if m.role == reference), None)
     ratios = {r.role: r.ratio for r in speed_rows(benchmark) if r.case == main_case(benchmark)}
     rows = {(r.role, r.text): r for r in comparison(measurements)}
@@ -99,7 +95,7 @@ def _tasks(measurements: list[Measurement]) -> str:
     if row is None or row.difference is None:
         return ""
     before = row.value - row.difference.value
-    return f"{row.task} {_percent(before)} → {_percent(row.value)}"
+    return f"{row.task} {_shown(row, before)} → {_shown(row, row.value)}"
 
 
 def _main_task(measurements: list[Measurement]) -> TaskRow | None:
@@ -115,12 +111,14 @@ def _task_figures(measurements: list[Measurement]) -> list[Figure]:
         return []
     before, d = row.value - row.difference.value, row.difference
     what = f"mean of {row.mean_of} tasks" if row.mean_of else row.metric
-    note = f"{what}; {typeset(signed(with_error(100 * d.value, d.stderr and 100 * d.stderr)))} points"
-    return [Figure(f"Tasks: {row.task}", _percent(before), _percent(row.value), note)]
+    scale, unit = (100, " points") if row.is_share else (1, "")
+    note = f"{what}; {typeset(signed(with_error(scale * d.value, d.stderr and scale * d.stderr)))}{unit}"
+    return [Figure(f"Tasks: {row.task}", _shown(row, before), _shown(row, row.value), note)]
 
 
-def _percent(share: float) -> str:
-    return typeset(f"{100 * share:.1f} %") if -1 <= share <= 1 else significant(share)
+def _shown(row: TaskRow, value: float) -> str:
+    """Shares of right answers in per cent, other metrics (perplexities, BLEU) as they are."""
+    return typeset(f"{100 * value:.1f} %") if row.is_share else significant(value)
 
 
 def _fastest(benchmark: Benchmark | None) -> tuple[SpeedRow, SpeedRow] | None:
@@ -188,7 +186,8 @@ def _pair(measurements: list[Measurement]) -> tuple[Row, Row] | None:
 
 def _both(dense: Measurement, other: Measurement) -> tuple[Row, Row] | None:
     rows = comparison([dense, other])
-    return next(((a, b) for b in rows if b.difference for a in rows if a.role == "dense" and a.text == b.text), None)
+    pairs = ((a, b) for b in rows if b.difference for a in rows if a.role == dense.role and a.text == b.text)
+    return next(pairs, None)
 
 
 def _figure(name: str, before: float, after: float, shown) -> Figure:

@@ -25,7 +25,7 @@ from shortlm.report.quality_charts import parameters_chart, perplexity_chart, ta
 from shortlm.report.roles import all_roles, colours
 from shortlm.report.runs import runs_chart
 from shortlm.report.score_charts import ceiling, scores_chart
-from shortlm.report.speed import limit_pairs, noise_warnings, shares, speed_rows
+from shortlm.report.speed import limit_pairs, noise_warnings, shares, speed_rows, types_of
 from shortlm.report.speed_charts import memory_chart, step_chart, throughput_chart
 from shortlm.report.tasks import task_rows
 from shortlm.report.tradeoff import Point, by_size, by_speed, quality
@@ -58,7 +58,8 @@ def write_page(
         settings=settings_yaml.strip(), headline=headline(scores, plan, measurements, benchmark),
         figures=key_figures(plan, manifest, measurements, benchmark), benchmark=benchmark,
         speed=speed_rows(benchmark), warnings=noise_warnings(benchmark), shares=shares(benchmark),
-        limits=limit_pairs(benchmark), task_rows=task_rows(measurements), fluent=_fluent(measurements),
+        limits=limit_pairs(benchmark), types=types_of(benchmark) if benchmark else "",
+        task_rows=task_rows(measurements), fluent=_fluent(measurements),
         criteria=_criteria(scores, plan), cut_off=_cut_off(scores),
         charts=_charts(scores, plan, measurements) | _bench_charts(measurements, benchmark),
         rows=comparison(measurements), stages=stage_rows(scores, plan, manifest, measurements, benchmark),

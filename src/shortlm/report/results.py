@@ -5,22 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import Benchmark, Measurement
 from shortlm.outputs import write_text
-from shortlm.report.quality import by_text, perplexity_error
+from shortlm.report.quality import by_text, comparison, perplexity_error
 from shortlm.report.speed import limit_pairs, shares, speed_rows
+from shortlm.report.tasks import task_rows
 
 COLUMNS = ("model", "name", "kind", "of", "metric", "value", "stderr", "n", "unit")
 
 
 def result_rows(measurements: list[Measurement], benchmark: Benchmark | None = None) -> list[dict[str, Any]]:
     """One row per figure. `model` is its role, `of` the text, task or case, `n` windows, questions or runs."""
-    rows = [row for m in measurements for row in _quality(m)]
+    rows = [row for m in measurements for row in _quality(m)] + _differences(measurements)
     names = {m.role: m.model.name for m in (benchmark.models if benchmark else [])}
-    return rows + [row | {"name": names[row["model"]]} for row in _speed(benchmark)]
+    rows += [row | {"name": names[row["model"]]} for row in _speed(benchmark)]
+    return [row for row in rows if math.isfinite(row["value"])]  # one run has no interval
 
 
 def _row(
@@ -42,6 +45,8 @@ def _quality(m: Measurement) -> list[dict[str, Any]]:
             _row(m.role, "perplexity", text, "nats_per_token", p.nats_per_token, p.stderr_nats, windows, "nats")
         )
     rows += [_row(m.role, "task", t.task, t.metric, t.value, t.stderr, t.questions) for t in m.tasks]
+    others = [(t, name, value) for t in m.tasks for name, value in t.metrics.items() if name != t.metric]
+    rows += [_row(m.role, "task", t.task, name, value, None, t.questions) for t, name, value in others]
     rows += [_row(m.role, "task mean", t.name, "mean", t.value, t.stderr, len(t.tasks)) for t in m.task_means]
     if m.fluency:
         f = m.fluency
@@ -50,6 +55,21 @@ def _quality(m: Measurement) -> list[dict[str, Any]]:
             _row(m.role, "fluency", "samples", f"distinct-{n}", v, None, f.texts) for n, v in enumerate(f.distinct, 1)
         ]
     return [row | {"name": m.model.name} for row in rows]
+
+
+def _differences(measurements: list[Measurement]) -> list[dict[str, Any]]:
+    """To the reference: nats of every text, every task and mean with its p-value."""
+    names, rows = {m.role: m.model.name for m in measurements}, []
+    for r in comparison(measurements):
+        if r.difference:
+            d, n = r.difference, r.result.data.sequences
+            rows.append(_row(r.role, "perplexity", r.text, "difference to the reference", d.nats, d.stderr, n, "nats"))
+    for t in task_rows(measurements):
+        if t.difference:
+            d, what = t.difference, f"{t.metric}, difference to the reference"
+            rows.append(_row(t.role, "task", t.task, what, d.value, d.stderr, t.questions))
+            rows += [_row(t.role, "task", t.task, f"{what}, p", d.p, None, t.questions)] if d.p is not None else []
+    return [row | {"name": names[row["model"]]} for row in rows]
 
 
 def _speed(benchmark: Benchmark | None) -> list[dict[str, Any]]:
@@ -71,17 +91,19 @@ def _speed(benchmark: Benchmark | None) -> list[dict[str, Any]]:
         b = s.breakdown
         parts = (("blocks", b.blocks), ("head", b.head), ("rest", b.rest))
         rows += [_row(b.role, "decoding step", f"batch {b.batch}", part, v, None, b.steps, "s") for part, v in parts]
-    rows += [
-        _row(x.role, "limit", f"stopped by {x.stopped_by}", f"largest {x.kind}", x.value)
-        for x, _ in limit_pairs(benchmark)
-    ]
+    for m in benchmark.models if benchmark else ():
+        rows.append(_row(m.role, "size", "memory", "weights", m.weight_bytes, unit="bytes"))
+    for x, _ in limit_pairs(benchmark):
+        lengths = f"{x.prompt_tokens} + {x.output_tokens} tokens" if x.kind == "batch" else f"batch {x.batch}"
+        what = f"largest {x.kind} in {x.budget_bytes} bytes, stopped by {x.stopped_by}"
+        rows.append(_row(x.role, "limit", lengths, what, x.value))
     return rows
 
 
 def write_results(folder: Path, measurements: list[Measurement], benchmark: Benchmark | None, force: bool) -> None:
     """results.json and results.csv in `folder`."""
     rows = result_rows(measurements, benchmark)
-    write_text(folder / "results.json", json.dumps(rows, indent=1) + "\n", force)
+    write_text(folder / "results.json", json.dumps(rows, indent=1, allow_nan=False) + "\n", force)
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()

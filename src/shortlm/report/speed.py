@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from shortlm.artifacts import Benchmark, Breakdown, Cell, Limit
 from shortlm.report.roles import reference_of
 
-STUDENT = [math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23]  # 97.5 % by degrees of freedom
-NORMAL = 2.0  # about the same from eleven on
+STUDENT = [  # 97.5 % by degrees of freedom
+    math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11,
+    2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04,
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def ratio(reference: Cell, cell: Cell, paired: bool) -> Ratio:
     else:
         mean = statistics.mean(a) - statistics.mean(b)
         error, freedom = math.hypot(_stderr(a), _stderr(b)), min(len(a), len(b)) - 1
-    width = error * (STUDENT[freedom] if freedom < len(STUDENT) else NORMAL) if freedom > 0 else math.inf
+    student = STUDENT[freedom] if freedom < len(STUDENT) else 1.96 + 2.5 / freedom
+    width = error * student if freedom > 0 else math.inf
     return Ratio(math.exp(mean), math.exp(mean - width), math.exp(mean + width) if width < 700 else math.inf)
 
 
@@ -144,6 +147,13 @@ def main_case(benchmark: Benchmark | None) -> CaseName | None:
     wanted = {m.role for m in benchmark.models}
     shared = [c for c in dict.fromkeys(r.case for r in rows) if {r.role for r in rows if r.case == c} == wanted]
     return next((case for case in shared if case.output_tokens), shared[0] if shared else None)
+
+
+def types_of(benchmark: Benchmark) -> str:
+    """The compute types: one, or each model's where they differ."""
+    found = {m.role: m.dtype or benchmark.provenance.dtype or "" for m in benchmark.models}
+    kinds = set(found.values())
+    return kinds.pop() if len(kinds) == 1 else ", ".join(f"{role} {dtype}" for role, dtype in found.items())
 
 
 def noise_warnings(benchmark: Benchmark | None) -> list[str]:

@@ -45,7 +45,7 @@ class TaskRow:
     difference: TaskDifference | None
     generates: bool = False
     mean_of: int = 0
-    higher_is_better: bool = True
+    is_share: bool = False  # of right answers
 
 
 def task_rows(measurements: list[Measurement]) -> list[TaskRow]:
@@ -65,8 +65,7 @@ def _of_task(key: str, measurements: list[Measurement], reference: Measurement |
         if t is not None:
             found = task_difference(before, t) if before and m is not reference else None
             yield TaskRow(
-                t.task, t.metric, m.role, t.value, t.stderr, t.questions, found, t.generates,
-                higher_is_better=t.higher_is_better,
+                t.task, t.metric, m.role, t.value, t.stderr, t.questions, found, t.generates, is_share=is_share(t),
             )  # fmt: skip
 
 
@@ -78,8 +77,16 @@ def _of_mean(name: str, measurements: list[Measurement], reference: Measurement 
             found = None
             if reference and before and m is not reference:
                 found = _mean_difference(reference, before, m, mean)
-            total = sum(t.questions for t in m.tasks if t.task in mean.tasks)
-            yield TaskRow(name, "mean", m.role, mean.value, mean.stderr, total, found, mean_of=len(mean.tasks))
+            members = [t for t in m.tasks if t.task in mean.tasks]
+            yield TaskRow(
+                name, "mean", m.role, mean.value, mean.stderr, sum(t.questions for t in members), found,
+                mean_of=len(mean.tasks), is_share=all(map(is_share, members)),
+            )  # fmt: skip
+
+
+def is_share(task: TaskResult) -> bool:
+    """Whether the metric is a share of questions, each of which is right or wrong."""
+    return bool(task.per_question) and set(task.per_question) <= {0.0, 1.0}
 
 
 def _task(measurement: Measurement, key: str) -> TaskResult | None:

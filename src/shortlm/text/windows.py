@@ -102,8 +102,9 @@ def adds_bos(tokenizer: Any) -> bool:
 
 
 def _bos_policy(settings: TextSettings, tokenizer: Any) -> str:
-    if settings.bos == "auto":
-        return "every" if adds_bos(tokenizer) else "none"
+    if settings.bos in ("auto", "auto-first"):
+        wanted = "first" if settings.bos == "auto-first" else "every"
+        return wanted if adds_bos(tokenizer) else "none"
     if settings.bos != "none" and tokenizer.bos_token_id is None:
         raise TextError(f"--bos {settings.bos}: this tokenizer has no BOS token; use --bos none")
     return settings.bos
