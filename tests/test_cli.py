@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
 from shortlm.cli import app
 from shortlm.model import quiet
+from shortlm.progress import ask_to_stop, track
 
 FAST = ["--text", "embedded", "--sequences", "4", "--length", "32"]
 QUICK_RUN = [
@@ -290,12 +292,29 @@ def test_stopped_from_outside(tmp_path, number, after):
     ) as process:  # fmt: skip
         time.sleep(after)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=60)
+        try:
+            _, stderr = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert process.returncode == 2, stderr
     assert stderr.strip().splitlines() == [
         "shortlm: stopped; nothing half-written was left, and the same command goes on with what was finished"
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_that_python_loses_is_not_lost():
+    """As one that comes while a callback of an import or of the collector runs: the exception is printed and gone."""
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        for i in track(range(5)):
+            seen.append(i)
+            if i == 1:
+                with contextlib.suppress(KeyboardInterrupt):
+                    ask_to_stop()
+    assert seen == [0, 1]
+    assert list(track(range(3))) == [0, 1, 2]
 
 
 def test_a_disk_that_is_really_full(llama_folder, tmp_path):

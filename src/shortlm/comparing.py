@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shortlm.artifacts import Artifact, Benchmark, Measurement
+from shortlm.artifacts import Artifact, Benchmark, Measurement, kept
 from shortlm.bench import bench, check_bench
 from shortlm.checkpoint import short_names
-from shortlm.errors import ModelError, OutputError, RecipeError, ShortLMError
+from shortlm.errors import ModelError, OutputError, RecipeError
 from shortlm.evaluate import evaluate, refuse_unknown_tasks
 from shortlm.keys import fingerprint, key_of, measured_from
 from shortlm.outputs import write_text
@@ -112,10 +112,10 @@ class _Comparison:
             return None
 
     def _done(self, name: str, make: Callable[[], Any]) -> Any:
-        kept = self._kept(name)
-        if kept is not None:
+        there = self._kept(name)
+        if there is not None:
             self.say(f"kept {self.out / name}")
-            return kept
+            return there
         artifact = make()
         artifact.save(self.out / name, force=True)
         self.say(str(self.out / name))
@@ -123,11 +123,7 @@ class _Comparison:
 
     def _kept(self, name: str) -> Any:
         kind: type[Artifact] = Benchmark if name == "bench.json" else Measurement
-        try:
-            found: Any = kind.load(self.out / name)
-        except ShortLMError:
-            return None
-        return found if found.provenance.key == self.keys[name] else None
+        return kept(kind, self.out / name, self.keys[name])
 
 
 def _distinct(roles: list[str]) -> list[str]:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement
+from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement, kept
 from shortlm.bench import bench, check_bench
 from shortlm.choose import choose
 from shortlm.cut import cut, refuse_uncuttable
-from shortlm.errors import ModelError, OutputError, RecipeError, ShortLMError
+from shortlm.errors import ModelError, OutputError, RecipeError
 from shortlm.evaluate import evaluate, refuse_unknown_tasks
 from shortlm.keys import fingerprint, key_of, measured_from, phase_keys
 from shortlm.outputs import write_text
@@ -48,7 +48,7 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
     """
     out = Path(out).expanduser()
     recipe = recipe.model_copy(update={"text": recipe.text.for_model(recipe.model.model)})
-    _refuse_training_on_what_is_measured(recipe)
+    recipe.refuse_training_on_what_is_measured()
     stages = _Stages(out, recipe, force, say)
     if recipe.heal or recipe.rounds > 1:
         _join(recipe)
@@ -195,22 +195,6 @@ def _meet(recipe: Recipe) -> None:
         wait_for_all()
 
 
-def _refuse_training_on_what_is_measured(recipe: Recipe) -> None:
-    """Perplexity on text that was trained on says nothing."""
-    trained = [source for phase in (recipe.heal.phases if recipe.heal else []) for source in phase.data]
-    for source in trained:
-        for measured in recipe.eval_texts():
-            text, is_file = measured.text, Path(measured.text).expanduser().exists()
-            same = Path(text).expanduser().resolve() == Path(source.data).expanduser().resolve()
-            part = (
-                (measured.seed, source.seed)
-                if text == "embedded"
-                else ((measured.subset, measured.split), (source.subset, source.split))
-            )
-            if same and (is_file or part[0] == part[1]):
-                raise RecipeError(f"{text}: would be trained on and measured on; give other data or --eval-text")
-
-
 class _Stages:
     """Does a stage, or keeps what is there; remembers whether anything was made."""
 
@@ -242,10 +226,10 @@ class _Stages:
         """
         if not (shared or is_main()):
             return None
-        kept = self._kept(name)
-        if kept is not None:
+        there = self._kept(name)
+        if there is not None:
             self.say(f"{name:15} kept {self.path(name)}")
-            return kept
+            return there
         artifact = make()
         self.made = True
         if not is_main():
@@ -266,11 +250,7 @@ class _Stages:
     def _kept(self, name: str) -> Any:
         stage = name.rpartition("/")[2]
         path = self.path(name)
-        try:
-            artifact: Any = KINDS[stage].load(path / FOLDERS[stage] if stage in FOLDERS else path)
-        except ShortLMError:
-            return None
-        return artifact if artifact.provenance.key == self.keys[name] else None
+        return kept(KINDS[stage], path / FOLDERS[stage] if stage in FOLDERS else path, self.keys[name])
 
 
 def _keys(recipe: Recipe) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -14,6 +14,37 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def track(items: Iterable[Any] | None = None, what: str = "", total: int | None = None) -> tqdm:
-    """A tqdm bar on standard error, shown only on a terminal (`disable=None`)."""
-    return tqdm(items, desc=what, total=total, disable=None if is_main() else True, leave=False, dynamic_ncols=True)
+def ask_to_stop(*_: object) -> None:
+    """A signal handler: raises KeyboardInterrupt now, and once more at the next step of a bar.
+
+    Python loses an exception that comes while certain callbacks run (of imports, of the collector); work would go on.
+    """
+    Bar.stopping = True
+    raise KeyboardInterrupt
+
+
+class Bar(tqdm):
+    """A tqdm bar that ends the work if it was asked to stop."""
+
+    stopping = False
+
+    def __iter__(self) -> Iterator[Any]:
+        """The items."""
+        for item in super().__iter__():
+            self._stop_if_asked()
+            yield item
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """So many more are done."""
+        self._stop_if_asked()
+        return super().update(n)
+
+    def _stop_if_asked(self) -> None:
+        if Bar.stopping:
+            Bar.stopping = False
+            raise KeyboardInterrupt
+
+
+def track(items: Iterable[Any] | None = None, what: str = "", total: int | None = None) -> Bar:
+    """A bar on standard error, shown only on a terminal (`disable=None`)."""
+    return Bar(items, desc=what, total=total, disable=None if is_main() else True, leave=False, dynamic_ncols=True)

@@ -4,7 +4,16 @@ Every artifact is JSON and says from which model, revision, data, seed, versions
 kept (per-sequence values); statistics are derived from them.
 """
 
-from shortlm.artifacts.base import Artifact, DataFacts, ModelFacts, Provenance, Record, installed_version, provenance
+from shortlm.artifacts.base import (
+    Artifact,
+    DataFacts,
+    ModelFacts,
+    Provenance,
+    Record,
+    installed_version,
+    kept,
+    provenance,
+)
 from shortlm.artifacts.benchmarking import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
 from shortlm.artifacts.cutting import CutPlan, Manifest, Proof, load_plan
 from shortlm.artifacts.healing import Healing, HealPlan, LogEntry, Phase, PhasePlan, Validation
@@ -15,5 +24,5 @@ __all__ = [
     "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores", "CutPlan",
     "DataFacts", "Fluency", "HealPlan", "Healing", "Limit", "LogEntry", "Manifest", "Measurement", "ModelFacts",
     "Perplexity", "Phase", "PhasePlan", "Proof", "Provenance", "Race", "Record", "Sample", "TaskMean", "TaskResult",
-    "Timing", "Validation", "WorkPlan", "WorkRow", "installed_version", "load_plan", "provenance",
+    "Timing", "Validation", "WorkPlan", "WorkRow", "installed_version", "kept", "load_plan", "provenance",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from shortlm.errors import ShortLMError, is_out_of_memory
-from shortlm.progress import is_main
+from shortlm.progress import ask_to_stop, is_main
 
 
 class OneLineErrors(TyperGroup):
@@ -93,7 +93,9 @@ def main(
         raise typer.Exit
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without ± must not cost the result
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a background job of a script has it
+        signal.signal(signal.SIGINT, ask_to_stop)
 
 
 def save(artifact: Any, out: Path | None, force: bool) -> None:

@@ -47,6 +47,21 @@ class Recipe(Settings):
         skip = self.text.skip + self.text.sequences
         return [self.text.model_copy(update={"skip": skip, "sequences": self.eval.held_out})]
 
+    def refuse_training_on_what_is_measured(self) -> None:
+        """Perplexity on text that was trained on says nothing."""
+        trained = [source for phase in (self.heal.phases if self.heal else []) for source in phase.data]
+        for source in trained:
+            for measured in self.eval_texts():
+                text, is_file = measured.text, Path(measured.text).expanduser().exists()
+                same = Path(text).expanduser().resolve() == Path(source.data).expanduser().resolve()
+                part = (
+                    (measured.seed, source.seed)
+                    if text == "embedded"
+                    else ((measured.subset, measured.split), (source.subset, source.split))
+                )
+                if same and (is_file or part[0] == part[1]):
+                    raise RecipeError(f"{text}: would be trained on and measured on; give other data or --eval-text")
+
 
 def load_recipe(path: Path | str) -> Recipe:
     """Read a YAML recipe. Raises RecipeError naming the file and the field."""
