@@ -203,6 +203,8 @@ def test_what_is_impossible_is_told_before_anything_runs():
         bench([ModelSettings(memory="1GiB")], BenchSettings(limits=True, cache="static"), ["m"])
     with pytest.raises(RecipeError, match="--backend vllm: manages its own memory"):
         bench([ModelSettings(memory="1GiB")], BenchSettings(limits=True, backend="vllm"), ["m"])
+    with pytest.raises(RecipeError, match="1 models need as many different roles, not a, b"):
+        bench([ModelSettings()], BenchSettings(), ["a", "b"])
     with pytest.raises(RecipeError, match=r"batch 1, 7 \+ 5 tokens: is measured twice"):
         bench([ModelSettings()], BenchSettings(workloads=[QUICK, QUICK]), ["m"])
 

@@ -36,7 +36,7 @@ from shortlm.report import numbers, write_markdown, write_page, write_results
 from shortlm.report.headline import headline, key_figures
 from shortlm.report.results import result_rows
 from shortlm.report.roles import all_roles, colours, reference_of
-from shortlm.report.speed import STUDENT, limit_pairs, main_case, noise_warnings, ratio, shares, speed_rows
+from shortlm.report.speed import STUDENT, limit_pairs, main_case, noise_warnings, order_rank, ratio, shares, speed_rows
 from shortlm.report.tasks import mcnemar, normal_p, task_difference, task_rows
 from shortlm.report.tradeoff import by_size, by_speed
 
@@ -161,13 +161,42 @@ def test_the_ratio_is_taken_round_by_round():
         for turns in (True, False)
     )
     assert paired.low < 1 / 0.7 < paired.high and paired.sure
-    assert paired.high - paired.low < (alone.high - alone.low) / 3
+    assert paired.high - paired.low < (alone.high - alone.low) / 2
     a, b = benchmark().cells[:2]
-    logs = [math.log(x.seconds / y.seconds) for x, y in zip(a.runs, b.runs, strict=True)]
-    half = STUDENT[5] * statistics.stdev(logs) / math.sqrt(6)
+    ratios = sorted(x.seconds / y.seconds for x, y in zip(a.runs, b.runs, strict=True))
     found = ratio(a, b, paired=True)
-    assert found.value == pytest.approx(math.exp(statistics.mean(logs)))
-    assert found.high == pytest.approx(math.exp(statistics.mean(logs) + half))
+    assert found.value == pytest.approx(statistics.median(ratios))
+    assert (found.low, found.high) == pytest.approx((ratios[0], ratios[-1]))  # of six, the smallest and the largest
+
+
+def test_a_stalled_round_has_one_vote():
+    quiet = [cell(r, 1, [s] * 10) for r, s in (("a", 2.0), ("b", 1.0))]
+    stalled = [c.model_copy(deep=True) for c in quiet]
+    stalled[0].runs[3].seconds = 60.0
+    assert ratio(*stalled, paired=True) == ratio(*quiet, paired=True)
+
+
+@pytest.mark.parametrize("count", [5, 6, 9, 10, 20, 30])
+def test_the_interval_of_the_median_holds_it_in_95_of_100(count):
+    """Against a count of all ways in which values can fall on either side of the median."""
+    rank = order_rank(count)
+    below = [sum(math.comb(count, i) for i in range(k)) / 2**count for k in (rank, rank + 1)]
+    assert 2 * below[0] <= 0.05 < 2 * below[1]
+
+
+def test_few_rounds_take_the_geometric_mean():
+    a, b = cell("a", 1, [2.0, 2.2, 2.1]), cell("b", 1, [1.0, 1.2, 1.1])
+    logs = [math.log(x.seconds / y.seconds) for x, y in zip(a.runs, b.runs, strict=True)]
+    half = STUDENT[2] * statistics.stdev(logs) / math.sqrt(3)
+    assert ratio(a, b, paired=True).value == pytest.approx(math.exp(statistics.mean(logs)))
+    assert ratio(a, b, paired=True).high == pytest.approx(math.exp(statistics.mean(logs) + half))
+
+
+def test_perplexities_over_other_tokens_are_not_compared():
+    found = [measurement("a"), measurement("b")]
+    for p in found[1].perplexities:
+        p.data.sha256 = "0" * 64
+    assert "erplexity" not in headline(None, None, found) and by_size(found) == []
 
 
 def test_one_run_is_never_sure():
@@ -353,7 +382,7 @@ def test_compare_goes_on_and_keeps_what_is_unchanged(shorter, tmp_path):
     assert "Both" in page.read_text(encoding="utf-8")
     before, said = {p.name: p.read_bytes() for p in page.parent.iterdir()}, []
     compare(models, evaluation, benching, tmp_path / "c", "Both", say=said.append)
-    assert len(said) == 3 and all(line.startswith("kept ") for line in said)
+    assert len(said) == 4 and all(line.startswith("kept ") for line in said[:3]) and "erplexity" in said[3]
     assert before == {p.name: p.read_bytes() for p in page.parent.iterdir()}
     other = evaluation.model_copy(update={"limit": 3})
     with pytest.raises(OutputError, match=r"eval-0\.json: was made with other settings .*give --force"):

@@ -48,7 +48,11 @@ def test_accuracies_are_those_of_a_plain_loop(opened, found):
         asked = questions(task, 40, 2_000_003)
         result = next(t for t in found.tasks if t.task == f"village_{task}")
         assert result.value == accuracy(opened.model, opened.tokenizer, asked)
-        assert result.metric == "acc" and result.questions == 40 and len(result.per_question) == 40
+        assert (
+            result.metric == "acc"
+            and result.questions == 40 < result.available == 200
+            and len(result.per_question) == 40
+        )
         p = result.value
         assert result.stderr == pytest.approx(math.sqrt(p * (1 - p) / 39))
 
@@ -167,6 +171,8 @@ def call(*args: object, code: int = 2) -> str:
         (["--local", "x=y"], "--local x: no text of that name is measured (texts: embedded), and no task is asked"),
         (["--text", "none"], "nothing to measure: give --text, --tasks or --prompt"),
         (["--tasks", "village", "--shots", 2], "--shots 2: task 'village_facts' is always asked without examples"),
+        (["--length", 600], "--length 600: is more than the model's context of 512; give a smaller one"),
+        (["--preset", "gptq"], "--length 2048: is more than the model's context of 512"),
         (["--local", "arc"], "--local: 'arc' is not NAME=FILE"),
         (["--prompt", "a", "--new-tokens", 600], "more than its context of 512; give a smaller"),
     ],
@@ -180,6 +186,20 @@ def test_unknown_tasks_and_data_that_cannot_be_had():
     assert "task 'arc_esy' is unknown; did you mean arc_easy" in call("eval", "--tasks", "arc_esy")
     line = call("eval", "--tasks", "openbookqa")
     assert "task 'openbookqa': its data can't be had" in line and "--local openbookqa=FILE.jsonl" in line
+
+
+def test_local_files_are_checked_before_anything_is_fetched(tmp_path):
+    assert "--local arc_easy=no.jsonl: no such file" in call(
+        "eval", "--tasks", "arc_easy", "--local", "arc_easy=no.jsonl"
+    )
+    (tmp_path / "bad.jsonl").write_text('{"foo": 1}', encoding="utf-8")
+    bad = f"={tmp_path / 'bad.jsonl'}"
+    line = call(*easy, f"boolq{bad}")
+    assert "--local boolq: no such task is asked; asked are: arc_easy" in line
+    assert "did you mean arc_easy?" in call("eval", "--tasks", "arc_esy", "--local", f"arc_esy{bad}")
+    assert "bad.jsonl is not of a form that it can read" in call(
+        "eval", "--tasks", "arc_easy", "--local", f"arc_easy{bad}"
+    )
 
 
 def test_a_question_that_is_too_long_is_explained(opened, tmp_path):

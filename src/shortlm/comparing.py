@@ -16,9 +16,10 @@ from shortlm.checkpoint import short_names
 from shortlm.errors import ModelError, OutputError, RecipeError
 from shortlm.evaluate import evaluate, refuse_unknown_tasks
 from shortlm.keys import fingerprint, key_of, measured_from
+from shortlm.model import open_files
 from shortlm.outputs import write_text
 from shortlm.recipe import BenchSettings, EvalSettings, ModelSettings, to_yaml
-from shortlm.report import write_markdown, write_page, write_results
+from shortlm.report import headline, write_markdown, write_page, write_results
 
 Say = Callable[[str], object]
 HEADER = "# Written by `shortlm compare`: all settings of the comparison in this folder.\n"
@@ -35,19 +36,23 @@ def compare(
 ) -> Path:
     """Measure the models and draw report.html (returned), report.md, results.json and results.csv in the folder `out`.
 
-    The first model is the reference. Raises OutputError if an output is there that was made otherwise and `force` is
-    off, and whatever the stages raise. A bench that can't be run here is left out and said.
+    The first model is the reference; without `benching` (None) only quality is measured. Raises OutputError if an
+    output is there that was made otherwise and `force` is off, and whatever the stages raise. A bench that can't be run
+    here is left out and said.
     """
     if len(models) < 2:
         raise RecipeError("one model alone can't be compared; name two or more, the reference first")
     evaluation = evaluation.for_model(models[0].model)
     work = _Comparison(models, evaluation, benching, Path(out).expanduser(), say)
     work.claim(force)
+    for model in models:
+        open_files(model)  # a wrong name is told before hours of work on the others
     refuse_unknown_tasks(evaluation)
     if benching and benching.limits:
         check_bench(models, benching)
     measured = [work.measured(number) for number in range(len(models))]
     benched = work.benched()
+    say(headline(None, None, measured, benched))
     return _drawn(work.out, title, measured, benched, work.settings)
 
 

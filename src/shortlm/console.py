@@ -109,7 +109,9 @@ def show_measurement(measurement: Measurement) -> None:
         share, shown = f"{measurement.fluency.repeated:.1%}", measurement.text_fluency
         beside = f" ({shown.repeated:.1%} in the text itself)" if shown else ""
         out.print(f"samples ({measurement.sampling}): {share} of 4-grams repeated{beside}")
-    for sample in measurement.samples:
+    for number, sample in enumerate(measurement.samples, start=1):
+        if len(measurement.samples) > 1:
+            out.print(f"--- sample {number}")
         out.print(Text(sample.prompt, style="dim") + Text(sample.text))
 
 
@@ -155,8 +157,13 @@ def show_benchmark(benchmark: Benchmark) -> None:
         best = f"; {s.speedup:.2f} times as fast, {s.ideal:.2f} expected" if s.ideal and s.speedup else ""
         out.print(f"a step of {b.role}: {parts}{best}")
     for limit, _ in limit_pairs(benchmark):
-        most = f"{limit.role}: largest {limit.kind} {limit.value:,}"
-        out.print(f"{most} in {gib(limit.budget_bytes)} (stopped by {limit.stopped_by})")
+        case = (
+            f"{limit.prompt_tokens}+{limit.output_tokens} tokens" if limit.kind == "batch" else f"batch {limit.batch}"
+        )
+        most = f"{limit.role}, {case}: largest {limit.kind} {limit.value:,} in {gib(limit.budget_bytes)}"
+        weights = next(m.weight_bytes for m in benchmark.models if m.role == limit.role)
+        none = f"; the weights alone take {gib(weights)}" if not limit.value else ""
+        out.print(f"{most} (stopped by {limit.stopped_by}{none})")
     for warning in noise_warnings(benchmark):
         out.print(f"noisy: {warning}")
 

@@ -39,6 +39,7 @@ class TaskResult(Record):
     per_question: list[float] = Field([], description="The main metric of each question, where it is their mean.")
     questions_sha256: str = Field("", description="Hash of the questions, their order and their prompts.")
     questions: int
+    available: int = Field(0, description="Questions that the task has; more than `questions` if they were limited.")
 
     @property
     def key(self) -> str:

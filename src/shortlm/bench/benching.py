@@ -10,6 +10,7 @@ from shortlm.artifacts import Benchmark, provenance
 from shortlm.bench.cases import Case, cases, sampling_words
 from shortlm.bench.clock import device_name
 from shortlm.bench.limits import budget_of
+from shortlm.checkpoint import short_names
 from shortlm.errors import RecipeError
 from shortlm.model import ModelFiles, open_files
 from shortlm.recipe import BenchSettings, ModelSettings
@@ -18,16 +19,21 @@ from shortlm.recipe import BenchSettings, ModelSettings
 def bench(
     models: list[ModelSettings],
     settings: BenchSettings,
-    roles: list[str],
+    roles: list[str] | None = None,
     key: str | None = None,
     say: Callable[[str], object] = lambda line: None,
 ) -> Benchmark:
     """Measure models side by side; the first one is what the others are compared with.
 
+    `roles` are their names in reports, by default the last parts of the models' own.
+
     Raises ModelError for a device that isn't there, a model that can't generate or doesn't fit, and for lengths beyond
     a model's context; RecipeError for settings that don't fit together.
     """
     started = time.perf_counter()
+    roles = roles or short_names([model.model for model in models])
+    if len(set(roles)) != len(models):
+        raise RecipeError(f"{len(models)} models need as many different roles, not {', '.join(roles)}")
     files, found = check_bench(models, settings)
     fleet = _fleet(files, settings, roles)
     fleet.measure(found, say)

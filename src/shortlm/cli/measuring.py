@@ -43,7 +43,7 @@ def _presets(stage: Any) -> Any:
 
 
 @app.command("eval")
-@with_settings(ModelSettings, TextSettings, EvalSettings, omit=OWN, only_given=True)
+@with_settings(ModelSettings, TextSettings, EvalSettings, omit=OWN, only_given=True, sequences=64)
 def evaluate(
     model_settings: Any,
     text_settings: Any,
@@ -67,6 +67,8 @@ def evaluate(
     given = eval_settings | {name: v for name, v in (("prompts", prompt), ("local", local)) if v}
     settings = evaluation_of(preset, given, text_settings)
     model = validated(ModelSettings, model_settings)
+    if not settings.texts and "text" not in text_settings:
+        typer.echo("no text is named (--text), so no perplexity is measured", err=True)
     measurement = do_evaluate(model, settings, short_names([model.model])[0])
     save(measurement, out, force)
     show_measurement(measurement)
@@ -108,7 +110,9 @@ def benchmark(
 
 
 @app.command()
-@with_settings(ModelSettings, TextSettings, EvalSettings, omit=(*OWN, "model", "revision"), only_given=True)
+@with_settings(
+    ModelSettings, TextSettings, EvalSettings, omit=(*OWN, "model", "revision"), only_given=True, sequences=64
+)
 def compare(
     model_settings: Any,
     text_settings: Any,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import Measurement, Perplexity, provenance
@@ -12,7 +13,7 @@ from shortlm.evaluate.harness import loaded_tasks
 from shortlm.evaluate.perplexity import perplexity
 from shortlm.evaluate.samples import sample_prompts, write_samples
 from shortlm.evaluate.task_names import wanted
-from shortlm.model import ModelFiles, OpenModel, open_files
+from shortlm.model import ModelFiles, OpenModel, context_of, open_files
 from shortlm.recipe import EvalSettings, ModelSettings, TextSettings
 from shortlm.sweep import Plan, Work, plan_for
 from shortlm.text import Windows, open_windows
@@ -27,7 +28,7 @@ def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", 
         raise RecipeError("nothing to measure: give --text, --tasks or --prompt")
     _refuse_unused_files(settings, asked)
     files = open_files(model)
-    windows = [_windows(text, files) for text in settings.texts]
+    windows = [_windows(text, files, settings) for text in settings.texts]
     plans = [plan_for(files, Work(*w.shape), settings.batch_size) for w in windows]
     opened = files.open(any(p and p.streamed for p in plans) if plans else not files.fits())
     prompts = sample_prompts(opened, settings, windows[0].ids_BT[0].tolist() if windows else [])
@@ -50,14 +51,19 @@ def _perplexity(
     return measured.model_copy(update={"text": text.name}) if text.name else measured
 
 
-def _windows(text: TextSettings, files: ModelFiles) -> Windows:
-    """The way out for a text of a preset is --local, which leaves its other settings as they were published."""
+def _windows(text: TextSettings, files: ModelFiles, settings: EvalSettings) -> Windows:
+    """The way out for texts of a preset is --local, which leaves their other settings as they were published."""
+    context = context_of(files.config)
+    if text.ids is None and context is not None and text.length > context:
+        raise TextError(f"--length {text.length}: is more than the model's context of {context}; give a smaller one")
     try:
         return open_windows(text, files.tokenizer, files.config.vocab_size)
     except TextError as error:
         if not text.name:
             raise
-        raise TextError(f"{error}; of this preset: --local {text.data_name}=FILE") from error
+        missing = {t.data_name for t in settings.texts if t.name and not Path(t.text).expanduser().exists()}
+        local = " ".join(f"--local {name}=FILE" for name in sorted(missing))
+        raise TextError(f"{error}; for this preset: {local}") from error
 
 
 def _written(

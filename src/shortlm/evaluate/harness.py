@@ -54,10 +54,12 @@ def loaded_tasks(opened: OpenModel, settings: EvalSettings) -> Generator[Callabl
     with tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder:
         with _quiet():
             manager = _manager(asked.names, settings, Path(folder))
-            loaded = {name: _loaded(manager, name) for name in asked.names}
+            files = _task_files(settings)
+            known = {task for name in asked.names for task in _members(manager.task_index, name)}
+            _refuse_unused(files, known | set(asked.names))
+            loaded = {name: _loaded(manager, name, files) for name in asked.names}
         leaves = {name: [leaf for item in items for leaf in _leaves(item)] for name, items in loaded.items()}
         everyone = [leaf for tasks in leaves.values() for leaf in tasks]
-        _refuse_unused(settings, {leaf.task_name for leaf in everyone})
         _refuse_unfit(opened, everyone, settings)
         metrics = {leaf.task_name: m for name, m in asked.metrics.items() for leaf in leaves[name]}
         _refuse_unknown_metrics(everyone, metrics)
@@ -139,10 +141,19 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or line
 
 
-def _refuse_unused(settings: EvalSettings, tasks: set[str]) -> None:
-    unused = next((name for name in _task_files(settings) if name not in tasks), None)
+def _refuse_unused(files: dict[str, str], tasks: set[str]) -> None:
+    unused = next((name for name in files if name not in tasks), None)
     if unused:
         raise TextError(f"--local {unused}: no such task is asked; asked are: {', '.join(sorted(tasks))}")
+
+
+def _members(index: dict[str, Any], name: str) -> set[str]:
+    """The names of all tasks of a group or a tag, its inner groups among them."""
+    entry = index.get(name)
+    listed = (entry.cfg or {}).get("task") if entry else None
+    inner = listed if isinstance(listed, list) else entry.tags if entry and entry.cfg is None else ()
+    names = {m if isinstance(m, str) else m.get("task", m.get("group", "")) for m in inner}
+    return {name} | {task for member in names for task in _members(index, member)}
 
 
 def _task_files(settings: EvalSettings) -> dict[str, str]:
@@ -170,6 +181,9 @@ def _manager(names: list[str], settings: EvalSettings, folder: Path) -> Any:
     from lm_eval.tasks import TaskManager
 
     files = _task_files(settings)
+    for task, file in files.items():  # before the index of all stock tasks is read
+        if not Path(file).expanduser().is_file():
+            raise TextError(f"--local {task}={file}: no such file; a .jsonl, .json or .tsv file of questions is needed")
     folders: list[str | Path] = [tasks_path(), *(_folder(path) for path in settings.task_path)]
     if files:
         write_local_tasks(files, _stock().task_index, folder)
@@ -216,20 +230,22 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"task '{name}' is unknown; {hint}"
 
 
-def _loaded(manager: Any, name: str) -> list[Any]:
+def _loaded(manager: Any, name: str, files: dict[str, str]) -> list[Any]:
     """The task or group with its data."""
     try:
         loaded = manager.load([name])
     except Exception as error:  # whatever the hub, the data set's builder or a task's own code raises
-        raise TextError(f"task '{name}': {_cause(manager, name, error)}") from error
+        raise TextError(f"task '{name}': {_cause(manager, name, error, files)}") from error
     return [loaded["groups"][name]] if name in loaded["groups"] else list(loaded["tasks"].values())
 
 
-def _cause(manager: Any, name: str, error: Exception) -> str:
+def _cause(manager: Any, name: str, error: Exception, files: dict[str, str]) -> str:
     """What went wrong and the way out: a package, a file, or leaving the task out."""
     reason = " ".join(str(error).split("\n")[0].split())[:160].rstrip(".")
     if isinstance(error, ImportError):
         return f"needs a package that is not here ({reason}); install it, or leave the task out"
+    if name in files:
+        return f"{files[name]} is not of a form that it can read ({reason}); docs/evaluation.md names the forms"
     if not isinstance(error, OSError):  # of which the hub's and the network's errors are kinds
         return f"can't be loaded ({reason}); is its task file right?"
     config = getattr(manager.task_index.get(name), "cfg", None) or {}

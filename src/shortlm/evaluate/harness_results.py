@@ -41,6 +41,7 @@ def _task(results: dict[str, Any], task: str, metric: str | None) -> TaskResult:
         version=str(results["versions"].get(task, "")), generates=config.get("output_type") == "generate_until",
         dataset=_dataset(config), per_question=_each(samples, name, values[main]),
         questions_sha256=_digest(samples), questions=results["n-samples"][task]["effective"],
+        available=results["n-samples"][task]["original"],
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ The same can be written by hand (docs/evaluation.md); here it is done in a folde
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ def write_local_tasks(files: dict[str, str], stock: dict[str, Any], folder: Path
     for task, name in files.items():
         entry = stock.get(task)
         if entry is None or entry.yaml_path is None or "task" not in entry.cfg:
-            raise TextError(f"--local {task}={name}: the harness has no task '{task}' whose data could be replaced")
+            near = get_close_matches(task, stock, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]}?" if near else "; only stock tasks can read another file"
+            raise TextError(f"--local {task}={name}: the harness has no task '{task}'{hint}")
         if "class" in entry.cfg or "custom_dataset" in entry.cfg:
             raise TextError(f"--local {task}={name}: this task makes its data by its own code; no file can replace it")
         file = folder / f"{task}.jsonl"

@@ -6,9 +6,10 @@ No model is ever opened here, and what artifacts say (names, prompts, texts) is 
 """
 
 from shortlm.report.card import model_card
+from shortlm.report.headline import headline
 from shortlm.report.learning import loss_chart
 from shortlm.report.markdown import write_markdown
 from shortlm.report.page import write_page
 from shortlm.report.results import write_results
 
-__all__ = ["loss_chart", "model_card", "write_markdown", "write_page", "write_results"]
+__all__ = ["headline", "loss_chart", "model_card", "write_markdown", "write_page", "write_results"]

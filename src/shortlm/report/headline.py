@@ -81,7 +81,10 @@ def _several(measurements: list[Measurement], benchmark: Benchmark | None) -> st
         parts = []
         if m and base and m.model.parameters != base.model.parameters:
             parts.append(f"{typeset(change(base.model.parameters, m.model.parameters))} parameters")
-        ppl = next((r.difference for (name, _), r in rows.items() if name == role and r.difference), None)
+        ppl = next(
+            (r.difference for (name, _), r in rows.items() if name == role and r.difference and r.difference.paired),
+            None,
+        )
         if ppl:
             parts.append(f"perplexity × {significant(ppl.ratio, 4)}")
         if ratio:
@@ -186,7 +189,13 @@ def _pair(measurements: list[Measurement]) -> tuple[Row, Row] | None:
 
 def _both(dense: Measurement, other: Measurement) -> tuple[Row, Row] | None:
     rows = comparison([dense, other])
-    pairs = ((a, b) for b in rows if b.difference for a in rows if a.role == dense.role and a.text == b.text)
+    pairs = (
+        (a, b)
+        for b in rows
+        if b.difference and b.difference.paired
+        for a in rows
+        if a.role == dense.role and a.text == b.text
+    )
     return next(pairs, None)
 
 

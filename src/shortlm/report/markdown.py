@@ -63,7 +63,7 @@ def environment() -> Environment:
     )  # fmt: skip
     for name in ("count", "size", "significant", "duration", "blocks", "signed", "whole"):
         environment.filters[name] = getattr(numbers, name)
-    environment.filters |= {"public": public, "md": _md, "code": _code, "shell": _shell}
+    environment.filters |= {"public": public, "md": _md, "code": _code, "shell": _shell, "quoted": _quoted}
     functions: dict[str, Any] = {"with_error": numbers.with_error, "change": numbers.change, "chance": numbers.chance}
     environment.globals.update(functions)
     return environment
@@ -77,6 +77,11 @@ def line(text: object) -> str:
 def _md(text: str) -> str:
     """Text that means nothing to Markdown or HTML, on one line."""
     return MARKDOWN.sub(r"\\\1", line(text))
+
+
+def _quoted(text: str) -> str:
+    """Line by line, as a quotation: a broken layout is part of what a sample shows."""
+    return "\n".join(f"> {_md(part)}".rstrip() + "  " for part in text.strip().split("\n"))
 
 
 def _code(text: str) -> str:

@@ -1,7 +1,7 @@
 """Speed and memory from raw runs: medians, spreads, ratios to the reference, and whether the machine was quiet enough.
 
-Models that took turns are compared round by round: what slowed one round slowed all of them. The ratio is the
-geometric mean over rounds, its interval 95 % by Student's t.
+Models that took turns are compared round by round: what slowed one round slowed all of them. The ratio is the median
+over rounds, so that a round in which the machine stalled does not count for more than its one vote.
 """
 
 from __future__ import annotations
@@ -122,10 +122,15 @@ def _quartiles(times: list[float]) -> tuple[float, float]:
 
 
 def ratio(reference: Cell, cell: Cell, paired: bool) -> Ratio:
-    """The reference's time over the model's."""
+    """The reference's time over the model's: the median over rounds, with an interval by order statistics.
+
+    Of fewer than six rounds, or where the models did not take turns, the geometric mean with Student's t.
+    """
     a, b = ([math.log(run.seconds) for run in c.runs] for c in (reference, cell))
     if paired and len(a) == len(b):
-        logs = [x - y for x, y in zip(a, b, strict=True)]
+        logs = sorted(x - y for x, y in zip(a, b, strict=True))
+        if (rank := order_rank(len(logs))) > 0:
+            return Ratio(*(math.exp(x) for x in (statistics.median(logs), logs[rank - 1], logs[-rank])))
         mean, error, freedom = statistics.mean(logs), _stderr(logs), len(logs) - 1
     else:
         mean = statistics.mean(a) - statistics.mean(b)
@@ -133,6 +138,17 @@ def ratio(reference: Cell, cell: Cell, paired: bool) -> Ratio:
     student = STUDENT[freedom] if freedom < len(STUDENT) else 1.96 + 2.5 / freedom
     width = error * student if freedom > 0 else math.inf
     return Ratio(math.exp(mean), math.exp(mean - width), math.exp(mean + width) if width < 700 else math.inf)
+
+
+def order_rank(count: int) -> int:
+    """The rank k for which the k-th smallest and k-th largest of `count` values enclose the median with 95 %; 0: none.
+
+    A value is below the median as a coin falls, so the two fail with twice the binomial's lower tail.
+    """
+    tail, rank = 0.0, 0
+    while 2 * (tail := tail + math.comb(count, rank) / 2**count) <= 0.05:
+        rank += 1
+    return rank
 
 
 def _stderr(values: list[float]) -> float:

@@ -46,6 +46,7 @@ class TaskRow:
     generates: bool = False
     mean_of: int = 0
     is_share: bool = False  # of right answers
+    available: int = 0  # questions that there are
 
 
 def task_rows(measurements: list[Measurement]) -> list[TaskRow]:
@@ -66,6 +67,7 @@ def _of_task(key: str, measurements: list[Measurement], reference: Measurement |
             found = task_difference(before, t) if before and m is not reference else None
             yield TaskRow(
                 t.task, t.metric, m.role, t.value, t.stderr, t.questions, found, t.generates, is_share=is_share(t),
+                available=t.available,
             )  # fmt: skip
 
 
@@ -81,6 +83,7 @@ def _of_mean(name: str, measurements: list[Measurement], reference: Measurement 
             yield TaskRow(
                 name, "mean", m.role, mean.value, mean.stderr, sum(t.questions for t in members), found,
                 mean_of=len(mean.tasks), is_share=all(map(is_share, members)),
+                available=sum(t.available for t in members),
             )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def quality(measurements: list[Measurement]) -> Quality | None:
             return Quality(key, found)
     for text in by_text(measurements[0]):
         texts = {m.role: by_text(m)[text] for m in measurements if text in by_text(m)}
-        if len(texts) == len(measurements):
+        if len(texts) == len(measurements) and len({p.data.sha256 for p in texts.values()}) == 1:
             values = {role: (p.perplexity, perplexity_error(p)) for role, p in texts.items()}
             return Quality(f"perplexity, {text} (lower is better)", values)
     return None

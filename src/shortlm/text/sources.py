@@ -6,6 +6,7 @@ A source is read piece by piece and only as far as it is needed; a hub data set 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,7 @@ def _streamed(settings: TextSettings) -> Iterator[str]:
             f"{settings.text}: is no file here, and hub data sets need an extra (pip install 'shortlm[data]'); "
             "or give a local file: --text file.txt or file.jsonl"
         ) from error
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every try
     try:
         rows = load_dataset(settings.text, settings.subset, split=settings.split, streaming=True)
         for row in rows:
