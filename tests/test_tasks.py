@@ -194,7 +194,7 @@ def test_local_files_are_checked_before_anything_is_fetched(tmp_path):
     )
     (tmp_path / "bad.jsonl").write_text('{"foo": 1}', encoding="utf-8")
     bad = f"={tmp_path / 'bad.jsonl'}"
-    line = call(*easy, f"boolq{bad}")
+    line = call("eval", "--tasks", "arc_easy", "--local", f"boolq{bad}")
     assert "--local boolq: no such task is asked; asked are: arc_easy" in line
     assert "did you mean arc_easy?" in call("eval", "--tasks", "arc_esy", "--local", f"arc_esy{bad}")
     assert "bad.jsonl is not of a form that it can read" in call(
