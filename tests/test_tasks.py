@@ -279,20 +279,27 @@ def test_damaged_files_of_questions(text, message, tmp_path):
     assert message in str(error.value)
 
 
-def test_real_questions_from_local_files(shared):
-    """Stock tasks on the original files, with one index of the harness for all."""
+def test_real_questions_from_local_files(shared, tmp_path):
+    """The published set and a task beside it, on the original files; HellaSwag, which is not there, is made up."""
     places = {
+        "boolq": "boolq/val.jsonl", "piqa": "piqa/dev.jsonl", "winogrande": "winogrande/winogrande.jsonl",
         "arc_easy": "arc/ARC-Easy-Test.jsonl", "arc_challenge": "arc/ARC-Challenge-Test.jsonl",
-        "boolq": "boolq/val.jsonl", "piqa": "piqa/dev.jsonl", "openbookqa": "openbookqa/test.tsv",
-        "winogrande": "winogrande/winogrande.jsonl", "copa": "copa/val.jsonl",
+        "openbookqa": "openbookqa/test.tsv", "copa": "copa/val.jsonl",
     }  # fmt: skip
     local = [f"{task}={shared / 'data/tasks' / place}" for task, place in places.items()]
+    made_up = {"activity_label": "Play", "ctx_a": "Tom has a ball.", "ctx_b": "he", "label": "1"}
+    made_up["endings"] = ["eats it.", "kicks it.", "reads it.", "is it."]
+    (tmp_path / "h.jsonl").write_text("\n".join([json.dumps(made_up)] * 6), encoding="utf-8")
     model = ModelSettings(model=str(shared / "data/models/stories260K"))
-    tasks = [*places, "openbookqa:acc_norm"]
-    result = evaluate(model, EvalSettings(tasks=tasks, local=local, limit=6, samples=0))
-    assert [t.task for t in result.tasks] == list(places) and all(t.questions == 6 for t in result.tasks)
-    assert all(t.dataset == "local file" for t in result.tasks)
-    assert {t.task: t.metric for t in result.tasks}["openbookqa"] == "acc_norm"
+    local.append(f"hellaswag={tmp_path / 'h.jsonl'}")
+    result = evaluate(model, EvalSettings(tasks=["commonsense-7", "copa"], local=local, limit=6, samples=0))
+    published = {"boolq": "acc", "piqa": "acc", "hellaswag": "acc_norm", "winogrande": "acc", "arc_easy": "acc",
+                 "arc_challenge": "acc_norm", "openbookqa": "acc_norm"}  # fmt: skip
+    assert {t.task: t.metric for t in result.tasks} == published | {"copa": "acc"}
+    assert all(t.questions == 6 and t.dataset == "local file" for t in result.tasks)
+    (mean,) = result.task_means
+    assert mean.name == "commonsense-7" and mean.tasks == list(published)
+    assert mean.value == pytest.approx(sum(t.value for t in result.tasks[:7]) / 7)
 
 
 def harness_command(model: Path, tasks: str, folder: Path, out: Path, *more: str) -> dict:

@@ -61,7 +61,7 @@ def run(
     rounds: Annotated[int | None, typer.Option(min=1, help="Prune and heal in so many rounds.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Redo the stages whose settings differ.")] = False,
 ) -> None:
-    """The whole path in one command: score, choose, cut, heal, evaluate, report. Goes on where it was stopped."""
+    """The whole path in one command: score, choose, cut, heal, eval, bench, report. Goes on where it was stopped."""
     from shortlm.pipeline import run as do_run
 
     base = load_recipe(recipe) if recipe else Recipe(bench=BenchSettings())

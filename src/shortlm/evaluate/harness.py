@@ -171,8 +171,7 @@ def _batch_size(opened: OpenModel) -> int | str:
     if opened.device.type != "cpu":
         return "auto"
     config = opened.model.config.get_text_config()
-    longest = getattr(config, "max_position_embeddings", None) or 2048
-    logits = longest * config.vocab_size * 4
+    logits = (opened.context or 2048) * config.vocab_size * 4
     return max(1, min(MOST_ON_CPU, free_memory(opened.device) // LOGITS_SHARE // logits))
 
 
