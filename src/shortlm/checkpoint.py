@@ -18,6 +18,7 @@ from typing import Any
 
 from shortlm.embedded import model_path
 from shortlm.errors import ModelError
+from shortlm.paths import user_path
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -79,14 +80,14 @@ def short_names(names: list[str]) -> list[str]:
 
 
 def _last(name: str, parts: int) -> str:
-    return "/".join(Path(name).expanduser().parts[-parts:]).lstrip("/") or name
+    return "/".join(user_path(name).parts[-parts:]).lstrip("/") or name
 
 
 def locate(name: str, revision: str | None = None, weights: bool = True) -> tuple[Path, str | None]:
     """The local folder of a checkpoint (fetched if it is a hub id) and its commit."""
     if name == "embedded":
         return model_path(), None
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.is_dir():
         return folder, None
     if folder.exists():

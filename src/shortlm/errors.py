@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from difflib import get_close_matches
+from reprlib import Repr
+
+LONGEST = 1000  # characters of a message, whatever the values that it names
 
 
 class ShortLMError(Exception):
@@ -45,8 +49,44 @@ class RecipeError(ShortLMError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the nearest known one, or all of them."""
     known = sorted(known)
-    near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    near = get_close_matches(name[:100].lower(), known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a message: quoted, and shortened in the middle."""
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """One line of at most `most` characters; its beginning (what is wrong) and its end (the way out) stay."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most * 2 // 3]} ... {line[-(most // 3) :]}"
+
+
+def reason(error: BaseException, lines: bool = False) -> str:
+    """What another library's error says, for a message of ours: its first line (or all `lines`), shortened."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shortened(" ".join(said if lines else said[:1]), 200).rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def library_errors(kind: type[ShortLMError], what: str, way_out: str = "") -> Generator[None, None, None]:
+    """Whatever a library raises inside, as one line of ours: 'what (its reason); way out'.
+
+    For calls whose ways to fail are countless (validators of all architectures, parsers of damaged files). Running out
+    of memory stays what it is.
+    """
+    try:
+        yield
+    except ShortLMError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise kind(f"{what} ({reason(error)}){way_out and '; '}{way_out}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

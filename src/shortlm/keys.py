@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import installed_version
+from shortlm.paths import user_path
 from shortlm.recipe import EvalSettings, HealSettings, Settings
 
 
@@ -19,7 +19,7 @@ def key_of(*parts: Any) -> str:
 
 def fingerprint(name: str) -> list[Any]:
     """Names, sizes and times of the local files behind an input; the name alone for what is not local."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     if name == "embedded" or not path.exists():
         return [name]
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
@@ -42,9 +42,9 @@ def phase_keys(base: str, settings: HealSettings) -> list[str]:
 def measured_from(settings: EvalSettings) -> list[Any]:
     """Everything outside the settings that an evaluation reads: texts, local files, task files, the harness."""
     texts = [fingerprint(text.ids or text.text) for text in settings.with_local_texts().texts]
-    files = [Path(file).expanduser() for file in settings.local_files().values()]
+    files = [user_path(file) for file in settings.local_files().values()]
     answers = [fingerprint(str(file.with_name(f"{file.stem}-labels.lst"))) for file in files]  # of PIQA
-    folders = [Path(path).expanduser() for path in settings.task_path]
+    folders = [user_path(path) for path in settings.task_path]
     tasks = [fingerprint(str(file)) for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
     harness = installed_version("lm_eval") if settings.tasks else None
     return [texts, [fingerprint(str(file)) for file in files], answers, tasks, harness]

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shortlm.errors import OutputError
+from shortlm.paths import user_path
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 OURS = {"manifest.json": b'"Manifest"', "healing.json": b'"Healing"'}  # what every folder of ours holds one of
@@ -55,7 +56,7 @@ def _refuse_folder(target: Path, force: bool) -> None:
 @contextmanager
 def whole_file(target: Path | str, force: bool = False) -> Generator[Path, None, None]:
     """Yield a temporary path beside `target`; on success it becomes `target`, on any failure it vanishes."""
-    target = Path(target).expanduser()
+    target = user_path(target)
     if target.is_dir():
         raise OutputError(f"{target}: is a folder, a file name is needed; give --out a file")
     refuse_existing(target, force)
@@ -74,7 +75,7 @@ def whole_file(target: Path | str, force: bool = False) -> Generator[Path, None,
 @contextmanager
 def whole_folder(target: Path | str, force: bool = False) -> Generator[Path, None, None]:
     """Yield a temporary folder beside `target`; on success it becomes `target`, on any failure it vanishes."""
-    target = Path(target).expanduser()
+    target = user_path(target)
     target = target.resolve() if target.is_symlink() else target
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target}: is a file, a folder is needed; choose another --out")

@@ -22,6 +22,7 @@ from shortlm.errors import ModelError, OutputError, RecipeError
 from shortlm.evaluate import evaluate, refuse_unknown_tasks
 from shortlm.keys import fingerprint, key_of, measured_from, phase_keys
 from shortlm.outputs import write_text
+from shortlm.paths import user_path
 from shortlm.progress import is_main
 from shortlm.recipe import ChooseSettings, ModelSettings, Recipe, Settings, load_recipe, to_yaml
 from shortlm.report import model_card, write_markdown, write_page, write_results
@@ -46,7 +47,7 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
     Raises OutputError if a stage's output is there but was made with other settings or inputs (`force`
     redoes it), and whatever the stages raise. `say` gets one line per stage.
     """
-    out = Path(out).expanduser()
+    out = user_path(out)
     recipe = recipe.model_copy(update={"text": recipe.text.for_model(recipe.model.model)})
     recipe.refuse_training_on_what_is_measured()
     stages = _Stages(out, recipe, force, say)

@@ -12,8 +12,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from shortlm.errors import ShortLMError
+from shortlm.documents import read_bytes
+from shortlm.errors import ShortLMError, shortened
 from shortlm.outputs import write_text
+from shortlm.paths import user_path
 
 A = TypeVar("A", bound="Artifact")
 
@@ -21,7 +23,7 @@ A = TypeVar("A", bound="Artifact")
 class Record(BaseModel):
     """A part of an artifact; unknown keys are refused, so that a wrong file is noticed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class ModelFacts(Record):
@@ -76,14 +78,15 @@ class Artifact(Record):
     @classmethod
     def load(cls: type[A], path: Path | str) -> A:
         """Read the artifact back. Raises ShortLMError naming the file and what is wrong with it."""
-        path = Path(path)
+        path = user_path(path)
         if not path.is_file():
             raise ShortLMError(f"{path}: no such file; a {cls.__name__} file (JSON) is needed")
+        raw = read_bytes(path, ShortLMError)
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(raw)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
+            where = shortened(".".join(map(str, first["loc"])), 100) or "the file"
             raise ShortLMError(f"{path}: is not a {cls.__name__} file: {where}: {first['msg']}") from error
 
 

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from shortlm.errors import ShortLMError, is_out_of_memory
+from shortlm.paths import user_path
 from shortlm.progress import ask_to_stop, is_main
 
 
@@ -62,7 +63,7 @@ app = typer.Typer(
 
 def expanded(path: Path | None) -> Path | None:
     """`--out=~/x` reaches us as it stands."""
-    return path.expanduser() if path else None
+    return user_path(path) if path else None
 
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", callback=expanded, help="Where the result goes.")]

@@ -15,6 +15,7 @@ from shortlm.cut.planning import planned
 from shortlm.cut.surgery import kept_pieces, write_checksums, write_shards
 from shortlm.errors import OutputError
 from shortlm.outputs import refuse_existing, whole_folder
+from shortlm.paths import user_path
 from shortlm.recipe import CutSettings, ModelSettings
 from shortlm.sizes import byte_size
 
@@ -35,7 +36,7 @@ def cut(
     another model, OutputError if `out` is in use (and `force` is off) or the disk is full.
     """
     started = time.perf_counter()
-    out = Path(out).expanduser()
+    out = user_path(out)
     checkpoint = open_checkpoint(model.model, model.revision)
     _refuse_own_folder(checkpoint, out)
     refuse_existing(out, force)

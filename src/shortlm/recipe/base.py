@@ -8,7 +8,9 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from shortlm.errors import RecipeError, did_you_mean
+from shortlm.documents import MOST_YAML, parse_yaml, read_bytes
+from shortlm.errors import RecipeError, did_you_mean, shown
+from shortlm.paths import user_path
 from shortlm.sizes import byte_size, quantity
 
 
@@ -29,18 +31,19 @@ Count = Annotated[str, AfterValidator(_checked_count)]
 class Settings(BaseModel):
     """A stage's settings: unknown keys refused, values fixed once made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """The settings in a YAML file. Raises RecipeError naming the file."""
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise RecipeError(f"{path}: no such recipe file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+        text = read_bytes(path, RecipeError, MOST_YAML).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not UTF-8 text (byte {error.start}); convert it first") from error
+    content = parse_yaml(text, str(path), RecipeError)
     if content is not None and not isinstance(content, dict):
         raise RecipeError(f"{path}: holds a {type(content).__name__}, settings (key: value) are needed")
     return content or {}
@@ -61,7 +64,7 @@ def validated(kind: type[Settings], values: dict[str, Any], where: str = "") -> 
 def _reason(kind: type[BaseModel], error: Any) -> str:
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
-        return f"{message[0].lower()}{message[1:]} (got {error['input']!r})"
+        return f"{message[0].lower()}{message[1:]} (got {shown(error['input'])})"
     fields: Any = kind
     for part in error["loc"][:-1]:
         fields = _settings_in(fields if isinstance(part, int) else _fields(fields)[part].annotation)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shortlm.errors import RecipeError
+from shortlm.paths import user_path
 from shortlm.recipe.base import Settings, read_yaml, validated
 from shortlm.recipe.healing import HealSettings
 from shortlm.recipe.measuring import BenchSettings, EvalSettings
@@ -52,8 +53,8 @@ class Recipe(Settings):
         trained = [source for phase in (self.heal.phases if self.heal else []) for source in phase.data]
         for source in trained:
             for measured in self.eval_texts():
-                text, is_file = measured.text, Path(measured.text).expanduser().exists()
-                same = Path(text).expanduser().resolve() == Path(source.data).expanduser().resolve()
+                text, is_file = measured.text, user_path(measured.text).exists()
+                same = user_path(text).resolve() == user_path(source.data).resolve()
                 part = (
                     (measured.seed, source.seed)
                     if text == "embedded"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shortlm.embedded import documents as embedded_documents
 from shortlm.errors import TextError
+from shortlm.paths import user_path
 from shortlm.recipe import TextSettings
 
 
@@ -30,7 +31,7 @@ def open_source(settings: TextSettings) -> Source:
     """The text that `settings` name. Raises TextError if it can't be read."""
     if settings.text == "embedded":
         return Source("embedded", embedded_documents(settings.seed), settings.separator, endless=True)
-    path = Path(settings.text).expanduser()
+    path = user_path(settings.text)
     if path.suffix in (".jsonl", ".json") and path.is_file():
         return Source(str(path), _jsonl(path, settings.field), settings.separator)
     if path.is_file():

@@ -1,0 +1,88 @@
+"""JSON and YAML read within bounds: whatever stands in a file, reading it ends soon, and bad files give one line.
+
+Bounded are the bytes of a file, the depth of nesting and, in YAML, what aliases add up to: ten lines of aliases to
+aliases stand for billions of values.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from shortlm.errors import ShortLMError, reason
+
+MOST_JSON = 256 * 2**20  # bytes of a file that is read as a whole
+MOST_YAML = 2**20
+MOST_NODES = 100_000  # values of a YAML file with aliases written out
+Kind = type[ShortLMError]
+
+
+def read_bytes(path: Path, kind: Kind, most: int = MOST_JSON) -> bytes:
+    """The whole of a file. Raises `kind` if it has more than `most` bytes or can't be read."""
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise kind(f"{path}: has {size:,} bytes, at most {most:,} are read; is this the right file?")
+        return path.read_bytes()
+    except OSError as error:
+        raise kind(f"{path}: can't be read ({error.strerror or error})") from error
+
+
+def read_json(path: Path, kind: Kind, most: int = MOST_JSON) -> Any:
+    """What a JSON file holds. Raises `kind` naming the file."""
+    return parse_json(read_bytes(path, kind, most), str(path), kind)
+
+
+def parse_json(raw: bytes | str, where: str, kind: Kind, hint: str = "") -> Any:
+    """What JSON says. Raises `kind` for what is no JSON, NaN and infinity, too deep nesting or endless numbers."""
+    try:
+        return json.loads(raw, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise kind(f"{where}: is nested too deeply{hint}") from error
+    except ValueError as error:  # also of bytes that are no UTF-8, and of numbers with thousands of digits
+        raise kind(f"{where}: is not valid JSON ({reason(error)}){hint}") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def parse_yaml(text: str, where: str, kind: Kind) -> Any:
+    """What YAML says; dates stay text. Raises `kind` for what is no YAML, or stands for too much."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST_NODES:
+            raise kind(f"{where}: its aliases stand for more than {MOST_NODES:,} values; write out what is meant")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise kind(f"{where}: is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise kind(f"{where}: is not valid YAML ({reason(error, lines=True)})") from error
+    finally:
+        loader.dispose()
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Values that a node stands for with aliases written out; more than the limit where one holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1  # while it is counted
+        parts = node.value if isinstance(node.value, list) else []
+        inner = (n for part in parts for n in (part if isinstance(part, tuple) else (part,)))
+        known[id(node)] = min(MOST_NODES + 1, 1 + sum(_size(n, known) for n in inner))
+    return known[id(node)]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, without dates: no setting is one, and an impossible one is an error in the middle of parsing."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
