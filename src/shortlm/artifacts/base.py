@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,7 +24,7 @@ A = TypeVar("A", bound="Artifact")
 class Record(BaseModel):
     """A part of an artifact; unknown keys are refused, so that a wrong file is noticed."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid")
 
 
 class ModelFacts(Record):
@@ -83,11 +84,22 @@ class Artifact(Record):
             raise ShortLMError(f"{path}: no such file; a {cls.__name__} file (JSON) is needed")
         raw = read_bytes(path, ShortLMError)
         try:
-            return cls.model_validate_json(raw)
+            found = cls.model_validate_json(raw)
         except ValidationError as error:
             first = error.errors()[0]
             where = shortened(".".join(map(str, first["loc"])), 100) or "the file"
             raise ShortLMError(f"{path}: is not a {cls.__name__} file: {where}: {first['msg']}") from error
+        if not _finite(found.model_dump()):
+            raise ShortLMError(f"{path}: is not a {cls.__name__} file: a number in it is NaN or infinite")
+        return found
+
+
+def _finite(value: Any) -> bool:
+    """Whether no number in it is NaN or infinite; while an artifact is made, errors name the block instead."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return all(map(_finite, parts))
 
 
 def provenance(

@@ -129,11 +129,14 @@ class _Walk:
     def finished(self, tail: Tail, per_token: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """nats_MBT (or their sum over tokens, as T = 1) and the predicted tokens of each sequence; states are freed."""
         rows: list[torch.Tensor] = [torch.empty(0)] * len(self.masks)
+        together = self.caller.together(self.batch)
         while self.groups:
-            h_BTD, members = self.groups.pop()
-            nats_BT = tail.nats(h_BTD, self.batch).cpu().double()
-            for m in members:
-                rows[m] = nats_BT if per_token else nats_BT.sum(1, keepdim=True)
+            part = [self.groups.pop() for _ in range(min(together, len(self.groups)))]
+            found = tail.nats_of_several([h_BTD for h_BTD, _ in part], self.batch)
+            for (_, members), nats_BT in zip(part, found, strict=True):
+                nats_BT = nats_BT.cpu().double()
+                for m in members:
+                    rows[m] = nats_BT if per_token else nats_BT.sum(1, keepdim=True)
         return torch.stack(rows), predicted(self.batch).sum(1).cpu().double()
 
 
