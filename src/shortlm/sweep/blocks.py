@@ -10,8 +10,8 @@ Shapes: B sequences, T tokens, D hidden, X what enters the head, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,10 +76,10 @@ class BlockCaller:
         self.spare: dict[str, torch.Tensor] = {}  # memory for gradients, handed from block to block
         self.forwards = 0
 
-    def visit(self, reverse: bool = False, without: Sequence[int] = ()) -> Iterator[int]:
+    def visit(self, reverse: bool = False, without: Sequence[int] = ()) -> Generator[int, None, None]:
         """Yield the indices of all blocks (but some), each while it is in memory. Blocks are only called inside."""
         order = [i for i in range(len(self.blocks))[:: -1 if reverse else 1] if i not in without]
-        return self.disk.visit(order) if self.disk else iter(order)
+        yield from self.disk.visit(order) if self.disk else order
 
     def begin_pass(self) -> None:
         """Before the batches of a pass over the blocks are prepared: what was kept for those before is freed."""
@@ -142,6 +142,32 @@ class BlockCaller:
         except _AtHeadError as stopped:
             return stopped.entering_BTX
         raise ModelError(f"{type(self.model).__name__}: its forward never calls its head; it can't be scored")
+
+    def own_forward(
+        self, batch: Batch, changed: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """The state behind the last block by the model's own forward; each block is in memory when it is called. What
+        block i makes of its input goes on as changed(i, input, output).
+
+        Raises ModelError if the forward does not call one block after the other.
+        """
+        name, states = type(self.model).__name__, [torch.empty(0)]
+
+        def follow(i: int, original: Callable[..., Any]) -> Callable[..., Any]:
+            def forward(h_BTD: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                if next(coming, None) != i:
+                    raise ModelError(f"{name}: its blocks are not called one after the other; it can't be scored")
+                output = original(h_BTD, *args, **kwargs)
+                states[0] = changed(i, h_BTD, output[0] if isinstance(output, tuple) else output)
+                return (states[0], *output[1:]) if isinstance(output, tuple) else states[0]
+
+            return forward
+
+        with closing(self.visit()) as coming, torch.no_grad(), replaced_forwards(self.blocks, follow):
+            self.head_input(batch)
+            if next(coming, None) is not None:
+                raise ModelError(f"{name}: not all of its blocks are called; it can't be scored")
+        return states[0]
 
     def tail(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
         """logits_BTV of a state that has passed the last block. Where the head is on disk, it has to be loaded."""
