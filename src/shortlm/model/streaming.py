@@ -19,6 +19,7 @@ from torch import nn
 
 from shortlm.checkpoint import Checkpoint, TensorEntry, block_prefix
 from shortlm.errors import ModelError
+from shortlm.heap import give_back
 from shortlm.model.anatomy import find_anatomy
 from shortlm.model.config import cut_config
 from shortlm.model.reading import Buffer, Tensors, dtype_of, read_rows, read_tensors
@@ -64,6 +65,7 @@ class DiskBlocks:
                     yield i
                 finally:
                     _emptied(self.blocks[i])
+                give_back()  # what calls of a block leave in the heap would add up, by chance more or less of it
 
     @contextmanager
     def head_in_memory(self) -> Generator[None, None, None]:
