@@ -176,13 +176,14 @@ def tokenizer_of(kind: str):
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         made.decoder = decoders.ByteLevel()
     elif kind == "metaspace":  # Llama 1 and 2: a space is put before the text, nothing splits it into words
-        made, trainer = Tokenizer(models.BPE(byte_fallback=True)), trainers.BpeTrainer
+        made, trainer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>")), trainers.BpeTrainer
         made.pre_tokenizer = pre_tokenizers.Metaspace()  # in training alone
     else:  # T5, Gemma 1's ancestors
         made, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer
         made.pre_tokenizer = pre_tokenizers.Metaspace()
     extra = {"unk_token": "<unk>"} if kind == "unigram" else {}
-    made.train_from_iterator(texts, trainer(vocab_size=400, special_tokens=["<unk>"], show_progress=False, **extra))
+    special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))] if kind == "metaspace" else ["<unk>"]
+    made.train_from_iterator(texts, trainer(vocab_size=700, special_tokens=special, show_progress=False, **extra))
     if kind == "metaspace":
         made.pre_tokenizer = None
         made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
