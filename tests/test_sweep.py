@@ -246,3 +246,17 @@ def test_kept_states_are_not_overwritten():
     (states,) = kept.taken()
     for ours, theirs in zip(states[:-1], hidden, strict=False):  # the last of theirs is behind the norm
         assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_out_of_memory_is_not_taken_for_a_missing_kernel(monkeypatch):
+    """Forward-mode differentiation is given up for good where a kernel has none, never for want of memory."""
+    from torch.autograd import forward_ad
+
+    def exhausted(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(forward_ad, "make_dual", exhausted)
+    weights_S = torch.full((4,), 1 / 60)
+    with pytest.raises(torch.OutOfMemoryError):
+        backward_sweep(CALLER, [(IDS_BT, ALL_BT)], weights_S, lambda block: block.along(block.weights))
+    assert CALLER.no_forward_mode == set()
