@@ -89,6 +89,23 @@ def test_targets_are_what_comes_next():
     assert apart["position_ids"].tolist() == [[0, 1, 0, 1, 2]]
 
 
+@pytest.mark.parametrize("attend", ["window", "document"])
+def test_targets_are_counted_as_they_are_learnt(llama_folder, tmp_path, attend):
+    documents = [{"text": "Rosa has it. " * (i % 5 + 1)} for i in range(30)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
+    files = open_files(ModelSettings(model=str(llama_folder)))
+    work = plan_work(files, phase(batch=8, attend=attend, data=[str(tmp_path / "t.jsonl")], separator="eos"), 1)
+    steps = Steps(work.rows, 8, work.micro_batches, work.pad)
+    batches = [batch for _, batch in zip(range(3 * work.micro_batches), steps, strict=False)]
+    ids = [row for batch in batches for row in batch["input_ids"].tolist()]
+    bos = files.tokenizer.bos_token_id
+    plain = sum(token != bos for row in ids for token in row[1:])  # BOS begins rows, or documents kept apart
+    learnt = sum(len(batch["targets"]) for batch in batches)
+    assert learnt == plain == steps.positions[3].targets
+    assert sum({id(b): b["step_targets"] for b in batches[:: work.micro_batches]}.values()) == plain
+    assert (plain == 24 * 23) == (attend == "window")
+
+
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_share_the_same_step(tmp_path, llama_folder, processes):
     files = open_files(ModelSettings(model=str(llama_folder)))

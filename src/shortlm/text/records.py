@@ -36,10 +36,18 @@ class Row(NamedTuple):
     labels: list[int]
     starts: tuple[int, ...] = ()
 
+    def next_labels(self) -> list[int]:
+        """Labels moved to where they are predicted; the first token, of a document kept apart too, never is."""
+        labels = [*self.labels[1:], IGNORED]
+        for start in self.starts:
+            if start:
+                labels[start - 1] = IGNORED
+        return labels
+
     @property
     def targets(self) -> int:
-        """Tokens that are learnt; the first has nothing before it."""
-        return sum(label != IGNORED for label in self.labels[1:])
+        """Tokens that are learnt."""
+        return sum(label != IGNORED for label in self.next_labels())
 
 
 class Laid(NamedTuple):
