@@ -123,7 +123,9 @@ def train_phase(
         steps.restore(checkpoint.position)
         say(f"phase {number}: goes on after step {checkpoint.position.step} of {work.steps}")
     every = settings.eval_every or max(1, math.ceil(work.steps / CHECKPOINTS))
-    trainer = HealTrainer(model, args, steps, work.validation_batches(), _loss(model, files, settings), journal, every)
+    trainer = HealTrainer(
+        model, args, steps, work.validation_batches(), _loss(model, files, settings), journal, every, files.settings
+    )
     if fsdp():
         _sum_in_float32(trainer)
     args.eval_on_start = bool(work.validation) and checkpoint is None

@@ -57,11 +57,12 @@ class HealTrainer(Trainer):
 
     def __init__(
         self, model: Any, args: TrainingArguments, steps: Steps, validation: dict[str, list[MicroBatch]], loss: Loss,
-        journal: Journal, every: int,
+        journal: Journal, every: int, opened_by: ModelSettings,
     ):  # fmt: skip
         super().__init__(model=model, args=args, callbacks=[_Rhythm(every, journal, steps)])
         self.remove_callback(PrinterCallback)
         self.steps, self.validation, self.loss, self.journal = steps, validation, loss, journal
+        self.opened_by = opened_by
         self.loss_is_scaled_for_ga = True  # nothing is left to be divided by the number of accumulated batches
         self.model_accepts_loss_kwargs = True  # the same, as transformers before 5.20 asks it
         self.model_preparation_time = 0.0
@@ -135,8 +136,9 @@ class HealTrainer(Trainer):
             return
         load_whole()
         target: Any = self.model if model is None else model
-        allowed = bool(getattr(target.config, "auto_map", None))  # or the model would not be here
-        settings = ModelSettings(model=str(folder), dtype="float32", device="cpu", trust_remote_code=allowed)
+        # Whether code in the folder may run is the user's to say, never the checkpoint's.
+        own = {"model": str(folder), "revision": None, "dtype": "float32", "device": "cpu"}
+        settings = self.opened_by.model_copy(update=own)
         target.load_state_dict(load_strictly(folder, target.config, settings).state_dict())
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
