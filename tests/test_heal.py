@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from importlib import import_module
 
@@ -434,6 +435,19 @@ def test_a_finished_healing_is_kept(llama_folder, tmp_path):
     first = heal(model, settings, tmp_path / "out")
     assert heal(model, settings, tmp_path / "out", say=said.append) == first
     assert said == [f"kept {tmp_path / 'out'}"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_outputs_have_the_mode_that_the_umask_gives(llama_folder, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        healed(llama_folder, tmp_path / "out", phase(steps=1), keep_adapter=True)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert {"model.safetensors", "adapter_model.safetensors"} < set(modes)
+    assert set(modes.values()) == {0o666 & ~mask}
 
 
 def test_only_one_process_heals_there(llama_folder, tmp_path):

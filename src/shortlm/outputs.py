@@ -87,6 +87,7 @@ def whole_folder(target: Path | str, force: bool = False) -> Generator[Path, Non
         try:
             yield part
             for path in part.rglob("*"):
+                _give_usual_mode(path)
                 _flush(path)
             _swap(part, target)
             _flush(target.parent)
@@ -123,6 +124,12 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _give_usual_mode(path: Path) -> None:
+    """That of the umask: libraries (safetensors) write by temporary files that only their owner may read."""
+    if path.is_file() and not path.is_symlink():
+        path.chmod(0o666 & ~_umask())
 
 
 def _flush(path: Path) -> None:
