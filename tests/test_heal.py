@@ -12,17 +12,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from architectures import ARCHITECTURES, save_tiny, tiny_model
+from pydantic import ValidationError
 
 from shortlm.artifacts import Healing
 from shortlm.checkpoint import open_checkpoint
 from shortlm.embedded import model_path
-from shortlm.errors import HealError, ModelError, OutputError, RecipeError
+from shortlm.errors import HealError, ModelError, OutputError, RecipeError, TextError
 from shortlm.heal import heal
 from shortlm.heal.adapters import target_modules
 from shortlm.heal.batches import Steps, micro_batch, micro_batch_count, parted, validation_batches
 from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.phases import plan_work
-from shortlm.heal.trained import open_trained
+from shortlm.heal.trained import check_method, open_trained
 from shortlm.heal.training import HealTrainer
 from shortlm.model import load_strictly, open_config, open_files, open_model
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
@@ -456,9 +457,81 @@ def test_only_one_process_heals_there(llama_folder, tmp_path):
     work.mkdir()
     with (work / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        (work / "state.json").write_text('{"key": "x"}')
+        (work / "state.json").write_text('{"keys": ["x"]}')
         with pytest.raises(OutputError, match="another process is healing there"):
             healed(llama_folder, tmp_path / "out", phase())
+
+
+def test_the_data_of_a_chain_is_tokenized_once(llama_folder, tmp_path, monkeypatch):
+    """By the check before the first phase; each phase goes on with what that made, also after a stop."""
+    from transformers import TokenizersBackend
+
+    records = [{"prompt": f"Who has {i}? ", "completion": "Rosa."} for i in range(30)]
+    (tmp_path / "r.json").write_text(json.dumps(records), encoding="utf-8")
+    documents = [{"text": f"Number {i}. Rosa has the kite."} for i in range(3000)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
+    seen = []
+
+    def counting(self, text, *args, plain=TokenizersBackend.__call__, **kwargs):
+        seen.append(text)
+        return plain(self, text, *args, **kwargs)
+
+    monkeypatch.setattr(TokenizersBackend, "__call__", counting)
+    first = phase(method="cpt", data=[str(tmp_path / "t.jsonl")], steps=2)
+    second = phase(method="lora", data=[str(tmp_path / "r.json")], steps=None, epochs=2, length=40)
+    done = healed(llama_folder, tmp_path / "out", first, second)
+    assert [p.steps for p in done.phases] == [2, 12]
+    texts = [text for text in seen if text.startswith("Number")]
+    asked = [text for text in seen if text.startswith("Who has")]
+    assert len(texts) == len(set(texts)) > 20 and sorted(asked) == sorted(f"Who has {i}? Rosa." for i in range(30))
+    seen.clear()
+    healed(llama_folder, tmp_path / "out", first, second)  # is finished
+    assert not [text for text in seen if text.startswith(("Number", "Who has"))]
+
+
+def test_a_later_phase_is_checked_before_the_first_one_is_trained(llama_folder, tmp_path, monkeypatch):
+    records = [{"prompt": "Who? " * 20, "completion": "Rosa."}] * 9
+    (tmp_path / "r.json").write_text(json.dumps(records), encoding="utf-8")
+    monkeypatch.setattr(HealTrainer, "training_step", lambda *args: pytest.fail("was trained"))
+    with pytest.raises(TextError, match=r"phase 2: .*no record has an answer within 12 tokens"):
+        healed(llama_folder, tmp_path / "out", phase(), phase(data=[str(tmp_path / "r.json")], length=12))
+    assert not (tmp_path / "out.healing").exists()
+
+
+def test_a_rate_that_never_leaves_zero_is_refused(llama_folder, tmp_path):
+    with pytest.raises(RecipeError, match="--warmup 100: the only step would have a learning rate of 0; give more"):
+        healed(llama_folder, tmp_path / "out", phase(steps=1, warmup=100))
+    done = healed(llama_folder, tmp_path / "one", phase(steps=1, warmup=0.03, method="cpt"), log_every=1)
+    assert done.phases[0].log[0].rate == 1e-3
+    assert not torch.equal(logits(llama_folder), logits(tmp_path / "one"))
+    said = []
+    settings = HealSettings(phases=[phase(steps=2, warmup=100)])
+    heal(ModelSettings(model=str(llama_folder), device="cpu"), settings, tmp_path / "two", say=said.append)
+    assert said == ["the peak rate is never reached: 2 steps and a warm-up of 100"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"held_out": math.inf}, {"held_out": 10**9}, {"warmup": math.inf}, {"warmup": 1e300}, {"lr": math.nan},
+     {"lr": 1e9},
+     {"epochs": 1e300, "steps": None}, {"steps": 10**12}, {"batch": 10**9}, {"rank": 10**9}, {"alpha": 10**9},
+     {"length": 10**9}, {"betas": (0.9, 1.0)}, {"betas": (math.nan, 0.5)}, {"clip": math.inf}, {"weight_decay": 1e9},
+     {"temperature": 1e-300}, {"hidden": 1e300}, {"micro_tokens": 10**20}, {"eval_every": 10**12}, {"last": 10**9},
+     {"tokens": "9" * 400, "steps": None}, {"data": [{"data": "embedded", "weight": 1e-320}]}],
+)  # fmt: skip
+def test_settings_that_no_one_can_want_are_refused(given):
+    with pytest.raises(ValidationError):
+        phase(**given)
+
+
+def test_settings_are_bounded_by_model_and_data(llama_folder, tmp_path):
+    files = open_files(ModelSettings(model=str(llama_folder)))
+    with pytest.raises(RecipeError, match="--rank 5000: the largest side of a matrix is 48; give so much at most"):
+        check_method(files, phase(rank=5000))
+    with pytest.raises(RecipeError, match="--length 100000: the model has 128 positions"):
+        check_method(files, phase(length=100_000))
+    with pytest.raises(RecipeError, match="--tokens 900T: would be 9,375,000,000,000 steps, at most 100,000,000 are"):
+        plan_work(files, phase(steps=None, tokens="900T"), 1)
 
 
 def test_budgets(llama_folder, tmp_path):

@@ -108,7 +108,7 @@ def test_what_can_not_be_planned_is_said(tmp_path):
 @pytest.mark.parametrize("name", preset_names("heal"))
 def test_presets_are_dry_run(name, tmp_path):
     tiny_config("llama", hidden_size=32, head_dim=8).save_pretrained(tmp_path)
-    small = {"teacher": str(tmp_path), "last": 2, "steps": 2, "epochs": None, "tokens": None, "length": 32}
+    small = {"teacher": str(tmp_path), "last": 2, "steps": 2, "epochs": None, "tokens": None, "length": 32, "rank": 2}
     settings = healing_of(name, None, {})
     settings = settings.model_copy(update={"phases": [p.model_copy(update=small) for p in settings.phases]})
     plan = plan_healing(ModelSettings(model=str(tmp_path), device="cpu"), settings, Cluster(tflops=1))

@@ -14,7 +14,9 @@ class LogEntry(Record):
 
     step: int
     tokens: int = Field(description="Computed up to here in this phase, padding apart.")
-    targets: int = Field(description="Learnt from up to here: answer tokens, or all but the first of each window (or document).")
+    targets: int = Field(
+        description="Learnt from up to here: answer tokens, or all but the first of each window (or document)."
+    )
     loss: float = Field(description="As trained, per target: cross-entropy in nats, or the loss of distillation.")
     rate: float = Field(description="Learning rate.")
     grad_norm: float

@@ -52,6 +52,15 @@ def target_modules(model: Any, targets: str) -> list[str]:
     return sorted(names)
 
 
+def refuse_rank(model: Any, settings: PhaseSettings) -> None:
+    """Raise RecipeError for a rank beyond the sides of all matrices that get adapters."""
+    ends = tuple(target_modules(model, settings.targets))
+    matrices = [m for block in find_anatomy(model).blocks for n, m in block.named_modules() if n.endswith(ends)]
+    largest = max(max(m.weight.shape) for m in matrices if _is_matrix(m))
+    if settings.rank > largest:
+        raise RecipeError(f"--rank {settings.rank}: the largest side of a matrix is {largest}; give so much at most")
+
+
 def _is_matrix(module: Any) -> bool:
     """A linear layer (also quantised), or GPT-2's transposed one."""
     from transformers.pytorch_utils import Conv1D

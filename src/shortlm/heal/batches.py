@@ -10,7 +10,7 @@ Shapes: B rows of a micro-batch, T tokens of its longest row, N positions of B x
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset
 
+from shortlm.text.mixture import Mixture
 from shortlm.text.records import IGNORED, Row
-from shortlm.text.rows import Mixture
 
 MicroBatch = dict[str, Any]
 
@@ -130,6 +130,6 @@ def micro_batch_count(rows: list[Row], batch: int, micro_tokens: int, processes:
     return processes * max(1, min(per_process, batch // processes))
 
 
-def validation_batches(rows: list[Row], micro_tokens: int, pad: int) -> list[MicroBatch]:
+def validation_batches(rows: Sequence[Row], micro_tokens: int, pad: int) -> list[MicroBatch]:
     """Validation rows, longest first, about `micro_tokens` at a time."""
     return [micro_batch(group, pad) for group in _filled(sorted(rows, key=lambda r: -len(r.ids)), micro_tokens)]

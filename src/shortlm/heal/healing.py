@@ -10,7 +10,7 @@ from pathlib import Path
 from shortlm.artifacts import Healing, Phase, provenance
 from shortlm.errors import OutputError, ShortLMError
 from shortlm.heal.merging import make_room, write_merged
-from shortlm.heal.phases import plan_work, train_phase
+from shortlm.heal.phases import Work, plan_work, train_phase
 from shortlm.heal.processes import join_processes, ranks, wait_for_all
 from shortlm.heal.trained import check_method
 from shortlm.heal.training import COMPLETE, reporters
@@ -42,25 +42,25 @@ def heal(
     if out.resolve() == files.checkpoint.folder.resolve():
         raise OutputError(f"{out}: the output would replace the model itself; choose another --out")
     join_processes(files.device)
-    _check_all(files, settings)
-    with Workspace(out, phase_keys(base or key_of(model, fingerprint(model.model)), settings)) as space:
+    with Workspace(out, phase_keys(base or key_of(model, fingerprint(model.model)), settings), force) as space:
         finished = space.finished()
+        works = {} if finished else _checked(files, settings, space.trained(), say)
         wait_for_all()
         if finished:
             say(f"kept {out}")
         if is_main():
-            space.remove() if finished else space.claim(force)
+            space.remove() if finished else space.claim()
         wait_for_all()
-        return finished or _healed(files, model, settings, space, force, say)
+        return finished or _healed(files, model, settings, works, space, say)
 
 
 def _healed(
-    files: ModelFiles, model: ModelSettings, settings: HealSettings, space: Workspace, force: bool, say: Say
+    files: ModelFiles, model: ModelSettings, settings: HealSettings, works: dict[int, Work], space: Workspace, say: Say
 ) -> Healing:
     """All phases that are not done yet, then the output."""
     started, records, device = time.perf_counter(), [], str(files.device)
     for number in range(1, len(settings.phases) + 1):
-        record = space.done(number) or _phase(files, settings, number, space, say)
+        record = space.done(number) or _phase(files, settings, number, works.pop(number), space, say)
         records.append(record)
         if number < len(settings.phases):
             files = open_files(model.model_copy(update={"model": str(space.phase(number) / "model"), "revision": None}))
@@ -71,17 +71,19 @@ def _healed(
         provenance=provenance(device, records[-1].precision, seconds, space.key),
     )  # fmt: skip
     if is_main():
-        _deliver(space, healing, len(settings.phases), force)
+        _deliver(space, healing, len(settings.phases))
     wait_for_all()
     return healing
 
 
-def _phase(files: ModelFiles, settings: HealSettings, number: int, space: Workspace, say: Say) -> Phase:
+def _phase(
+    files: ModelFiles, settings: HealSettings, number: int, work: Work, space: Workspace, say: Say
+) -> Phase:  # fmt: skip
     folder = space.phase(number)
     if is_main():
         clear_incomplete(folder, COMPLETE)
     wait_for_all()
-    record = train_phase(files, settings.phases[number - 1], settings, number, folder, space.log, say)
+    record = train_phase(files, settings.phases[number - 1], settings, number, work, folder, space.log, say)
     make_room()
     if is_main():
         shutil.rmtree(folder / "model", ignore_errors=True)  # of a process that was killed just here
@@ -98,8 +100,8 @@ def _earlier(model: ModelSettings) -> list[Phase]:
     return Healing.load(path).phases if path.is_file() else []
 
 
-def _deliver(space: Workspace, healing: Healing, phases: int, force: bool) -> None:
-    with whole_folder(space.out, force) as part:
+def _deliver(space: Workspace, healing: Healing, phases: int) -> None:
+    with whole_folder(space.out, space.force) as part:
         link_or_copy(space.phase(phases) / "model", part)
         for number in range(1, phases + 1):
             adapter = space.phase(number) / "adapter"
@@ -113,13 +115,18 @@ def _deliver(space: Workspace, healing: Healing, phases: int, force: bool) -> No
     space.remove()
 
 
-def _check_all(files: ModelFiles, settings: HealSettings) -> None:
-    """Notice what does not fit in any phase before the first one is trained."""
+def _checked(files: ModelFiles, settings: HealSettings, trained: set[int], say: Say) -> dict[int, Work]:
+    """The work of every phase that is not `trained`; what does not fit is noticed before the first one is trained."""
+    works = {}
     for number, phase in enumerate(settings.phases, start=1):
+        where = f"phase {number}: " if len(settings.phases) > 1 else ""
         try:
             check_method(files, phase)
-            plan_work(files, phase, ranks()[1])
+            if number not in trained:
+                works[number] = work = plan_work(files, phase, ranks()[1])
+                if work.warmup >= work.steps:
+                    say(f"{where}the peak rate is never reached: {work.steps} steps and a warm-up of {work.warmup}")
         except ShortLMError as error:
-            where = f"phase {number}: " if len(settings.phases) > 1 else ""
             raise type(error)(f"{where}{error}") from error
     reporters(settings.report_to)
+    return works

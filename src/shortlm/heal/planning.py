@@ -22,6 +22,7 @@ from shortlm.artifacts import HealPlan, PhasePlan, provenance
 from shortlm.checkpoint import locate
 from shortlm.errors import ModelError, RecipeError, TextError
 from shortlm.heal.batches import MicroBatch, micro_batch, parted
+from shortlm.heal.budget import step_count, warmup_steps
 from shortlm.heal.losses import Loss
 from shortlm.heal.phases import DEVICE_TOKENS, OTHER_TOKENS, Work, plan_work
 from shortlm.heal.teacher import uncut
@@ -37,7 +38,6 @@ from shortlm.model import (
     quiet,
 )  # fmt: skip
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
-from shortlm.sizes import quantity
 from shortlm.sweep import LiveBytes, silent
 from shortlm.text.records import Row
 
@@ -128,9 +128,9 @@ def _work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
     row = Row(list(range(settings.length)), list(range(settings.length)))
     micro = settings.micro_tokens or DEVICE_TOKENS.get(files.device.type, OTHER_TOKENS)
     count = processes * max(1, math.ceil(settings.batch * settings.length / micro / processes))
-    steps = settings.steps or math.ceil(quantity(str(settings.tokens)) / (settings.batch * settings.length))
+    steps = step_count(settings, settings.length, None)
     no_rows: Any = None
-    return Work(no_rows, steps, min(count, settings.batch), {}, 0, micro, [row])
+    return Work(no_rows, steps, warmup_steps(settings, steps), min(count, settings.batch), {}, 0, micro, [row])
 
 
 def _largest(work: Work, settings: PhaseSettings) -> MicroBatch:

@@ -198,15 +198,14 @@ class _Rhythm(TrainerCallback):
 
 
 def training_arguments(
-    folder: Path, settings: PhaseSettings, heal: HealSettings, steps: int, accumulate: int, device: torch.device,
-    bfloat16: bool,
+    folder: Path, settings: PhaseSettings, heal: HealSettings, steps: int, warmup: int, accumulate: int,
+    device: torch.device, bfloat16: bool,
 ) -> TrainingArguments:  # fmt: skip
     """Our settings in the Trainer's words. Raises RecipeError for what it refuses."""
-    warmup = settings.warmup if settings.warmup >= 1 else math.ceil(settings.warmup * steps)
     schedule = "cosine_with_min_lr" if settings.lowest else settings.schedule
     words: dict[str, Any] = {
         "output_dir": str(folder), "max_steps": steps, "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": accumulate, "learning_rate": settings.lr, "warmup_steps": int(warmup),
+        "gradient_accumulation_steps": accumulate, "learning_rate": settings.lr, "warmup_steps": warmup,
         "lr_scheduler_type": schedule, "adam_beta1": settings.betas[0], "adam_beta2": settings.betas[1],
         "weight_decay": settings.weight_decay, "max_grad_norm": settings.clip, "optim": settings.optimizer,
         "bf16": bfloat16, "use_cpu": device.type == "cpu", "seed": settings.seed, "logging_steps": heal.log_every,

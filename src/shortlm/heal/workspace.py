@@ -26,8 +26,8 @@ except ImportError:  # Windows: nothing keeps two processes apart there
 class Workspace:
     """One healing's folder; only the first process changes it."""
 
-    def __init__(self, out: Path, keys: list[str]):
-        self.out, self.keys, self.key = out, keys, keys[-1]
+    def __init__(self, out: Path, keys: list[str], force: bool = False):
+        self.out, self.keys, self.key, self.force = out, keys, keys[-1], force
         self.folder = out.with_name(f"{out.name}.healing")
         self._lock: Any = None
 
@@ -55,17 +55,15 @@ class Workspace:
             return None
         return healing if healing.provenance.key == self.key else None
 
-    def claim(self, force: bool) -> None:
+    def claim(self) -> None:
         """Make the folder this healing's own. Raises OutputError if another's work would be lost, or is going on."""
-        refuse_existing(self.out, force)
+        refuse_existing(self.out, self.force)
         state = self.folder / "state.json"
         if self.folder.exists() and not state.is_file() and any(self.folder.iterdir()):
             raise OutputError(f"{self.folder}: exists and holds no healing; move it away or choose another --out")
         self._take_lock()
-        before = self._keys_before()
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, self.keys, strict=False)))
-        other = [self.phase(number) for number in range(same + 1, len(before) + 1)]
-        if not force and any(_worth_keeping(folder) for folder in other):
+        other = [self.phase(number) for number in range(self._same() + 1, len(self._keys_before()) + 1)]
+        if not self.force and any(_worth_keeping(folder) for folder in other):
             raise OutputError(
                 f"{self.folder}: holds an unfinished healing with other settings or inputs; "
                 "give these again to go on, --force to start anew, or another --out"
@@ -73,6 +71,15 @@ class Workspace:
         for folder in other:
             shutil.rmtree(folder, ignore_errors=True)
         write_text(state, json.dumps({"keys": self.keys}), force=True)
+
+    def trained(self) -> set[int]:
+        """The phases of this healing that are done."""
+        return {number for number in range(1, self._same() + 1) if (self.phase(number) / "done.json").is_file()}
+
+    def _same(self) -> int:
+        """How many phases are the same as in the healing that the folder holds."""
+        pairs = zip(self._keys_before(), self.keys, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def _keys_before(self) -> list[str]:
         """Of the healing that the folder holds; phases that are the same go on, whatever follows them."""
