@@ -18,15 +18,17 @@ from shortlm.artifacts import Healing
 from shortlm.checkpoint import open_checkpoint
 from shortlm.embedded import model_path
 from shortlm.errors import HealError, ModelError, OutputError, RecipeError, TextError
-from shortlm.heal import heal
+from shortlm.heal import Cluster, heal, plan_healing
 from shortlm.heal.adapters import target_modules
 from shortlm.heal.batches import Steps, micro_batch, micro_batch_count, parted, validation_batches
 from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.phases import plan_work
+from shortlm.heal.teacher import find_teacher
 from shortlm.heal.trained import check_method, open_trained
 from shortlm.heal.training import HealTrainer
-from shortlm.model import load_strictly, open_config, open_files, open_model
+from shortlm.model import facts_from_config, load_strictly, open_config, open_files, open_model
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
+from shortlm.report import model_card
 from shortlm.text.records import IGNORED, Row
 
 FAST = {
@@ -337,6 +339,78 @@ def test_distillation_takes_the_uncut_model_from_the_manifest(llama_folder, tmp_
         healed(tmp_path / "cut", tmp_path / "out3", phase(method="distill", teacher=str(llama_folder)))
     with pytest.raises(ModelError, match="has a vocabulary of 738, the student 1024"):
         healed(tmp_path / "cut", tmp_path / "out4", phase(method="distill", teacher="embedded"))
+
+
+def cut_here(model, out, *removed):
+    from shortlm.cut import cut
+    from shortlm.recipe import CutSettings
+
+    return cut(ModelSettings(model=str(model)), list(removed), CutSettings(prove=False), out)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["path recorded", "manifest of an older version"])
+def test_the_teacher_is_found_from_another_folder(llama_copy, tmp_path, monkeypatch, old):
+    """Cut twice by relative names, distilled from elsewhere; the whole tree may have been moved for older manifests."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    llama_copy.rename(home / "m")
+    monkeypatch.chdir(home)
+    assert cut_here("m", "first", 2).base_path == str(home / "m")
+    cut_here("first", "second", 1)
+    if old:
+        for name in ("first", "second"):
+            manifest = json.loads((home / name / "manifest.json").read_bytes())
+            del manifest["base_path"]
+            (home / name / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        home = home.rename(tmp_path / "moved")
+    monkeypatch.chdir(elsewhere)
+    teacher = find_teacher(open_files(ModelSettings(model=str(home / "second"))), phase(method="distill"))
+    assert teacher.files.checkpoint.folder == home / "m" and teacher.blocks == [0, 3, 4, 5]
+    done = healed(home / "second", tmp_path / "out", phase(method="cpt", steps=1), phase(method="distill", steps=1))
+    assert done.phases[1].method == "distill"
+
+
+def test_a_teacher_that_is_the_student_itself_is_refused(llama_copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cut_here("copy", "short", 2)
+    shutil.rmtree("copy")
+    (tmp_path / "short").rename(tmp_path / "copy")
+    told = (
+        r"copy: its manifest names copy as the uncut model, and that leads back to this folder itself; give --teacher"
+    )
+    with pytest.raises(ModelError, match=told):
+        healed("copy", tmp_path / "out", phase(method="cpt"), phase(method="distill"))
+    manifest = json.loads((tmp_path / "copy" / "manifest.json").read_bytes())
+    facts, now = manifest["plan"]["model"], ModelSettings(model="copy")
+    facts["parameters"] = facts_from_config(now).parameters  # one that claims to be cut from itself
+    facts["n_blocks"] = len(manifest["blocks"])
+    facts["block_parameters"] = facts["block_parameters"][: facts["n_blocks"]]
+    (tmp_path / "copy" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ModelError, match="copy: its manifest leads back to this folder itself; give --teacher MODEL"):
+        healed("copy", tmp_path / "out", phase(method="distill"))
+
+
+def test_a_teacher_that_is_gone_is_told(llama_copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cut_here("copy", "short", 2)
+    (tmp_path / "copy").rename(tmp_path / "away")
+    told = rf"short: its manifest names copy as the uncut model, and {tmp_path}/copy is not there; give --teacher MODEL"
+    with pytest.raises(ModelError, match=told):
+        healed("short", tmp_path / "out", phase(method="distill"))
+    with pytest.raises(ModelError, match=told):
+        plan_healing(
+            ModelSettings(model="short", device="cpu"), HealSettings(phases=[phase(method="distill")]), Cluster()
+        )
+    find_teacher(open_files(ModelSettings(model="short")), phase(method="distill", teacher="away"))
+
+
+def test_the_folder_of_the_base_stays_out_of_the_card(llama_folder, tmp_path):
+    manifest = cut_here(llama_folder, tmp_path / "short", 2)
+    assert manifest.base_path == str(llama_folder)
+    manifest = manifest.model_copy(update={"base_path": "/home/someone/secret"})
+    assert "secret" not in model_card(manifest, [], title="x", license=None, base_model=None)
+    assert cut_here("embedded", tmp_path / "other", 5).base_path is None
 
 
 # --- 4-bit

@@ -56,6 +56,7 @@ class Manifest(Artifact):
     kind: Literal["Manifest"] = "Manifest"
     plan: CutPlan
     blocks: list[int] = Field(description="The original index of every block of this checkpoint.")
+    base_path: str | None = Field(None, description="The folder of the model that was cut, where that was local.")
     bytes_before: int
     bytes_after: int
     proof: Proof | None = None

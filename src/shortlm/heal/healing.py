@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from shortlm.errors import OutputError, ShortLMError
 from shortlm.heal.merging import make_room, write_merged
 from shortlm.heal.phases import Work, plan_work, train_phase
 from shortlm.heal.processes import join_processes, ranks, wait_for_all
+from shortlm.heal.teacher import find_teacher
 from shortlm.heal.trained import check_method
 from shortlm.heal.training import COMPLETE, reporters
 from shortlm.heal.workspace import Workspace, clear_incomplete, link_or_copy
@@ -123,7 +125,10 @@ def _checked(files: ModelFiles, settings: HealSettings, trained: set[int], say: 
         try:
             check_method(files, phase)
             if number not in trained:
-                works[number] = work = plan_work(files, phase, ranks()[1])
+                work = plan_work(files, phase, ranks()[1])
+                if phase.method == "distill":  # found from the model as it was given, not from that of a phase
+                    work = dataclasses.replace(work, teacher=find_teacher(files, phase))
+                works[number] = work
                 if work.warmup >= work.steps:
                     say(f"{where}the peak rate is never reached: {work.steps} steps and a warm-up of {work.warmup}")
         except ShortLMError as error:

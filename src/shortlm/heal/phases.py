@@ -21,7 +21,7 @@ from shortlm.heal.budget import step_count, warmup_steps
 from shortlm.heal.journal import Journal
 from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.processes import fsdp, load_whole, ranks, wait_for_all
-from shortlm.heal.teacher import open_teacher
+from shortlm.heal.teacher import Teacher
 from shortlm.heal.trained import open_trained, precision
 from shortlm.model import ModelFiles, quiet
 from shortlm.recipe import HealSettings, PhaseSettings
@@ -50,6 +50,7 @@ class Work:
     pad: int
     micro_tokens: int
     sample: list[Row]
+    teacher: Teacher | None = None
 
     @property
     def tokens_per_row(self) -> float:
@@ -115,7 +116,14 @@ def train_phase(
         say(f"phase {number}: goes on after step {checkpoint.position.step} of {work.steps}")
     every = settings.eval_every or max(1, math.ceil(work.steps / CHECKPOINTS))
     trainer = HealTrainer(
-        model, args, steps, work.validation_batches(), _loss(model, files, settings), journal, every, files.settings
+        model,
+        args,
+        steps,
+        work.validation_batches(),
+        _loss(model, settings, work.teacher),
+        journal,
+        every,
+        files.settings,
     )
     if fsdp():
         _sum_in_float32(trainer)
@@ -145,11 +153,10 @@ def _sum_in_float32(trainer: Any) -> None:
         plugin.mixed_precision_policy = policy
 
 
-def _loss(model: Any, files: ModelFiles, settings: PhaseSettings) -> Loss:
-    if settings.method != "distill":
+def _loss(model: Any, settings: PhaseSettings, teacher: Teacher | None) -> Loss:
+    if teacher is None:
         return Loss(model)
-    teacher, blocks = open_teacher(files, settings)
-    return Distillation(model, teacher, blocks, settings.kl, settings.temperature, settings.hidden)
+    return Distillation(model, teacher.open(), teacher.blocks, settings.kl, settings.temperature, settings.hidden)
 
 
 def _facts(work: Work, settings: PhaseSettings) -> DataFacts:

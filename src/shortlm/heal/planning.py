@@ -25,7 +25,7 @@ from shortlm.heal.batches import MicroBatch, micro_batch, parted
 from shortlm.heal.budget import step_count, warmup_steps
 from shortlm.heal.losses import Loss
 from shortlm.heal.phases import DEVICE_TOKENS, OTHER_TOKENS, Work, plan_work
-from shortlm.heal.teacher import uncut
+from shortlm.heal.teacher import teacher_of
 from shortlm.heal.trained import ADAPTED, check_method, make_trainable, precision
 from shortlm.model import (
     ModelFiles,
@@ -233,8 +233,7 @@ def _peak(files: ModelFiles, traced: Traced, parts: dict[str, int]) -> int:
 def _teacher_bytes(files: ModelFiles, settings: PhaseSettings) -> int:
     """The uncut model is larger than the student by the blocks that went."""
     folder, _ = locate(files.settings.model, files.settings.revision, weights=False)
-    name, revision = (settings.teacher, None) if settings.teacher else uncut(folder)
-    taught = files.settings.model_copy(update={"model": name, "revision": revision})
+    taught = teacher_of(folder, files.settings, settings)
     return facts_from_config(taught).parameters * compute_type(taught, open_config(taught)).itemsize
 
 
