@@ -18,7 +18,7 @@ from architectures import save_tiny
 from shortlm.artifacts import Healing
 from shortlm.embedded import model_path
 from shortlm.errors import OutputError
-from shortlm.heal import heal, healing, merging, training, workspace
+from shortlm.heal import checkpoints, heal, healing, merging, training, workspace
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
 
 PHASE = {
@@ -88,9 +88,9 @@ def interrupt(monkeypatch, where: object, name: str, on: int) -> None:
         (training.HealTrainer, "training_step", 17),  # in the second phase
         (training.HealTrainer, "evaluate", 3),
         (training.HealTrainer, "_save_rng_state", 2),  # in the middle of a checkpoint
-        (training, "_flush_all", 3),
-        (training, "write_text", 2),  # before its mark
-        (training.HealTrainer, "_forget", 2),  # before older ones go
+        (checkpoints, "_flush", 3),
+        (checkpoints, "write_text", 2),  # before its mark
+        (training, "forget", 2),  # before older ones go
         (healing, "write_merged", 1),
         (merging, "carry_files", 2),
         (workspace, "write_text", 2),  # of the first phase's record

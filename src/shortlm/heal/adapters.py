@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 
+from shortlm.checkpoint import read_header
 from shortlm.errors import ModelError, RecipeError, did_you_mean
 from shortlm.model import find_anatomy
 from shortlm.recipe import PhaseSettings
+
+ADAPTER = "adapter_model.safetensors"
 
 
 def adapted(model: Any, settings: PhaseSettings) -> Any:
@@ -74,7 +77,20 @@ def with_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     with older_names():
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+    refuse_other_adapter(adapted, folder)
+    return adapted
+
+
+def refuse_other_adapter(model: Any, folder: Path) -> None:
+    """Raise ModelError if the file does not hold just the tensors of the model's adapter: PEFT passes over them."""
+    from peft import get_peft_model_state_dict
+
+    own = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()}
+    found = {name: entry.shape for name, entry in read_header(folder / ADAPTER).items()}
+    wrong = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
+    if wrong:
+        raise ModelError(f"{folder / ADAPTER}: its tensors are not the adapter's (first: {wrong[0]})")
 
 
 @contextmanager

@@ -10,13 +10,16 @@ from pathlib import Path
 
 from shortlm.artifacts import Healing, Phase, provenance
 from shortlm.errors import OutputError, ShortLMError
+from shortlm.heal.checkpoints import clear_incomplete
 from shortlm.heal.merging import make_room, write_merged
 from shortlm.heal.phases import Work, plan_work, train_phase
 from shortlm.heal.processes import join_processes, ranks, wait_for_all
+from shortlm.heal.remains import readable
 from shortlm.heal.teacher import find_teacher
 from shortlm.heal.trained import check_method
-from shortlm.heal.training import COMPLETE, reporters
-from shortlm.heal.workspace import Workspace, clear_incomplete, link_or_copy
+from shortlm.heal.training import reporters
+from shortlm.heal.workspace import Workspace, link_or_copy
+from shortlm.heal.writing import writing
 from shortlm.keys import fingerprint, key_of, phase_keys
 from shortlm.model import ModelFiles, facts_from_config, open_files
 from shortlm.outputs import whole_folder
@@ -64,8 +67,7 @@ def _healed(
     for number in range(1, len(settings.phases) + 1):
         record = space.done(number) or _phase(files, settings, number, works.pop(number), space, say)
         records.append(record)
-        if number < len(settings.phases):
-            files = open_files(model.model_copy(update={"model": str(space.phase(number) / "model"), "revision": None}))
+        files = _trained(model, space.phase(number), number)
     wait_for_all()  # none needs the folder any more
     seconds = round(time.perf_counter() - started, 3)
     healing = Healing(
@@ -78,12 +80,18 @@ def _healed(
     return healing
 
 
+def _trained(model: ModelSettings, phase: Path, number: int) -> ModelFiles:
+    """The files of what a phase has given. Raises HealError if they were damaged since."""
+    with readable(phase / "model", f"delete {phase} to train phase {number} again"):
+        return open_files(model.model_copy(update={"model": str(phase / "model"), "revision": None}))
+
+
 def _phase(
     files: ModelFiles, settings: HealSettings, number: int, work: Work, space: Workspace, say: Say
 ) -> Phase:  # fmt: skip
     folder = space.phase(number)
     if is_main():
-        clear_incomplete(folder, COMPLETE)
+        clear_incomplete(folder)
     wait_for_all()
     record = train_phase(files, settings.phases[number - 1], settings, number, work, folder, space.log, say)
     make_room()
@@ -103,7 +111,7 @@ def _earlier(model: ModelSettings) -> list[Phase]:
 
 
 def _deliver(space: Workspace, healing: Healing, phases: int) -> None:
-    with whole_folder(space.out, space.force) as part:
+    with writing(space.out), whole_folder(space.out, space.force) as part:
         link_or_copy(space.phase(phases) / "model", part)
         for number in range(1, phases + 1):
             adapter = space.phase(number) / "adapter"

@@ -18,9 +18,11 @@ from shortlm.artifacts import DataFacts, Phase
 from shortlm.errors import HealError, RecipeError
 from shortlm.heal.batches import MicroBatch, Steps, micro_batch_count, validation_batches
 from shortlm.heal.budget import step_count, warmup_steps
+from shortlm.heal.checkpoints import COMPLETE, Checkpoint, checkpoint_folders, last_checkpoint, way_out
 from shortlm.heal.journal import Journal
 from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.processes import fsdp, load_whole, ranks, wait_for_all
+from shortlm.heal.remains import damaged, readable
 from shortlm.heal.teacher import Teacher
 from shortlm.heal.trained import open_trained, precision
 from shortlm.model import ModelFiles, quiet
@@ -90,7 +92,7 @@ def train_phase(
     say: Say,
 ) -> Phase:  # fmt: skip
     """Train, going on from the last complete checkpoint in `folder`. All processes call this; returns the record."""
-    from shortlm.heal.training import HealTrainer, last_checkpoint, training_arguments
+    from shortlm.heal.training import HealTrainer, training_arguments
 
     started = time.perf_counter()
     if files.device.type == "cuda":
@@ -112,7 +114,7 @@ def train_phase(
     wait_for_all()  # before the first process writes what the others read
     journal.rewrite()
     if checkpoint:
-        steps.restore(checkpoint.position)
+        _go_on(steps, checkpoint, work)
         say(f"phase {number}: goes on after step {checkpoint.position.step} of {work.steps}")
     every = settings.eval_every or max(1, math.ceil(work.steps / CHECKPOINTS))
     trainer = HealTrainer(
@@ -130,9 +132,9 @@ def train_phase(
     args.eval_on_start = bool(work.validation) and checkpoint is None
     if checkpoint is None or checkpoint.position.step < work.steps:
         with quiet():
-            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+            trainer.start(checkpoint.folder if checkpoint else None)
     end = steps.positions[max(steps.positions)]
-    best = journal.best() if settings.keep == "best" else None
+    best = journal.best(set(checkpoint_folders(folder))) if settings.keep == "best" else None
     return Phase(
         method=settings.method, settings=settings.model_dump(mode="json"), data=_facts(work, settings),
         validation_data=_validation_facts(work), steps=work.steps, processes=processes, precision=kind,
@@ -141,6 +143,15 @@ def train_phase(
         kept_step=best or work.steps, padding=end.padding / max(1, end.tokens + end.padding),
         peak_bytes=peak_bytes(files.device), seconds=round(time.perf_counter() - started, 3),
     )  # fmt: skip
+
+
+def _go_on(steps: Steps, checkpoint: Checkpoint, work: Work) -> None:
+    """Set the data to where the checkpoint is. Raises HealError for a position that is none."""
+    mark, way = checkpoint.folder / COMPLETE, way_out(checkpoint.folder)
+    if checkpoint.position.step > work.steps:
+        raise damaged(mark, f"it tells of step {checkpoint.position.step} of {work.steps}", way)
+    with readable(mark, way):
+        steps.restore(checkpoint.position)
 
 
 def _sum_in_float32(trainer: Any) -> None:

@@ -9,18 +9,30 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import Healing, Phase
-from shortlm.errors import OutputError, ShortLMError
+from shortlm.errors import HealError, OutputError, ShortLMError
+from shortlm.heal.checkpoints import checkpoint_folders, forget
+from shortlm.heal.remains import read_left
+from shortlm.heal.writing import writing
 from shortlm.outputs import refuse_existing, write_text
 
 try:
     import fcntl
 except ImportError:  # Windows: nothing keeps two processes apart there
     fcntl = None
+
+
+@dataclass(frozen=True)
+class State:
+    """The content of `state.json`: the keys of all phases."""
+
+    keys: list[str]
 
 
 class Workspace:
@@ -62,7 +74,9 @@ class Workspace:
         if self.folder.exists() and not state.is_file() and any(self.folder.iterdir()):
             raise OutputError(f"{self.folder}: exists and holds no healing; move it away or choose another --out")
         self._take_lock()
-        other = [self.phase(number) for number in range(self._same() + 1, len(self._keys_before()) + 1)]
+        other = [
+            path for path in self.folder.glob("phase-*") if path not in map(self.phase, range(1, self._same() + 1))
+        ]
         if not self.force and any(_worth_keeping(folder) for folder in other):
             raise OutputError(
                 f"{self.folder}: holds an unfinished healing with other settings or inputs; "
@@ -70,7 +84,10 @@ class Workspace:
             )
         for folder in other:
             shutil.rmtree(folder, ignore_errors=True)
-        write_text(state, json.dumps({"keys": self.keys}), force=True)
+        if not self._same():
+            self.log.unlink(missing_ok=True)
+        with writing(state):
+            write_text(state, json.dumps({"keys": self.keys}), force=True)
 
     def trained(self) -> set[int]:
         """The phases of this healing that are done."""
@@ -84,7 +101,14 @@ class Workspace:
     def _keys_before(self) -> list[str]:
         """Of the healing that the folder holds; phases that are the same go on, whatever follows them."""
         state = self.folder / "state.json"
-        return json.loads(state.read_bytes())["keys"] if state.is_file() else []
+        if not state.is_file():
+            return []
+        try:
+            return read_left(state, State, "give --force to start anew, or another --out").keys
+        except HealError:
+            if not self.force:
+                raise
+            return []
 
     def _take_lock(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -100,11 +124,16 @@ class Workspace:
     def done(self, number: int) -> Phase | None:
         """The record of a phase that is done."""
         path = self.phase(number) / "done.json"
-        return Phase.model_validate_json(path.read_bytes()) if path.is_file() else None
+        return read_left(path, Phase, f"delete it to train phase {number} again") if path.is_file() else None
 
     def finish(self, number: int, record: Phase, keep_adapter: bool) -> None:
         """Keep the record; the checkpoints of training are not needed any more, the adapter perhaps."""
         folder = self.phase(number)
+        with writing(folder):
+            self._keep(folder, record, keep_adapter)
+        forget(folder, set())
+
+    def _keep(self, folder: Path, record: Phase, keep_adapter: bool) -> None:
         adapter = folder / f"checkpoint-{record.kept_step}"
         if keep_adapter and (adapter / "adapter_config.json").is_file() and not (folder / "adapter").exists():
             (folder / "adapter.partial").mkdir(exist_ok=True)
@@ -112,25 +141,17 @@ class Workspace:
                 shutil.copyfile(adapter / name, folder / "adapter.partial" / name)
             (folder / "adapter.partial").rename(folder / "adapter")
         write_text(folder / "done.json", record.model_dump_json(indent=1), force=True)
-        for path in folder.glob("checkpoint-*"):
-            shutil.rmtree(path)
 
     def remove(self) -> None:
         """All is done; another healing's work that lies there stays."""
-        if self._keys_before() in ([], self.keys):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(HealError):  # nobody knows whose it is
+            if self._keys_before() in ([], self.keys):
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _worth_keeping(folder: Path) -> bool:
     """Whether there is anything to go on from."""
-    return any(folder.glob("checkpoint-*")) or (folder / "done.json").is_file()
-
-
-def clear_incomplete(folder: Path, mark: str) -> None:
-    """Remove checkpoints that a killed process did not finish."""
-    for path in folder.glob("checkpoint-*"):
-        if not (path / mark).is_file():
-            shutil.rmtree(path)
+    return bool(checkpoint_folders(folder)) or (folder / "done.json").is_file()
 
 
 def link_or_copy(source: Path, target: Path) -> None:
