@@ -90,7 +90,7 @@ def refuse_other_adapter(model: Any, folder: Path) -> None:
     found = {name: entry.shape for name, entry in read_header(folder / ADAPTER).items()}
     wrong = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
     if wrong:
-        raise ModelError(f"{folder / ADAPTER}: its tensors are not the adapter's (first: {wrong[0]})")
+        raise ModelError(f"{ADAPTER}: its tensors are not the adapter's (first: {wrong[0]})")
 
 
 @contextmanager

@@ -32,11 +32,12 @@ class Journal:
         self.clock = Clock()
         self.bar: Any = None
         self._lines: list[str] = []
+        self._stale = False  # whether the file holds what counts no more
 
     def go_on_from(self, step: int, seconds: float) -> None:
-        """Read what was written up to `step`; the rest counts no more."""
+        """Read what was written up to `step`; the rest counts no more, and goes when more is known."""
         self.clock = Clock(seconds)
-        self._lines = []
+        self._lines, self._stale = [], True
         lines = read_bytes(self.path, HealError, LONGEST_LOG).split(b"\n") if self.path.exists() else []
         for number, line in enumerate(lines[:-1], start=1):  # behind the last \n: what a killed process began to write
             phase, entry = self._parsed(line, number)
@@ -58,9 +59,10 @@ class Journal:
             way_out = "delete this line to go on without it"
             raise damaged(self.path, f"line {number} is no entry of the log", way_out) from error
 
-    def rewrite(self) -> None:
-        """Drop from the file what `go_on_from` has dropped."""
-        if is_main():
+    def settle(self) -> None:
+        """Drop from the file what `go_on_from` has dropped, if that is still there."""
+        stale, self._stale = self._stale, False
+        if stale and is_main():
             with writing(self.path):
                 write_text(self.path, "".join(line + "\n" for line in self._lines), force=True)
 
@@ -72,6 +74,7 @@ class Journal:
 
     def add(self, entry: LogEntry | Validation) -> None:
         """One more line."""
+        self.settle()
         self._keep(entry)
         if is_main():
             with writing(self.path), self.path.open("a", encoding="utf-8") as file:

@@ -112,7 +112,6 @@ def train_phase(
     checkpoint = last_checkpoint(folder)
     journal.go_on_from(checkpoint.position.step if checkpoint else -1, checkpoint.seconds if checkpoint else 0.0)
     wait_for_all()  # before the first process writes what the others read
-    journal.rewrite()
     if checkpoint:
         _go_on(steps, checkpoint, work)
         say(f"phase {number}: goes on after step {checkpoint.position.step} of {work.steps}")
@@ -133,6 +132,7 @@ def train_phase(
     if checkpoint is None or checkpoint.position.step < work.steps:
         with quiet():
             trainer.start(checkpoint.folder if checkpoint else None)
+    journal.settle()
     end = steps.positions[max(steps.positions)]
     best = journal.best(set(checkpoint_folders(folder))) if settings.keep == "best" else None
     return Phase(

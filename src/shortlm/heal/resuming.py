@@ -52,8 +52,12 @@ class ResumingTrainer(Trainer):
         path = folder / "trainer_state.json"
         with readable(path, way_out(folder)):
             state = TrainerState.load_from_json(str(path))
-        if f"checkpoint-{state.global_step}" != folder.name:
+        if type(state.global_step) is not int or f"checkpoint-{state.global_step}" != folder.name:
             raise damaged(path, f"it tells of step {shown(state.global_step)}", way_out(folder))
+        for name, usual in vars(TrainerState()).items():
+            kind = (int, float) if isinstance(usual, (int, float)) else type(usual)
+            if usual is not None and not isinstance(getattr(state, name), kind):
+                raise damaged(path, f"{name}: {shown(getattr(state, name))}", way_out(folder))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Strictly: where files name tensors otherwise than the modules do (experts), the Trainer would skip them."""
