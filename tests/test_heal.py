@@ -475,6 +475,13 @@ def test_a_loss_that_is_no_number_stops(llama_folder, tmp_path, monkeypatch, ste
     assert done.phases[0].log[-1].step == 4
 
 
+def test_a_validation_that_is_no_number_stops(llama_folder, tmp_path, monkeypatch):
+    losses = iter([3.0, math.nan])
+    monkeypatch.setattr(HealTrainer, "_nats", lambda self, batches: next(losses))
+    with pytest.raises(HealError, match="step 2: the validation loss on embedded is nan; there is no checkpoint yet"):
+        healed(llama_folder, tmp_path / "out", phase(method="cpt"))
+
+
 def test_a_gradient_that_is_no_number_stops_before_it_is_used(llama_folder, tmp_path, monkeypatch):
     def bad(self, model, batch, plain=Loss.__call__):
         loss = plain(self, model, batch)

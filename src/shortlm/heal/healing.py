@@ -23,6 +23,7 @@ from shortlm.heal.writing import writing
 from shortlm.keys import fingerprint, key_of, phase_keys
 from shortlm.model import ModelFiles, facts_from_config, open_files
 from shortlm.outputs import whole_folder
+from shortlm.paths import user_path
 from shortlm.progress import is_main
 from shortlm.recipe import HealSettings, ModelSettings
 from shortlm.report import loss_chart
@@ -42,7 +43,7 @@ def heal(
     Raises ModelError, TextError, RecipeError for what does not fit, HealError for a step whose loss is no number,
     OutputError if `out` is in use.
     """
-    out = Path(out).expanduser()
+    out = user_path(out)
     files = open_files(model)
     if out.resolve() == files.checkpoint.folder.resolve():
         raise OutputError(f"{out}: the output would replace the model itself; choose another --out")
@@ -64,6 +65,7 @@ def _healed(
 ) -> Healing:
     """All phases that are not done yet, then the output."""
     started, records, device = time.perf_counter(), [], str(files.device)
+    earlier = _earlier(files.checkpoint.folder)
     for number in range(1, len(settings.phases) + 1):
         record = space.done(number) or _phase(files, settings, number, works.pop(number), space, say)
         records.append(record)
@@ -71,7 +73,7 @@ def _healed(
     wait_for_all()  # none needs the folder any more
     seconds = round(time.perf_counter() - started, 3)
     healing = Healing(
-        model=facts_from_config(model), phases=[*_earlier(model), *records],
+        model=facts_from_config(model), phases=[*earlier, *records],
         provenance=provenance(device, records[-1].precision, seconds, space.key),
     )  # fmt: skip
     if is_main():
@@ -104,9 +106,9 @@ def _phase(
     return record
 
 
-def _earlier(model: ModelSettings) -> list[Phase]:
+def _earlier(folder: Path) -> list[Phase]:
     """What a model that was healed before has been through."""
-    path = Path(model.model).expanduser() / "healing.json"
+    path = folder / "healing.json"
     return Healing.load(path).phases if path.is_file() else []
 
 

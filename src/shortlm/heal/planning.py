@@ -11,7 +11,6 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -37,6 +36,7 @@ from shortlm.model import (
     planned_device,
     quiet,
 )  # fmt: skip
+from shortlm.paths import user_path
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
 from shortlm.sweep import LiveBytes, silent
 from shortlm.text.records import Row
@@ -64,6 +64,8 @@ class Cluster:
 
 def plan_healing(model: ModelSettings, settings: HealSettings, cluster: Cluster) -> HealPlan:
     """What every phase takes. Reads the config and, where it is at hand, the data. Raises as `heal` does."""
+    if cluster.tflops is not None and not 0 < cluster.tflops < 1e9:
+        raise RecipeError(f"--tflops {cluster.tflops:g}: a rate above 0 is needed, in TFLOP/s of one device")
     files = _planned_files(model)
     started = time.perf_counter()
     phases = [_phase(files, phase, cluster) for phase in settings.phases]
@@ -117,7 +119,7 @@ def _work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
     try:
         return plan_work(files, settings, processes)
     except TextError:
-        if not settings.data or any(Path(source.data).expanduser().exists() for source in settings.data):
+        if not settings.data or any(user_path(source.data).exists() for source in settings.data):
             raise
     if settings.batch % processes:
         raise RecipeError(f"--batch {settings.batch}: is no multiple of the {processes} processes")
