@@ -102,6 +102,7 @@ def _criteria(scores: BlockScores | None, plan: CutPlan | None) -> list[dict[str
         {
             "spec": spec, "about": explanation(spec), "values": values, "order": values.order()[:shown],
             "more": len(values.scores) > shown, "agreement": values.rank_agreement,
+            "race": values.race if values.race and values.race.early else None,
             "chose": bool(plan and plan.criterion == spec),
         }
         for spec, values in (scores.criteria if scores else {}).items()
