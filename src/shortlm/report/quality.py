@@ -94,6 +94,15 @@ def difference(before: Perplexity, after: Perplexity) -> Difference:
     return Difference(nats, stderr, math.exp(nats), paired)
 
 
+def incomparable(reference: Measurement, other: Measurement) -> str | None:
+    """Why no perplexity of the two can be compared; None if one can, or if one of them has none."""
+    before, after = by_text(reference), by_text(other)
+    shared = [text for text in after if text in before]
+    if not before or not after or any(_same_windows(before[text], after[text]) for text in shared):
+        return None
+    return f"other tokens or windows of {shared[0]}" if shared else "no text was read by both"
+
+
 def _against(before: Perplexity | None, after: Perplexity) -> Difference | None:
     return difference(before, after) if before else None
 
