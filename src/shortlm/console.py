@@ -128,7 +128,10 @@ def show_measurement(measurement: Measurement) -> None:
     for p in measurement.perplexities:
         error = f" ± {p.perplexity * p.stderr_nats:.4f}" if p.stderr_nats is not None else ""
         tokens = sum(p.tokens_per_sequence)
-        out.print(f"{p.text}: perplexity {p.perplexity:.4f}{error} ({tokens:,} tokens, BOS: {p.data.bos})")
+        out.print(
+            f"{p.text}: perplexity {p.perplexity:.4f}{error} ({tokens:,} tokens, BOS: {p.data.bos})"
+            + ("; healed on this text" * p.healed_on)
+        )
     if measurement.tasks:
         _show_tasks(measurement)
     if measurement.fluency:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Manifest, Measurement
+from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Manifest, Measurement, Perplexity
 from shortlm.report.numbers import change, count, signed, significant, size, typeset, with_error
 from shortlm.report.quality import Row, by_text, comparison, cut_of, dense_of, incomparable, result_of
 from shortlm.report.roles import all_roles
@@ -65,7 +65,7 @@ def key_figures(
     pair = _pair(measurements)
     if pair:
         before, after = (row.result.perplexity for row in pair)
-        note = f"× {significant(after / before, 4)} on {pair[1].text}"
+        note = f"× {significant(after / before, 4)} on {pair[1].text}{_seen(pair[1].result)}"
         note += _before_healing(measurements, pair)
         found.append(Figure("Perplexity", significant(before), significant(after), note))
     return found + _task_figures(measurements) + _speed_figures(benchmark)
@@ -83,12 +83,9 @@ def _several(measurements: list[Measurement], benchmark: Benchmark | None) -> st
         parts = []
         if m and base and m.model.parameters != base.model.parameters:
             parts.append(f"{typeset(change(base.model.parameters, m.model.parameters))} parameters")
-        ppl = next(
-            (r.difference for (name, _), r in rows.items() if name == role and r.difference and r.difference.paired),
-            None,
-        )
-        if ppl:
-            parts.append(f"perplexity × {significant(ppl.ratio, 4)}")
+        row = next((r for (n, _), r in rows.items() if n == role and r.difference and r.difference.paired), None)
+        if row and row.difference:
+            parts.append(f"perplexity × {significant(row.difference.ratio, 4)}{_seen(row.result)}")
         elif m and base and (why := incomparable(base, m)):
             parts.append(f"perplexity not comparable ({why})")
         if ratio:
@@ -206,7 +203,11 @@ def _quality(measurements: list[Measurement]) -> str:
     if not pair:
         return ""
     before, after = (significant(row.result.perplexity) for row in pair)
-    return f"perplexity {before} → {after} on {pair[1].text}"
+    return f"perplexity {before} → {after} on {pair[1].text}{_seen(pair[1].result)}"
+
+
+def _seen(result: Perplexity) -> str:
+    return " (which it was healed on)" if result.healed_on else ""
 
 
 def _pair(measurements: list[Measurement]) -> tuple[Row, Row] | None:
