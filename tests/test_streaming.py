@@ -172,9 +172,7 @@ def test_matrices_that_are_transposed_are_refused_before_any_work(tmp_path):
     name = "model.layers.2.mlp.up_proj.weight"
     tensors[name] = tensors[name].T.contiguous()
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(
-        ModelError, match=r"of block 2 is \[32, 48\] in the files and \[48, 32\] by"
-    ):
+    with pytest.raises(ModelError, match=r"of block 2 is \[32, 48\] in the files and \[48, 32\] by"):
         open_for_scoring(ModelSettings(model=str(tmp_path), stream="on"))
 
 

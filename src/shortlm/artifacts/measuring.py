@@ -21,6 +21,7 @@ class Perplexity(Record):
     )
     per_sequence_nats: list[float]
     tokens_per_sequence: list[int]
+    healed_on: bool = Field(False, description="Whether the model was healed on this very text.")
 
 
 class TaskResult(Record):

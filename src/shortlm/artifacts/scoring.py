@@ -18,6 +18,16 @@ class Race(Record):
     sequences: list[int] = Field(description="How many sequences each block's score is from.")
     block_forwards_full: int = Field(description="What the full sweep would have taken, in the same batches.")
 
+    @property
+    def longest(self) -> int:
+        """How many sequences the race took; the whole model's perplexity is from as many."""
+        return max(self.sequences, default=0)
+
+    @property
+    def early(self) -> list[int]:
+        """Blocks that left before its end: their scores, from fewer sequences, can't be compared with the others'."""
+        return [i for i, count in enumerate(self.sequences) if count < self.longest]
+
 
 class CriterionScores(Record):
     """The scores of all blocks by one criterion; lower = less important = removed first."""
