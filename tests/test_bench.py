@@ -257,14 +257,14 @@ def test_a_text_is_a_prompt_of_its_own_length():
     assert files.tokenizer.decode(ids_BT[1], skip_special_tokens=True) == "Mira has the key."
     with pytest.raises(RecipeError, match="--prompt: embedded has no tokenizer"):
         cases(BenchSettings(workloads=[text]), [files, replace(files, tokenizer=None)])
-    other = types.SimpleNamespace(settings=ModelSettings(model="x"), tokenizer=_Letters())
+    other = types.SimpleNamespace(settings=ModelSettings(model="x"), tokenizer=_Letters(), config=files.config)
     with pytest.raises(RecipeError, match=r"is not as many tokens for all models \(embedded: .*, x: 17\)"):
         cases(BenchSettings(workloads=[text]), [files, other])
 
 
 class _Letters:
     def __call__(self, text):
-        return types.SimpleNamespace(input_ids=list(text))
+        return types.SimpleNamespace(input_ids=[ord(letter) for letter in text])
 
 
 def test_published_presets():
