@@ -12,10 +12,12 @@ from typing import Any, NoReturn
 
 import yaml
 
-from shortlm.errors import ShortLMError, reason
+from shortlm.errors import ShortLMError, reason, shown
 
 MOST_JSON = 256 * 2**20  # bytes of a file that is read as a whole
 MOST_YAML = 2**20
+MOST_CONTAINERS = 2_000_000  # lists and mappings in JSON, each of which takes 50 to 300 bytes, whatever it holds
+MOST_VALUES = 20_000_000
 MOST_NODES = 100_000  # values of a YAML file with aliases written out
 Kind = type[ShortLMError]
 
@@ -36,14 +38,34 @@ def read_json(path: Path, kind: Kind, most: int = MOST_JSON) -> Any:
     return parse_json(read_bytes(path, kind, most), str(path), kind)
 
 
-def parse_json(raw: bytes | str, where: str, kind: Kind, hint: str = "") -> Any:
-    """What JSON says. Raises `kind` for what is no JSON, NaN and infinity, too deep nesting or endless numbers."""
+def parse_json(raw: bytes | str, where: str, kind: Kind, hint: str = "", unique: bool = False) -> Any:
+    """What JSON says. Raises `kind` for what is no JSON, NaN and infinity, too deep nesting or endless numbers, and
+    with `unique` for a key that stands twice in one mapping.
+    """
+    refuse_crowded(raw, where, kind, hint)
     try:
-        return json.loads(raw, parse_constant=_refuse_constant)
+        return json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice if unique else None)
     except RecursionError as error:
         raise kind(f"{where}: is nested too deeply{hint}") from error
     except ValueError as error:  # also of bytes that are no UTF-8, and of numbers with thousands of digits
         raise kind(f"{where}: is not valid JSON ({reason(error)}){hint}") from error
+
+
+def refuse_crowded(raw: bytes | str, where: str, kind: Kind, hint: str = "") -> None:
+    """Raise `kind` if JSON holds so many values that they take far more memory than its bytes."""
+    signs = ("[", "{", ",") if isinstance(raw, str) else (b"[", b"{", b",")
+    lists, mappings, commas = (raw.count(sign) for sign in signs)  # type: ignore[arg-type]
+    if lists + mappings > MOST_CONTAINERS or commas > MOST_VALUES:
+        raise kind(f"{where}: holds more than {MOST_VALUES:,} values or {MOST_CONTAINERS:,} lists{hint}")
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"{shown(twice)} stands there twice")
+    return found
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from shortlm.artifacts.base import Artifact, ModelFacts, Provenance, Record
+from shortlm.paths import beginning, user_path
 
 
 class CutPlan(Artifact):
@@ -64,9 +65,9 @@ class Manifest(Artifact):
 
 def load_plan(path: Path | str) -> CutPlan:
     """A CutPlan from its own file or from the `manifest.json` of a checkpoint that was cut by it."""
-    path = Path(path)
+    path = user_path(path)
     if path.is_dir():
         path = path / "manifest.json"
-    if path.is_file() and b'"Manifest"' in path.read_bytes()[:200]:
+    if path.is_file() and b'"Manifest"' in beginning(path):
         return Manifest.load(path).plan
     return CutPlan.load(path)
