@@ -16,7 +16,6 @@ import pytest
 import torch
 from architectures import save_tiny
 
-from shortlm import outputs
 from shortlm.artifacts import Manifest, load_plan
 from shortlm.checkpoint import carry_files, open_checkpoint
 from shortlm.choose import plan_by_hand

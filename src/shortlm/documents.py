@@ -7,6 +7,7 @@ aliases stand for billions of values.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,17 +54,19 @@ def parse_json(raw: bytes | str, where: str, kind: Kind, hint: str = "", unique:
 
 def refuse_crowded(raw: bytes | str, where: str, kind: Kind, hint: str = "") -> None:
     """Raise `kind` if JSON holds so many values that they take far more memory than its bytes."""
-    signs = ("[", "{", ",") if isinstance(raw, str) else (b"[", b"{", b",")
-    lists, mappings, commas = (raw.count(sign) for sign in signs)  # type: ignore[arg-type]
+    lists, mappings, commas = (_times(raw, sign) for sign in "[{,")
     if lists + mappings > MOST_CONTAINERS or commas > MOST_VALUES:
         raise kind(f"{where}: holds more than {MOST_VALUES:,} values or {MOST_CONTAINERS:,} lists{hint}")
+
+
+def _times(raw: bytes | str, sign: str) -> int:
+    return raw.count(sign) if isinstance(raw, str) else raw.count(sign.encode())
 
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"{shown(twice)} stands there twice")
     return found
 

@@ -105,7 +105,7 @@ def write_text(target: Path | str, text: str, force: bool = False) -> Path:
 
 @contextmanager
 def _explained(target: Path) -> Generator[None, None, None]:
-    """Errors of the system as one line about `target`, unless they name a file elsewhere (a source that can't be read)."""
+    """The system's errors as one line about `target`, unless they name another file (a source that can't be read)."""
     try:
         yield
     except OSError as error:
