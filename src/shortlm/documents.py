@@ -52,11 +52,11 @@ def parse_json(raw: bytes | str, where: str, kind: Kind, hint: str = "", unique:
         raise kind(f"{where}: is not valid JSON ({reason(error)}){hint}") from error
 
 
-def refuse_crowded(raw: bytes | str, where: str, kind: Kind, hint: str = "") -> None:
+def refuse_crowded(raw: bytes | str, where: str, kind: Kind, hint: str = "", most: int = MOST_VALUES) -> None:
     """Raise `kind` if JSON holds so many values that they take far more memory than its bytes."""
     lists, mappings, commas = (_times(raw, sign) for sign in "[{,")
-    if lists + mappings > MOST_CONTAINERS or commas > MOST_VALUES:
-        raise kind(f"{where}: holds more than {MOST_VALUES:,} values or {MOST_CONTAINERS:,} lists{hint}")
+    if lists + mappings > MOST_CONTAINERS or commas > most:
+        raise kind(f"{where}: holds more than {most:,} values or {MOST_CONTAINERS:,} lists{hint}")
 
 
 def _times(raw: bytes | str, sign: str) -> int:

@@ -19,6 +19,8 @@ from shortlm.paths import user_path
 
 A = TypeVar("A", bound="Artifact")
 MOST_BYTES = 128 * 2**20  # of a file: the scores of 100 blocks on 10,000 sequences by five criteria have 100 million
+MOST_VALUES = 6_000_000  # which take 150 bytes each while they are checked
+MOST_KEYS = 500_000
 MOST_BLOCKS = 10_000
 
 # Bounds within which sums, squares, charts and printing can't go wrong.
@@ -115,7 +117,9 @@ class Artifact(Record):
         if not path.is_file():
             raise ShortLMError(f"{path}: no such file; a {cls.__name__} file (JSON) is needed")
         raw = read_bytes(path, ShortLMError, MOST_BYTES)
-        refuse_crowded(raw, str(path), ShortLMError)
+        refuse_crowded(raw, str(path), ShortLMError, most=MOST_VALUES)
+        if raw.count(b'":') > MOST_KEYS:  # each unknown one would be told, in gigabytes
+            raise ShortLMError(f"{path}: has more than {MOST_KEYS:,} keys; is this a {cls.__name__} file?")
         try:
             return cls.model_validate_json(raw)
         except ValidationError as error:
