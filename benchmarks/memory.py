@@ -1,11 +1,12 @@
 """Scoring a model larger than its memory budget: peak memory and time, against the plan and the physical limit.
 
 python benchmarks/random_checkpoint.py FOLDER            (7B shape, bf16, 13.5 GB)
-python benchmarks/memory.py FOLDER [--criteria ppl,bi,angular,magnitude taylor] [--memory 4GiB]
+python benchmarks/memory.py FOLDER [--criteria ppl,bi,angular,magnitude taylor] [--memory 4GiB] [--busy 1]
 
 Each case runs the command a user would type in a process of its own; its peak is what the system says (ru_maxrss).
 The limit is the larger of FLOPs / the machine's own matrix-product rate at the model's shapes and bytes / the
-disk's read rate, both measured in the same run; the files are dropped from the page cache before.
+disk's read rate, both measured in the same run; the files are dropped from the page cache before. `--busy` keeps
+so many other processes computing meanwhile: the peak should not depend on them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -64,6 +67,19 @@ def measured(command: list[str]) -> tuple[float, int]:
     return time.perf_counter() - started, usage.ru_maxrss * 1024
 
 
+@contextmanager
+def busy(count: int) -> Generator[None, None, None]:
+    """So many processes that multiply matrices, each on one thread, until the end."""
+    code = "import torch; torch.set_num_threads(1); x = torch.randn(512, 512)\nwhile True: x @ x"
+    others = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
 def case(folder: Path, criteria: str, stream: str, budget: str | None, scratch: Path) -> dict:
     """One command, planned and run."""
     rng = random.Random(0)
@@ -104,13 +120,14 @@ def main() -> None:
     parser.add_argument("--memory")
     parser.add_argument("--stream", default="on")
     parser.add_argument("--name", default="memory-7b")
+    parser.add_argument("--busy", type=int, default=0)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, busy(given.busy):
         cases = [case(given.folder, criteria, given.stream, given.memory, Path(scratch)) for criteria in given.criteria]
     config = json.loads((given.folder / "config.json").read_bytes())
     shape = {k: config[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")}
     save(given.name, {"what": __doc__.splitlines()[0], "machine": describe(), "model": shape,
-                      "sequences": SEQUENCES, "tokens": TOKENS, "cases": cases})  # fmt: skip
+                      "sequences": SEQUENCES, "tokens": TOKENS, "busy": given.busy, "cases": cases})  # fmt: skip
 
 
 if __name__ == "__main__":

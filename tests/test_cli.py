@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
 from shortlm.cli import app
+from shortlm.errors import OutputError
 from shortlm.model import quiet
 from shortlm.progress import ask_to_stop, track
 
@@ -270,14 +271,46 @@ def test_debug_shows_the_traceback():
     assert result.exit_code == 1 and "PlanError" in repr(result.exception)
 
 
-def test_run_stage_failure_keeps_what_was_done(llama_folder, tmp_path):
-    out = tmp_path / "run"
-    line = failed("run", "-m", llama_folder, *FAST, "-c", "bi", "--blocks", "5", "--protect", "ends", "--bench", "none",
-                  "-o", out)  # fmt: skip
-    assert "closest is --blocks 4" in line
-    assert sorted(p.name for p in out.iterdir()) == ["recipe.yaml", "scores.json"]
-    mended = ["--blocks", "1", "--protect", "ends", "--held-out", "4", "--new-tokens", "0"]
-    assert done("run", "-m", llama_folder, *FAST, "-c", "bi", *mended, "--bench", "none", "-o", out).count("kept") == 1
+def test_run_stage_failure_keeps_what_was_done(llama_folder, tmp_path, monkeypatch):
+    out, rest = tmp_path / "run", ["--blocks", "1", "--protect", "ends", "--held-out", "4", "--new-tokens", "0"]
+    command = ["run", "-m", llama_folder, *FAST, "-c", "bi", *rest, "--bench", "none", "-o", out]
+
+    def full(*args):
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shortlm.pipeline.cut", full)
+        assert failed(*command) == "shortlm: the disk is full"
+    assert sorted(p.name for p in out.iterdir()) == ["plan.json", "recipe.yaml", "scores.json"]
+    assert done(*command).count("kept") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--drop", "25"], "--drop 25: a share between 0 and 100% is needed"),
+        (["--blocks", "99", "--protect", "none"], "budget '99 blocks' can't be met: it needs more blocks than may go"),
+        (["--blocks", "5", "--protect", "ends"], "the closest is --blocks 4"),
+        (["--to-params", "1", "--protect", "none"], "needs more blocks than may go"),
+        (["--criterion", "nope"], "criterion 'nope' is not scored; known: bi"),
+        (["--protect", "zzz"], "--protect: 'zzz' is no block index"),
+        (["--protect", "0,99"], "--protect: 99 is out of range"),
+        (["--rounds", "3", "--blocks", "2", "--protect", "none"], "--rounds 3: only 2 blocks go"),
+        (["--rounds", "2", "--protect", "0"], "--protect 0: indices change from round to round"),
+        (
+            ["-c", "ppl", "--select", "1:none", "--blocks", "2", "--protect", "none"],
+            "--select 1:none: a race for 1 (protec",
+        ),
+        (["-c", "ppl", "--select", "2", "--blocks", "2", "--protect", "none"], "the choice is of 2 (protected: none)"),
+        (["-c", "bi:nope"], "criterion 'bi': unknown preset 'nope'"),
+        (["--sequences", "0"], "nothing is left to hold out; give --eval-text or --sequences"),
+    ],
+)
+def test_what_the_config_decides_is_told_before_anything_is_done(llama_folder, tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr("shortlm.pipeline.score", lambda *args, **kwargs: pytest.fail("scored"))
+    given = ["-c", "bi", *options] if "-c" not in options else options
+    assert message in failed("run", "-m", llama_folder, *FAST, "--bench", "none", *given, "-o", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 1.5), (signal.SIGINT, 8), (signal.SIGTERM, 8)])

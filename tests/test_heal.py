@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from importlib import import_module
 
@@ -11,20 +12,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 from architectures import ARCHITECTURES, save_tiny, tiny_model
+from pydantic import ValidationError
 
 from shortlm.artifacts import Healing
 from shortlm.checkpoint import open_checkpoint
 from shortlm.embedded import model_path
-from shortlm.errors import HealError, ModelError, OutputError, RecipeError
-from shortlm.heal import heal
+from shortlm.errors import HealError, ModelError, OutputError, RecipeError, TextError
+from shortlm.heal import Cluster, heal, plan_healing
 from shortlm.heal.adapters import target_modules
 from shortlm.heal.batches import Steps, micro_batch, micro_batch_count, parted, validation_batches
 from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.phases import plan_work
-from shortlm.heal.trained import open_trained
+from shortlm.heal.teacher import find_teacher
+from shortlm.heal.trained import check_method, open_trained
 from shortlm.heal.training import HealTrainer
-from shortlm.model import load_strictly, open_config, open_files, open_model
+from shortlm.model import facts_from_config, load_strictly, open_config, open_files, open_model
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
+from shortlm.report import model_card
 from shortlm.text.records import IGNORED, Row
 
 FAST = {
@@ -87,6 +91,23 @@ def test_targets_are_what_comes_next():
     apart = micro_batch([Row([1, 5, 1, 6, 7], [1, 5, 1, 6, 7], (0, 2))], pad=0)
     assert apart["learnt"].tolist() == [0, 2, 3] and apart["targets"].tolist() == [5, 6, 7]
     assert apart["position_ids"].tolist() == [[0, 1, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("attend", ["window", "document"])
+def test_targets_are_counted_as_they_are_learnt(llama_folder, tmp_path, attend):
+    documents = [{"text": "Rosa has it. " * (i % 5 + 1)} for i in range(30)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
+    files = open_files(ModelSettings(model=str(llama_folder)))
+    work = plan_work(files, phase(batch=8, attend=attend, data=[str(tmp_path / "t.jsonl")], separator="eos"), 1)
+    steps = Steps(work.rows, 8, work.micro_batches, work.pad)
+    batches = [batch for _, batch in zip(range(3 * work.micro_batches), steps, strict=False)]
+    ids = [row for batch in batches for row in batch["input_ids"].tolist()]
+    bos = files.tokenizer.bos_token_id
+    plain = sum(token != bos for row in ids for token in row[1:])  # BOS begins rows, or documents kept apart
+    learnt = sum(len(batch["targets"]) for batch in batches)
+    assert learnt == plain == steps.positions[3].targets
+    assert sum({id(b): b["step_targets"] for b in batches[:: work.micro_batches]}.values()) == plain
+    assert (plain == 24 * 23) == (attend == "window")
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
@@ -320,6 +341,78 @@ def test_distillation_takes_the_uncut_model_from_the_manifest(llama_folder, tmp_
         healed(tmp_path / "cut", tmp_path / "out4", phase(method="distill", teacher="embedded"))
 
 
+def cut_here(model, out, *removed):
+    from shortlm.cut import cut
+    from shortlm.recipe import CutSettings
+
+    return cut(ModelSettings(model=str(model)), list(removed), CutSettings(prove=False), out)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["path recorded", "manifest of an older version"])
+def test_the_teacher_is_found_from_another_folder(llama_copy, tmp_path, monkeypatch, old):
+    """Cut twice by relative names, distilled from elsewhere; the whole tree may have been moved for older manifests."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    llama_copy.rename(home / "m")
+    monkeypatch.chdir(home)
+    assert cut_here("m", "first", 2).base_path == str(home / "m")
+    cut_here("first", "second", 1)
+    if old:
+        for name in ("first", "second"):
+            manifest = json.loads((home / name / "manifest.json").read_bytes())
+            del manifest["base_path"]
+            (home / name / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        home = home.rename(tmp_path / "moved")
+    monkeypatch.chdir(elsewhere)
+    teacher = find_teacher(open_files(ModelSettings(model=str(home / "second"))), phase(method="distill"))
+    assert teacher.files.checkpoint.folder == home / "m" and teacher.blocks == [0, 3, 4, 5]
+    done = healed(home / "second", tmp_path / "out", phase(method="cpt", steps=1), phase(method="distill", steps=1))
+    assert done.phases[1].method == "distill"
+
+
+def test_a_teacher_that_is_the_student_itself_is_refused(llama_copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cut_here("copy", "short", 2)
+    shutil.rmtree("copy")
+    (tmp_path / "short").rename(tmp_path / "copy")
+    told = (
+        r"copy: its manifest names copy as the uncut model, and that leads back to this folder itself; give --teacher"
+    )
+    with pytest.raises(ModelError, match=told):
+        healed("copy", tmp_path / "out", phase(method="cpt"), phase(method="distill"))
+    manifest = json.loads((tmp_path / "copy" / "manifest.json").read_bytes())
+    facts, now = manifest["plan"]["model"], ModelSettings(model="copy")
+    facts["parameters"] = facts_from_config(now).parameters  # one that claims to be cut from itself
+    facts["n_blocks"] = len(manifest["blocks"])
+    facts["block_parameters"] = facts["block_parameters"][: facts["n_blocks"]]
+    (tmp_path / "copy" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ModelError, match="copy: its manifest leads back to this folder itself; give --teacher MODEL"):
+        healed("copy", tmp_path / "out", phase(method="distill"))
+
+
+def test_a_teacher_that_is_gone_is_told(llama_copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cut_here("copy", "short", 2)
+    (tmp_path / "copy").rename(tmp_path / "away")
+    told = rf"short: its manifest names copy as the uncut model, and {tmp_path}/copy is not there; give --teacher MODEL"
+    with pytest.raises(ModelError, match=told):
+        healed("short", tmp_path / "out", phase(method="distill"))
+    with pytest.raises(ModelError, match=told):
+        plan_healing(
+            ModelSettings(model="short", device="cpu"), HealSettings(phases=[phase(method="distill")]), Cluster()
+        )
+    find_teacher(open_files(ModelSettings(model="short")), phase(method="distill", teacher="away"))
+
+
+def test_the_folder_of_the_base_stays_out_of_the_card(llama_folder, tmp_path):
+    manifest = cut_here(llama_folder, tmp_path / "short", 2)
+    assert manifest.base_path == str(llama_folder)
+    manifest = manifest.model_copy(update={"base_path": "/home/someone/secret"})
+    assert "secret" not in model_card(manifest, [], title="x", license=None, base_model=None)
+    assert cut_here("embedded", tmp_path / "other", 5).base_path is None
+
+
 # --- 4-bit
 
 
@@ -382,6 +475,13 @@ def test_a_loss_that_is_no_number_stops(llama_folder, tmp_path, monkeypatch, ste
     assert done.phases[0].log[-1].step == 4
 
 
+def test_a_validation_that_is_no_number_stops(llama_folder, tmp_path, monkeypatch):
+    losses = iter([3.0, math.nan])
+    monkeypatch.setattr(HealTrainer, "_nats", lambda self, batches: next(losses))
+    with pytest.raises(HealError, match="step 2: the validation loss on embedded is nan; there is no checkpoint yet"):
+        healed(llama_folder, tmp_path / "out", phase(method="cpt"))
+
+
 def test_a_gradient_that_is_no_number_stops_before_it_is_used(llama_folder, tmp_path, monkeypatch):
     def bad(self, model, batch, plain=Loss.__call__):
         loss = plain(self, model, batch)
@@ -419,15 +519,100 @@ def test_a_finished_healing_is_kept(llama_folder, tmp_path):
     assert said == [f"kept {tmp_path / 'out'}"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_outputs_have_the_mode_that_the_umask_gives(llama_folder, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        healed(llama_folder, tmp_path / "out", phase(steps=1), keep_adapter=True)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert {"model.safetensors", "adapter_model.safetensors"} < set(modes)
+    assert set(modes.values()) == {0o666 & ~mask}
+
+
 def test_only_one_process_heals_there(llama_folder, tmp_path):
     fcntl = pytest.importorskip("fcntl")
     work = tmp_path / "out.healing"
     work.mkdir()
     with (work / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        (work / "state.json").write_text('{"key": "x"}')
+        (work / "state.json").write_text('{"keys": ["x"]}')
         with pytest.raises(OutputError, match="another process is healing there"):
             healed(llama_folder, tmp_path / "out", phase())
+
+
+def test_the_data_of_a_chain_is_tokenized_once(llama_folder, tmp_path, monkeypatch):
+    """By the check before the first phase; each phase goes on with what that made, also after a stop."""
+    from transformers import TokenizersBackend
+
+    records = [{"prompt": f"Who has {i}? ", "completion": "Rosa."} for i in range(30)]
+    (tmp_path / "r.json").write_text(json.dumps(records), encoding="utf-8")
+    documents = [{"text": f"Number {i}. Rosa has the kite."} for i in range(3000)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
+    seen = []
+
+    def counting(self, text, *args, plain=TokenizersBackend.__call__, **kwargs):
+        seen.append(text)
+        return plain(self, text, *args, **kwargs)
+
+    monkeypatch.setattr(TokenizersBackend, "__call__", counting)
+    first = phase(method="cpt", data=[str(tmp_path / "t.jsonl")], steps=2)
+    second = phase(method="lora", data=[str(tmp_path / "r.json")], steps=None, epochs=2, length=40)
+    done = healed(llama_folder, tmp_path / "out", first, second)
+    assert [p.steps for p in done.phases] == [2, 12]
+    texts = [text for text in seen if text.startswith("Number")]
+    asked = [text for text in seen if text.startswith("Who has")]
+    assert len(texts) == len(set(texts)) > 20 and sorted(asked) == sorted(f"Who has {i}? Rosa." for i in range(30))
+    seen.clear()
+    healed(llama_folder, tmp_path / "out", first, second)  # is finished
+    assert not [text for text in seen if text.startswith(("Number", "Who has"))]
+
+
+def test_a_later_phase_is_checked_before_the_first_one_is_trained(llama_folder, tmp_path, monkeypatch):
+    records = [{"prompt": "Who? " * 20, "completion": "Rosa."}] * 9
+    (tmp_path / "r.json").write_text(json.dumps(records), encoding="utf-8")
+    monkeypatch.setattr(HealTrainer, "training_step", lambda *args: pytest.fail("was trained"))
+    with pytest.raises(TextError, match=r"phase 2: .*no record has an answer within 12 tokens"):
+        healed(llama_folder, tmp_path / "out", phase(), phase(data=[str(tmp_path / "r.json")], length=12))
+    assert not (tmp_path / "out.healing").exists()
+
+
+def test_a_rate_that_never_leaves_zero_is_refused(llama_folder, tmp_path):
+    with pytest.raises(RecipeError, match="--warmup 100: the only step would have a learning rate of 0; give more"):
+        healed(llama_folder, tmp_path / "out", phase(steps=1, warmup=100))
+    done = healed(llama_folder, tmp_path / "one", phase(steps=1, warmup=0.03, method="cpt"), log_every=1)
+    assert done.phases[0].log[0].rate == 1e-3
+    assert not torch.equal(logits(llama_folder), logits(tmp_path / "one"))
+    said = []
+    settings = HealSettings(phases=[phase(steps=2, warmup=100)])
+    heal(ModelSettings(model=str(llama_folder), device="cpu"), settings, tmp_path / "two", say=said.append)
+    assert said == ["the peak rate is never reached: 2 steps and a warm-up of 100"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"held_out": math.inf}, {"held_out": 10**9}, {"warmup": math.inf}, {"warmup": 1e300}, {"lr": math.nan},
+     {"lr": 1e9},
+     {"epochs": 1e300, "steps": None}, {"steps": 10**12}, {"batch": 10**9}, {"rank": 10**9}, {"alpha": 10**9},
+     {"length": 10**9}, {"betas": (0.9, 1.0)}, {"betas": (math.nan, 0.5)}, {"clip": math.inf}, {"weight_decay": 1e9},
+     {"temperature": 1e-300}, {"hidden": 1e300}, {"micro_tokens": 10**20}, {"eval_every": 10**12}, {"last": 10**9},
+     {"tokens": "9" * 400, "steps": None}, {"data": [{"data": "embedded", "weight": 1e-320}]}],
+)  # fmt: skip
+def test_settings_that_no_one_can_want_are_refused(given):
+    with pytest.raises(ValidationError):
+        phase(**given)
+
+
+def test_settings_are_bounded_by_model_and_data(llama_folder, tmp_path):
+    files = open_files(ModelSettings(model=str(llama_folder)))
+    with pytest.raises(RecipeError, match="--rank 5000: the largest side of a matrix is 48; give so much at most"):
+        check_method(files, phase(rank=5000))
+    with pytest.raises(RecipeError, match="--length 100000: the model has 128 positions"):
+        check_method(files, phase(length=100_000))
+    with pytest.raises(RecipeError, match="--tokens 900T: would be 9,375,000,000,000 steps, at most 100,000,000 are"):
+        plan_work(files, phase(steps=None, tokens="900T"), 1)
 
 
 def test_budgets(llama_folder, tmp_path):

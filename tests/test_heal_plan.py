@@ -97,6 +97,13 @@ def test_time_is_measured_where_the_device_is_here(llama_folder):
     assert found.phases[0].parts["process"] > 1e8
 
 
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf"), 1e300])
+def test_a_rate_that_no_device_has_is_refused(llama_folder, rate):
+    settings = HealSettings(phases=[PhaseSettings(data=["embedded"], steps=3, length=24)])
+    with pytest.raises(RecipeError, match=r"--tflops .*: a rate above 0 is needed"):
+        plan_healing(ModelSettings(model=str(llama_folder), device="cpu"), settings, Cluster(tflops=rate))
+
+
 def test_what_can_not_be_planned_is_said(tmp_path):
     model = llama(tmp_path, 2)
     with pytest.raises(RecipeError, match="yahma/alpaca-cleaned: can't be read from here; give --steps or --tokens"):
@@ -108,7 +115,7 @@ def test_what_can_not_be_planned_is_said(tmp_path):
 @pytest.mark.parametrize("name", preset_names("heal"))
 def test_presets_are_dry_run(name, tmp_path):
     tiny_config("llama", hidden_size=32, head_dim=8).save_pretrained(tmp_path)
-    small = {"teacher": str(tmp_path), "last": 2, "steps": 2, "epochs": None, "tokens": None, "length": 32}
+    small = {"teacher": str(tmp_path), "last": 2, "steps": 2, "epochs": None, "tokens": None, "length": 32, "rank": 2}
     settings = healing_of(name, None, {})
     settings = settings.model_copy(update={"phases": [p.model_copy(update=small) for p in settings.phases]})
     plan = plan_healing(ModelSettings(model=str(tmp_path), device="cpu"), settings, Cluster(tflops=1))

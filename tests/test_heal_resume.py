@@ -18,7 +18,7 @@ from architectures import save_tiny
 from shortlm.artifacts import Healing
 from shortlm.embedded import model_path
 from shortlm.errors import OutputError
-from shortlm.heal import heal, healing, merging, training, workspace
+from shortlm.heal import checkpoints, heal, healing, merging, training, workspace
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
 
 PHASE = {
@@ -88,9 +88,9 @@ def interrupt(monkeypatch, where: object, name: str, on: int) -> None:
         (training.HealTrainer, "training_step", 17),  # in the second phase
         (training.HealTrainer, "evaluate", 3),
         (training.HealTrainer, "_save_rng_state", 2),  # in the middle of a checkpoint
-        (training, "_flush_all", 3),
-        (training, "write_text", 2),  # before its mark
-        (training.HealTrainer, "_forget", 2),  # before older ones go
+        (checkpoints, "_flush", 3),
+        (checkpoints, "write_text", 2),  # before its mark
+        (training, "forget", 2),  # before older ones go
         (healing, "write_merged", 1),
         (merging, "carry_files", 2),
         (workspace, "write_text", 2),  # of the first phase's record
@@ -124,6 +124,24 @@ def test_experts_go_on_too(monkeypatch, name, tmp_path):
             heal(model, settings(["embedded"], "cpt"), tmp_path / "out")
     heal(model, settings(["embedded"], "cpt"), tmp_path / "out")
     same(tmp_path / "whole", tmp_path / "out")
+
+
+def test_code_in_a_checkpoint_runs_only_if_the_user_said_so(monkeypatch, llama_copy, tmp_path):
+    """A config that names code of its own, of a model that transformers knows without it."""
+    config = json.loads((llama_copy / "config.json").read_bytes())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_own.Own"}
+    (llama_copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    ran = tmp_path / "ran"
+    code = f"from transformers import LlamaForCausalLM\nopen({str(ran)!r}, 'w')\nclass Own(LlamaForCausalLM): pass\n"
+    model, out = ModelSettings(model=str(llama_copy), device="cpu"), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt(patch, training.HealTrainer, "training_step", 11)
+        with pytest.raises(Killed):
+            heal(model, settings(["embedded"], "cpt"), out)
+    for folder in (tmp_path / "out.healing").glob("phase-1/checkpoint-*"):
+        (folder / "modeling_own.py").write_text(code, encoding="utf-8")
+    heal(model, settings(["embedded"], "cpt"), out)
+    assert not ran.exists()
 
 
 def test_a_later_phase_can_be_changed_without_losing_the_first(monkeypatch, llama_folder, data, tmp_path):

@@ -181,6 +181,18 @@ def test_a_dry_run_writes_nothing(llama_folder, tmp_path):
         (["--method", "cp"], "Invalid value for '--method'"),
         (["--data", "embedded", "--steps", "3", "--tokens", "2k"], "give one budget, not tokens and steps"),
         (["--data", "embedded", "--tokens", "many"], "a number is needed, e.g. 5.5B"),
+        (["--data", "~nosuchuser/x.jsonl", "--steps", "3"], "~nosuchuser/x.jsonl: no such data file"),
+        (
+            ["--data", "embedded", "--steps", "1", "--warmup", "100"],
+            "--warmup 100: the only step would have a learning",
+        ),
+        (
+            ["--data", "embedded", "--steps", "1000000000000"],
+            "--steps: input should be less than or equal to 100000000",
+        ),
+        (["--data", "embedded", "--held-out", "inf"], "--held-out: input should be a finite number (got inf)"),
+        (["--data", "embedded", "--epochs", "1e300"], "--epochs: input should be less than or equal to 10000"),
+        (["--data", "embedded", "--tokens", "9" * 400], "a number is needed, e.g. 5.5B"),
         (["--data", "embedded:wieght=2"], "unknown setting; did you mean 'weight'?"),
         (["--data", "embedded", "--schedule", "linear", "--lowest", "0.1"], "lowest belongs to the cosine schedule"),
         ([], "no training data; give --data FILE"),

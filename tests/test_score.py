@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from architectures import BLOCKS, save_tiny, tiny_model
 
 from shortlm.errors import ModelError, ScoreError
-from shortlm.model import open_model, quiet
+from shortlm.model import open_for_scoring, open_model, quiet
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score import parse, score, score_model
 from shortlm.text import windows_from_ids
@@ -147,17 +147,32 @@ def test_random_and_depth(opened):
     assert first["depth:gromov"].order() == [4, 3, 2, 1, 0, 5]
 
 
-def test_blocks_that_depend_on_one_another_are_refused(opened, monkeypatch):
-    """A made-up architecture: block 3 adds what block 1 saw last, which no argument of block 3 tells."""
-    first, third = opened.anatomy.blocks[1], opened.anatomy.blocks[3]
+@pytest.mark.parametrize("stream", ["off", "on"])
+@pytest.mark.parametrize(("dtype", "strength"), [("float32", 0.1), ("bfloat16", 10.0)])
+@pytest.mark.parametrize("criterion", ["bi", "ppl"])
+def test_blocks_that_depend_on_one_another_are_refused(opened, monkeypatch, stream, dtype, strength, criterion):
+    """A made-up architecture: block 3 adds some of what block 1 saw last, which no argument of block 3 tells."""
+    model = open_for_scoring(ModelSettings(model=opened.facts.name, stream=stream, dtype=dtype))
+    first, third = model.anatomy.blocks[1], model.anatomy.blocks[3]
     kept, original = {}, third.forward
-    hook = first.register_forward_pre_hook(lambda m, args: kept.update(h=args[0]))
+    hook = first.register_forward_pre_hook(lambda m, args: kept.update(h=args[0].mean(0, keepdim=True)))
     monkeypatch.setattr(
-        third, "forward", lambda h, *args, **kwargs: original(h, *args, **kwargs) + kept["h"], raising=False
+        third, "forward", lambda h, *args, **kwargs: original(h, *args, **kwargs) + strength * kept["h"], raising=False
     )
     with pytest.raises(ModelError, match=r"llama: the loss by single blocks .* is not the model's"):
-        scored(opened, "ppl")
+        score_model(model, windows_from_ids(IDS_BT, 96), ScoreSettings(criteria=[criterion], resamples=0))
+    unchecked = ScoreSettings(criteria=[criterion], resamples=0, check=False)
+    assert score_model(model, windows_from_ids(IDS_BT, 96), unchecked).criteria
     hook.remove()
+
+
+def test_blocks_that_take_turns_in_another_order_are_refused(opened, monkeypatch):
+    model = open_model(ModelSettings(model=opened.facts.name))
+    layers = list(model.model.model.layers)
+    layers[3], layers[4] = layers[4], layers[3]
+    monkeypatch.setattr(model.model.model, "layers", torch.nn.ModuleList(layers))
+    with pytest.raises(ModelError, match="LlamaForCausalLM: its blocks are not called one after the other"):
+        score_model(model, windows_from_ids(IDS_BT, 96), ScoreSettings(criteria=["bi"], resamples=0))
 
 
 def test_batch_size_does_not_matter(opened):

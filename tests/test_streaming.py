@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 from architectures import ARCHITECTURES, BLOCKS, save_tiny
@@ -10,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from shortlm.checkpoint import open_checkpoint
 from shortlm.errors import ModelError
 from shortlm.model import open_for_scoring, open_model, quiet
+from shortlm.model.reading import read_rows
 from shortlm.recipe import ModelSettings, ScoreSettings
 from shortlm.score import CRITERIA, score_model
 from shortlm.sweep import BlockCaller
@@ -127,3 +132,74 @@ def test_a_shard_lost_during_the_sweep(tmp_path, damage, message):
             for shard in {entry.file for entry in opened.disk.inside[-1].values()} if i == 1 else ():
                 shard.unlink() if damage == "unlink" else shard.write_bytes(b"")
     assert not any(in_memory(block) for block in opened.anatomy.blocks)
+
+
+def test_the_heap_is_given_back_between_blocks(tmp_path, monkeypatch):
+    """What calls of a block leave there would add up, by chance more or less of it, and no plan could be kept."""
+    given = []
+    monkeypatch.setattr("shortlm.model.streaming.give_back", lambda: given.append(1))
+    with quiet():
+        save_tiny("llama", tmp_path)
+    opened = open_for_scoring(ModelSettings(model=str(tmp_path), stream="on"))
+    assert list(opened.disk.visit(range(BLOCKS))) == list(range(BLOCKS))
+    assert len(given) == BLOCKS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+def test_giving_back_makes_a_process_smaller():
+    """Pieces of 1 MiB from the heap, every other one freed: the gaps are pages again."""
+    code = """
+import ctypes, psutil
+from shortlm.heap import give_back
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+libc.mallopt(-3, 2**25)  # nothing below 32 MiB is mapped alone
+pieces = [libc.malloc(2**20) for _ in range(200)]
+for piece in pieces: ctypes.memset(piece, 1, 2**20)
+for piece in pieces[::2]: libc.free(piece)
+before = psutil.Process().memory_info().rss
+give_back()
+print((before - psutil.Process().memory_info().rss) / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 80
+
+
+def test_matrices_that_are_transposed_are_refused_before_any_work(tmp_path):
+    with quiet():
+        save_tiny("llama", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.2.mlp.up_proj.weight"
+    tensors[name] = tensors[name].T.contiguous()
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"of block 2 is \[32, 48\] in the files and \[48, 32\] by"):
+        open_for_scoring(ModelSettings(model=str(tmp_path), stream="on"))
+
+
+def test_a_row_beyond_the_table_is_not_read(tmp_path):
+    with quiet():
+        save_tiny("llama", tmp_path)
+    opened = open_for_scoring(ModelSettings(model=str(tmp_path), stream="on"))
+    with pytest.raises(ModelError, match=r"'model.embed_tokens.weight' has 96 rows, and row 96 is asked for"):
+        read_rows(opened.disk.table, [3, 96])
+
+
+def test_quantised_models_are_not_read_block_by_block(tmp_path):
+    with quiet():
+        save_tiny("llama", tmp_path)
+    content = json.loads((tmp_path / "config.json").read_bytes())
+    content["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="is quantised, which can't be read block by block; give --stream off"):
+        open_for_scoring(ModelSettings(model=str(tmp_path), stream="on"))
+
+
+@pytest.mark.parametrize(("count", "message"), [(100_000, "1 to 2,000 can be worked with"), (1_500, "tensors in all")])
+def test_more_blocks_than_there_can_be(tmp_path, count, message):
+    """Refused before a module is built for each."""
+    with quiet():
+        save_tiny("llama", tmp_path)
+    content = json.loads((tmp_path / "config.json").read_bytes()) | {"num_hidden_layers": count}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=message):
+        open_model(ModelSettings(model=str(tmp_path)))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shortlm.model import find_anatomy
 from shortlm.sweep import BlockCaller, KeptStates, Tail, backward_sweep, sweep, token_nats
 from shortlm.sweep.slots import Slots
+from shortlm.sweep.tail import TailForm
 from shortlm.sweep.trace import LiveBytes
 
 IDS_BT = torch.randint(3, 96, (4, 16), generator=torch.Generator().manual_seed(1))
@@ -127,14 +128,15 @@ def test_cross_entropy_in_vocabulary_chunks(name, whole, monkeypatch):
     batch = caller.prepare(IDS_BT, ALL_BT)
     tail, h_BTD = Tail(caller), torch.randn(4, 16, 32, generator=torch.Generator().manual_seed(2))
     if whole:
-        tail.way = "whole"
+        caller.tail_form = TailForm("whole")
     leaf_BTD = h_BTD.clone().requires_grad_(True)
     nats_BT = token_nats(caller.tail(leaf_BTD, batch), batch)
     weights_B = torch.tensor([0.5, 1.0, 2.0, 0.0])
     (nats_BT.sum(1) * weights_B).sum().backward()
     assert torch.allclose(tail.nats(h_BTD, batch), nats_BT.detach(), rtol=1e-5, atol=1e-5)
     assert torch.allclose(tail.input_grads(h_BTD, batch, weights_B), leaf_BTD.grad, rtol=1e-4, atol=1e-6)
-    assert whole or tail.way == ("each" if name in ("gemma2", "granite") else "plain")
+    assert whole or caller.tail_form.way == ("each" if name in ("gemma2", "granite") else "plain")
+    assert caller.tail_form.norm_alone is not whole
 
 
 def test_a_head_that_mixes_its_logits_is_computed_whole():
@@ -177,6 +179,55 @@ def test_the_head_is_not_copied_for_every_sequence(monkeypatch):
     assert live.peak < caller.head.weight.nbytes
 
 
+def test_no_logits_are_made_while_arguments_are_recorded(monkeypatch):
+    """All products with the head are chunks of the tail: one for each state, none for each batch or joined states."""
+    rows, states = [], BLOCKS + 1
+    linear = F.linear
+
+    def counted(x, weight, bias=None):
+        if weight.shape[0] == MODEL.config.vocab_size:
+            rows.append(x.numel() // x.shape[-1])
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(F, "linear", counted)
+    monkeypatch.setattr("shortlm.sweep.blocks.working_tokens", lambda device: 3 * IDS_BT.numel())
+    sweep(CALLER, [(IDS_BT, ALL_BT), (IDS_BT, ALL_BT)], [frozenset({i}) for i in range(BLOCKS)])
+    assert sum(rows) == 2 * states * 4 * 15
+    assert len(rows) == 2 * 3  # three states at a time
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "opt", "gpt2", "phi"])
+def test_the_tail_of_several_states_is_that_of_each(name):
+    model = tiny_model(name, **({"word_embed_proj_dim": 16} if name == "opt" else {}))
+    caller = BlockCaller(model, find_anatomy(model))
+    batch, tail = caller.prepare(IDS_BT, ALL_BT), Tail(caller)
+    states = torch.randn(3, 4, 16, 32, generator=torch.Generator().manual_seed(2)).unbind()
+    together = tail.nats_of_several(states, batch)
+    assert caller.tail_form.norm_alone is (name != "opt")  # whose states are projected behind the norm
+    for h_BTD, nats_BT in zip(states, together, strict=True):
+        assert torch.allclose(nats_BT, token_nats(caller.tail(h_BTD, batch), batch), rtol=1e-5, atol=1e-5)
+
+
+def test_a_view_of_a_kept_state_keeps_its_slot(monkeypatch):
+    monkeypatch.setattr("shortlm.sweep.slots.SLAB", 16)
+    slots = Slots()
+    last = slots.keep(torch.arange(4.0))[-1:]  # the state itself is held by nobody any more
+    other = slots.keep(torch.zeros(4))
+    assert float(last) == 3 and other.data_ptr() != last.data_ptr() - 12
+    place = other.data_ptr()
+    del other
+    assert slots.keep(torch.ones(4)).data_ptr() == place
+
+
+def test_an_observer_may_keep_views_of_states():
+    """A criterion that keeps the last token's state sees the state as it was."""
+    kept = []
+    masks = [frozenset({i}) for i in range(BLOCKS)]
+    sweep(CALLER, [(IDS_BT, ALL_BT)] * 2, masks, lambda i, a, b, batch: kept.append((b[:, -1], b[:, -1].clone())))
+    assert len(kept) == 2 * BLOCKS
+    assert all(torch.equal(view, copy) for view, copy in kept)
+
+
 def test_slots_are_used_again_once_nobody_holds_them(monkeypatch):
     monkeypatch.setattr("shortlm.sweep.slots.SLAB", 3 * 16)
     slots, one = Slots(), torch.ones(4)
@@ -195,3 +246,17 @@ def test_kept_states_are_not_overwritten():
     (states,) = kept.taken()
     for ours, theirs in zip(states[:-1], hidden, strict=False):  # the last of theirs is behind the norm
         assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_out_of_memory_is_not_taken_for_a_missing_kernel(monkeypatch):
+    """Forward-mode differentiation is given up for good where a kernel has none, never for want of memory."""
+    from torch.autograd import forward_ad
+
+    def exhausted(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(forward_ad, "make_dual", exhausted)
+    weights_S = torch.full((4,), 1 / 60)
+    with pytest.raises(torch.OutOfMemoryError):
+        backward_sweep(CALLER, [(IDS_BT, ALL_BT)], weights_S, lambda block: block.along(block.weights))
+    assert CALLER.no_forward_mode == set()

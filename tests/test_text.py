@@ -14,6 +14,7 @@ from shortlm.errors import TextError
 from shortlm.model import open_tokenizer
 from shortlm.recipe import TextSettings
 from shortlm.text import open_windows, windows_from_ids
+from shortlm.text.tokenizing import token_ids
 
 TOKENIZER = open_tokenizer(model_path())
 BOS = TOKENIZER.bos_token_id
@@ -94,7 +95,7 @@ def test_streaming_takes_only_what_is_needed(tmp_path):
     good = [json.dumps({"text": t}) for t in islice(documents(0), 300)]
     path.write_text("\n".join([*good, "broken"]), encoding="utf-8")
     assert len(windows(text=str(path), sequences=5, length=16).ids_BT) == 5
-    with pytest.raises(TextError, match="line 301 is not JSON"):
+    with pytest.raises(TextError, match="line 301: is not valid JSON"):
         windows(text=str(path), sequences=0, length=16)
 
 
@@ -112,7 +113,7 @@ def write(tmp_path, name, content):
         ("a.txt", b"\xff\xfe bad", {}, "is not UTF-8 text"),
         ("a.jsonl", b'{"body": "x"}\n', {}, "line 1: has no text field 'text' (fields: body); choose one with --field"),
         ("a.jsonl", b'"x"\n', {}, "line 1: has no text field 'text' (fields: none)"),
-        ("a.jsonl", b"{\n", {}, "line 1 is not JSON"),
+        ("a.jsonl", b"{\n", {}, "line 1: is not valid JSON"),
     ],
 )
 def test_bad_text(tmp_path, name, content, settings, message):
@@ -129,7 +130,7 @@ def test_bad_text(tmp_path, name, content, settings, message):
         (b"[1, 2]", "token ids must be sequences x tokens"),
         (b"[[1]]", "with at least 2 tokens in each"),
         (b"[]", "token ids must be"),
-        (b"[[", "can't be read as token ids"),
+        (b"[[", "a.json: is not valid JSON"),
     ],
 )
 def test_bad_ids(tmp_path, content, message):
@@ -162,3 +163,97 @@ def test_no_tokenizer_and_no_bos():
     with pytest.raises(TextError, match="--bos every: this tokenizer has no BOS token; use --bos none"):
         open_windows(TextSettings(text="embedded", bos="every"), Bare(), 10)
     assert open_windows(TextSettings(text="embedded", sequences=2), Bare(), 10).facts.bos == "none"
+
+
+def tokenizer_of(kind: str):
+    """Tokenizers of every common build, trained on the made-up world: with and without splitting into words."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    texts = list(islice(documents(1), 200))
+    if kind == "bytes":  # GPT-2, Llama 3, Qwen
+        made, trainer = Tokenizer(models.BPE()), trainers.BpeTrainer
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+    elif kind == "metaspace":  # Llama 1 and 2: a space is put before the text, nothing splits it into words
+        made, trainer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>")), trainers.BpeTrainer
+        made.pre_tokenizer = pre_tokenizers.Metaspace()  # in training alone
+    else:  # T5, Gemma 1's ancestors
+        made, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer
+        made.pre_tokenizer = pre_tokenizers.Metaspace()
+    extra = {"unk_token": "<unk>"} if kind == "unigram" else {}
+    special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))] if kind == "metaspace" else ["<unk>"]
+    made.train_from_iterator(texts, trainer(vocab_size=700, special_tokens=special, show_progress=False, **extra))
+    if kind == "metaspace":
+        made.pre_tokenizer = None
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+@pytest.mark.parametrize("kind", ["own", "bytes", "metaspace", "unigram"])
+def test_long_text_is_tokenised_in_pieces_as_it_is_as_a_whole(kind, monkeypatch):
+    tokenizer = TOKENIZER if kind == "own" else tokenizer_of(kind)
+    text = "\n\n".join(islice(documents(5), 60)) + "  Größe 日本語 🙂\t\n\n" * 40 + " ".join(islice(documents(6), 40))
+    whole = tokenizer(text, add_special_tokens=False).input_ids
+    longest, call = [], tokenizer.__class__.__call__
+    monkeypatch.setattr(
+        tokenizer.__class__, "__call__", lambda self, t, **options: longest.append(len(t)) or call(self, t, **options)
+    )
+    for piece in (1500, 2000, 5001):
+        monkeypatch.setattr("shortlm.text.tokenizing.PIECE", piece)
+        monkeypatch.setattr("shortlm.text.tokenizing.OVERLAP", 200)
+        longest.clear()
+        assert token_ids(tokenizer, text, 10**6, "t").tolist() == whole
+        assert max(longest) <= piece and len(longest) > 3
+
+
+def test_a_text_of_one_line_is_read_in_pieces(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("one two three four " * 20_000, encoding="utf-8")
+    expected = windows(text=str(path), sequences=0, length=64)
+    monkeypatch.setattr("shortlm.text.sources.LONGEST_PIECE", 1000)
+    monkeypatch.setattr("shortlm.text.tokenizing.PIECE", 10_000)
+    assert torch.equal(windows(text=str(path), sequences=0, length=64).ids_BT, expected.ids_BT)
+    few = windows(text=str(path), sequences=3, length=64)
+    assert torch.equal(few.ids_BT, expected.ids_BT[:3])
+
+
+def test_ids_of_another_models_tokenizer_are_refused():
+    """Read from disk row by row they would be rows of the next tensor."""
+    settings = TextSettings(text="embedded", sequences=3, length=16)
+    with pytest.raises(
+        TextError, match=r"embedded: token id \d+ is outside the model's vocabulary \(0..99\); its token"
+    ):
+        open_windows(settings, TOKENIZER, 100)
+
+
+@pytest.mark.parametrize("settings", [{"sequences": 10**7}, {"skip": 10**7}])
+def test_an_endless_text_has_an_end(settings):
+    with pytest.raises(TextError, match="embedded: at most 33,554,432 tokens are made of it"):
+        windows(**settings)
+
+
+def test_surrogates_are_no_text(tmp_path):
+    path = write(tmp_path, "a.jsonl", b'{"text": "a \\ud800 b"}\n')
+    with pytest.raises(TextError, match=r"a\.jsonl: holds characters that are no valid text"):
+        windows(text=str(path))
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u0085", "\x0b"])
+def test_a_jsonl_line_ends_at_a_newline_alone(tmp_path, separator):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": f"one{separator}two " * 40}, ensure_ascii=False) + "\n", encoding="utf-8")
+    expected = plain(f"one{separator}two " * 40)
+    assert windows(text=str(path), sequences=1, length=16, bos="none").ids_BT.flatten().tolist() == expected[:16]
+
+
+@pytest.mark.parametrize("name", ["a.npy", "b.npy"])
+def test_bad_npy(tmp_path, name):
+    path = tmp_path / name
+    if name == "a.npy":
+        path.write_bytes(b"")
+    else:
+        numpy.savez(tmp_path / "b.npz", ids=numpy.ones((2, 3), dtype=int))
+        (tmp_path / "b.npz").rename(path)
+    with pytest.raises(TextError, match=f"{name}: (can't be read as token ids|is an archive)"):
+        windows(ids=str(path))

@@ -20,6 +20,7 @@ from shortlm.model import open_files
 from shortlm.outputs import write_text
 from shortlm.recipe import BenchSettings, EvalSettings, ModelSettings, to_yaml
 from shortlm.report import headline, write_markdown, write_page, write_results
+from shortlm.report.quality import trained_notes
 
 Say = Callable[[str], object]
 HEADER = "# Written by `shortlm compare`: all settings of the comparison in this folder.\n"
@@ -51,6 +52,8 @@ def compare(
     if benching and benching.limits:
         check_bench(models, benching)
     measured = [work.measured(number) for number in range(len(models))]
+    for note in trained_notes(measured):
+        say(note)
     benched = work.benched()
     say(headline(None, None, measured, benched))
     return _drawn(work.out, title, measured, benched, work.settings)

@@ -10,7 +10,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Healing, HealPlan, Manifest, Measurement, WorkPlan
+from shortlm.artifacts import (
+    Benchmark,
+    BlockScores,
+    CriterionScores,
+    CutPlan,
+    Healing,
+    HealPlan,
+    Manifest,
+    Measurement,
+    WorkPlan,
+)
 from shortlm.sizes import gib
 
 WIDE = None if sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
@@ -18,26 +28,42 @@ out = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)  # name
 
 
 def show_scores(scores: BlockScores) -> None:
-    """One row per block, one column per criterion; the rank (0 = removed first) behind each score."""
+    """One row per block, one column per criterion; the rank (0 = removed first) behind each score.
+
+    Of a race, whose scores are from more sequences or fewer, how many they are instead.
+    """
     table = Table("block", box=SIMPLE, pad_edge=False)
-    ranks = {}
-    for name, criterion in scores.criteria.items():
+    for name in scores.criteria:
         table.add_column(name, justify="right", no_wrap=True)
-        ranks[name] = {block: rank for rank, block in enumerate(criterion.order())}
-    for i in range(scores.model.n_blocks):
-        cells = [f"{c.scores[i]:.4g}  {ranks[name][i]:2d}" for name, c in scores.criteria.items()]
+    columns = [_score_cells(criterion) for criterion in scores.criteria.values()]
+    for i, cells in enumerate(zip(*columns, strict=True)):
         table.add_row(str(i), *cells)
-    out.print(f"{scores.model.name}: score and rank of each block; rank 0 is the least important and goes first")
+    raced = any(c.race and c.race.early for c in scores.criteria.values())
+    ranked = "score and rank of each block; rank 0 is the least important and goes first"
+    out.print(f"{scores.model.name}: {'score of each block, and on how many sequences' if raced else ranked}")
     out.print(table)
+    if raced:
+        out.print("* left the race early: scores on other sequences can't be compared, so there are no ranks")
     agreement = [f"{n} {c.rank_agreement:.2f}" for n, c in scores.criteria.items() if c.rank_agreement is not None]
     if agreement:
         out.print("rank agreement over resampled sequences (Kendall tau): " + ", ".join(agreement))
     for race in (c.race for c in scores.criteria.values() if c.race):
         out.print(f"least important of those that may go: {', '.join(map(str, race.selected))}")
         work = f"{scores.block_forwards:,} block forwards, {scores.block_forwards / race.block_forwards_full:.0%}"
-        out.print(f"found with {work} of the full sweep's; blocks that left early are scored on fewer sequences")
+        out.print(f"found with {work} of the full sweep's")
     if scores.base_perplexity is not None:
         out.print(f"perplexity of the whole model on the same windows: {scores.base_perplexity:.4f}")
+
+
+def _score_cells(criterion: CriterionScores) -> list[str]:
+    """A score and its rank; if blocks left a race early, the number of sequences instead, and a mark."""
+    race = criterion.race
+    if race and race.early:
+        behind = [f"{'*' if i in race.early else ' '} {count:3d}" for i, count in enumerate(race.sequences)]
+    else:
+        ranks = {block: rank for rank, block in enumerate(criterion.order())}
+        behind = [f" {ranks[i]:2d}" for i in range(len(ranks))]
+    return [f"{score:.4g} {more}" for score, more in zip(criterion.scores, behind, strict=True)]
 
 
 def show_plan(plan: CutPlan) -> None:
@@ -102,7 +128,10 @@ def show_measurement(measurement: Measurement) -> None:
     for p in measurement.perplexities:
         error = f" ± {p.perplexity * p.stderr_nats:.4f}" if p.stderr_nats is not None else ""
         tokens = sum(p.tokens_per_sequence)
-        out.print(f"{p.text}: perplexity {p.perplexity:.4f}{error} ({tokens:,} tokens, BOS: {p.data.bos})")
+        out.print(
+            f"{p.text}: perplexity {p.perplexity:.4f}{error} ({tokens:,} tokens, BOS: {p.data.bos})"
+            + ("; healed on this text" * p.healed_on)
+        )
     if measurement.tasks:
         _show_tasks(measurement)
     if measurement.fluency:

@@ -34,18 +34,22 @@ def read_bytes(path: Path, kind: Kind, most: int = MOST_JSON) -> bytes:
         raise kind(f"{path}: can't be read ({error.strerror or error})") from error
 
 
-def read_json(path: Path, kind: Kind, most: int = MOST_JSON) -> Any:
-    """What a JSON file holds. Raises `kind` naming the file."""
-    return parse_json(read_bytes(path, kind, most), str(path), kind)
+def read_json(path: Path, kind: Kind, most: int = MOST_JSON, hint: str = "", infinity: bool = False) -> Any:
+    """What a JSON file holds. Raises `kind` naming the file, as parse_json does."""
+    return parse_json(read_bytes(path, kind, most), str(path), kind, hint, infinity)
 
 
-def parse_json(raw: bytes | str, where: str, kind: Kind, hint: str = "", unique: bool = False) -> Any:
-    """What JSON says. Raises `kind` for what is no JSON, NaN and infinity, too deep nesting or endless numbers, and
-    with `unique` for a key that stands twice in one mapping.
+def parse_json(
+    raw: bytes | str, where: str, kind: Kind, hint: str = "", infinity: bool = False, unique: bool = False
+) -> Any:
+    """What JSON says. Raises `kind` for what is no JSON, too deep nesting, endless numbers, and NaN and infinity unless
+    `infinity` allows them (configs of some state-space models hold it), and with `unique` for a key that stands twice
+    in one mapping. `hint` stands at the end of its message.
     """
     refuse_crowded(raw, where, kind, hint)
+    constant, pairs = None if infinity else _refuse_constant, _refuse_twice if unique else None
     try:
-        return json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice if unique else None)
+        return json.loads(raw, parse_constant=constant, object_pairs_hook=pairs)
     except RecursionError as error:
         raise kind(f"{where}: is nested too deeply{hint}") from error
     except ValueError as error:  # also of bytes that are no UTF-8, and of numbers with thousands of digits

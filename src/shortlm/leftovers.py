@@ -23,7 +23,7 @@ def hidden_folder(target: Path, kind: str) -> Path:
     path = Path(
         tempfile.mkdtemp(prefix=f".{target.name}.{_here()}-{os.getpid()}.", suffix=f".{kind}", dir=target.parent)
     )
-    path.chmod(0o777 & ~_umask())
+    path.chmod(0o777 & ~umask())
     return path
 
 
@@ -32,7 +32,7 @@ def hidden_file(target: Path) -> Path:
     prefix = f".{target.name}.{_here()}-{os.getpid()}."
     handle, name = tempfile.mkstemp(prefix=prefix, suffix=".partial", dir=target.parent)
     os.close(handle)
-    os.chmod(name, 0o666 & ~_umask())
+    os.chmod(name, 0o666 & ~umask())
     return Path(name)
 
 
@@ -81,7 +81,8 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The bits that new files don't get; the system tells it only when it is set."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shortlm.errors import OutputError
-from shortlm.leftovers import clear_leftovers, hidden_file, hidden_folder
+from shortlm.leftovers import clear_leftovers, hidden_file, hidden_folder, umask
 from shortlm.paths import beginning, user_path
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
@@ -89,6 +89,7 @@ def whole_folder(target: Path | str, force: bool = False) -> Generator[Path, Non
         try:
             yield part
             for path in part.rglob("*"):
+                _give_usual_mode(path)
                 _flush(path)
             _swap(part, target)
             _flush(target.parent)
@@ -124,6 +125,12 @@ def _about(target: Path, error: OSError) -> bool:
         return True
     below = path.relative_to(home).parts[0] if path.is_relative_to(home) else ""
     return below == target.name or below.startswith(f".{target.name}.")
+
+
+def _give_usual_mode(path: Path) -> None:
+    """That of the umask: libraries (safetensors) write by temporary files that only their owner may read."""
+    if path.is_file() and not path.is_symlink():
+        path.chmod(0o666 & ~umask())
 
 
 def _flush(path: Path) -> None:

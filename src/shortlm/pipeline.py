@@ -9,24 +9,24 @@ was cut and healed there is the next one's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement, kept
 from shortlm.bench import bench, check_bench
-from shortlm.choose import choose
+from shortlm.choose import choose, refuse_infeasible
 from shortlm.cut import cut, refuse_uncuttable
-from shortlm.errors import ModelError, OutputError, RecipeError
+from shortlm.errors import ModelError, OutputError
 from shortlm.evaluate import evaluate, refuse_unknown_tasks
 from shortlm.keys import fingerprint, key_of, measured_from, phase_keys
+from shortlm.model import facts_from_config
 from shortlm.outputs import write_text
 from shortlm.paths import user_path
 from shortlm.progress import is_main
 from shortlm.recipe import ChooseSettings, ModelSettings, Recipe, Settings, load_recipe, to_yaml
 from shortlm.report import model_card, write_markdown, write_page, write_results
-from shortlm.score import score
+from shortlm.score import parse, refuse_unraceable, score
 
 Say = Callable[[str], object]
 HEADER = "# Written by `shortlm run`: all settings of the run in this folder.\n"
@@ -50,6 +50,8 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
     out = user_path(out)
     recipe = recipe.model_copy(update={"text": recipe.text.for_model(recipe.model.model)})
     recipe.refuse_training_on_what_is_measured()
+    if is_main():
+        _refuse_infeasible(recipe)
     stages = _Stages(out, recipe, force, say)
     if recipe.heal or recipe.rounds > 1:
         _join(recipe)
@@ -70,6 +72,15 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
         _prove(stages, recipe, first, made)
         say(f"{'report':15} {out / 'report.html'}")
     return out / "report.html"
+
+
+def _refuse_infeasible(recipe: Recipe) -> None:
+    """Tell what the settings and the config alone decide, before the folder is claimed and anything is read."""
+    for spec in recipe.score.criteria:
+        parse(spec)
+    refuse_unraceable(recipe.score)
+    recipe.eval_texts()
+    refuse_infeasible(recipe.choose, recipe.score, facts_from_config(recipe.model), recipe.rounds)
 
 
 class _Made:
@@ -111,12 +122,6 @@ def _healed(stages: _Stages, recipe: Recipe, model: ModelSettings, at: str) -> H
 
 def _share(recipe: Recipe, number: int, wanted: int) -> ChooseSettings:
     """So many blocks go in this round; earlier rounds take the remainder."""
-    if re.search(r"\d", recipe.choose.protect):
-        raise RecipeError(
-            f"--protect {recipe.choose.protect}: indices change from round to round; give +, ends, last or none"
-        )
-    if wanted < recipe.rounds:
-        raise RecipeError(f"--rounds {recipe.rounds}: only {wanted} blocks go; give at most so many rounds")
     count = wanted // recipe.rounds + (number <= wanted % recipe.rounds)
     return recipe.choose.model_copy(update={"blocks": count, "drop": None, "drop_params": None, "to_params": None})
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shortlm.documents import read_bytes, refuse_crowded
 from shortlm.errors import ShortLMError, shortened
@@ -27,36 +27,21 @@ MOST_BLOCKS = 10_000
 MOST = 1e100
 Count = Annotated[int, Field(ge=0, le=2**62)]
 Positive = Annotated[int, Field(ge=1, le=2**62)]
-Seconds = Annotated[float, Field(ge=0, le=1e12)]
-Size = Annotated[float, Field(ge=0, le=MOST)]  # of an error, a norm, an energy; its square is a number too
+Seconds = Annotated[float, Field(ge=0)]
+Size = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Number = Annotated[float, Field(ge=-MOST, le=MOST)]
 Block = Annotated[int, Field(ge=0, lt=MOST_BLOCKS)]
 
 ONE_MISTAKE = Field(fail_fast=True)  # a report of each in a long list would take gigabytes
 Blocks = Annotated[list[Block], ONE_MISTAKE]
 Counts = Annotated[list[Count], ONE_MISTAKE]
-Values = Annotated[list[Number], ONE_MISTAKE]
-
-
-def _bounded(value: Any) -> Any:
-    """Settings kept for the record: whatever they are, their numbers can be printed."""
-    if isinstance(value, dict):
-        return {key: _bounded(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_bounded(inner) for inner in value]
-    if isinstance(value, (int, float)) and not -MOST <= value <= MOST:
-        raise ValueError("holds a number that is too large, or none")
-    return value
-
-
-Plain = Annotated[dict[str, Any], AfterValidator(_bounded)]
+Values = Annotated[list[float], ONE_MISTAKE]
 
 
 class Record(BaseModel):
     """A part of an artifact; unknown keys are refused, so that a wrong file is noticed."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=1_000_000)
+    model_config = ConfigDict(extra="forbid", str_max_length=1_000_000)
 
 
 class ModelFacts(Record):
@@ -121,11 +106,26 @@ class Artifact(Record):
         if raw.count(b'":') > MOST_KEYS:  # each unknown one would be told, in gigabytes
             raise ShortLMError(f"{path}: has more than {MOST_KEYS:,} keys; is this a {cls.__name__} file?")
         try:
-            return cls.model_validate_json(raw)
+            found = cls.model_validate_json(raw)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where, why = shortened(".".join(map(str, first["loc"])), 100), shortened(first["msg"], 300)
             raise ShortLMError(f"{path}: is not a {cls.__name__} file: {where or 'the file'}: {why}") from error
+        if (wild := _wild(found.model_dump())) is not None:
+            where = shortened(".".join(map(str, wild)), 100)
+            raise ShortLMError(f"{path}: is not a {cls.__name__} file: {where}: is NaN, infinite or too large")
+        return found
+
+
+def _wild(value: Any, most: float = MOST) -> list[Any] | None:
+    """Where the first number is that no sum or square can take; while an artifact is made, errors name the block."""
+    if isinstance(value, (int, float)):
+        return None if -most <= value <= most else []
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, part in parts:  # published scores hold the largest number that there is
+        if (found := _wild(part, sys.float_info.max if key == "scores" else most)) is not None:
+            return [key, *found]
+    return None
 
 
 def provenance(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,8 +11,6 @@ from shortlm.artifacts.base import (
     Count,
     DataFacts,
     ModelFacts,
-    Number,
-    Plain,
     Positive,
     Provenance,
     Record,
@@ -27,10 +25,12 @@ class LogEntry(Record):
 
     step: Count
     tokens: Count = Field(description="Computed up to here in this phase, padding apart.")
-    targets: Count = Field(description="Learnt from up to here: answer tokens, or all but the first of each window.")
-    loss: Number = Field(description="As trained, per target: cross-entropy in nats, or the loss of distillation.")
-    rate: Size = Field(description="Learning rate.")
-    grad_norm: Size
+    targets: Count = Field(
+        description="Learnt from up to here: answer tokens, or all but the first of each window (or document)."
+    )
+    loss: float = Field(description="As trained, per target: cross-entropy in nats, or the loss of distillation.")
+    rate: float = Field(description="Learning rate.")
+    grad_norm: float
     seconds: Seconds = Field(description="Spent training up to here, validation and saving apart.")
 
 
@@ -40,14 +40,14 @@ class Validation(Record):
     step: Count
     tokens: Count
     seconds: Seconds
-    nats_per_token: dict[str, Number] = Field(description="Mean cross-entropy over the targets of each set.")
+    nats_per_token: dict[str, float] = Field(description="Mean cross-entropy over the targets of each set.")
 
 
 class Phase(Record):
     """One phase of training, as it went."""
 
     method: str
-    settings: Plain
+    settings: dict[str, Any]
     data: DataFacts = Field(description="Of all records; of plain text, which is read on and on, the first 512 rows.")
     validation_data: dict[str, DataFacts]
     trainable: Count = Field(description="Parameters trained.")
@@ -59,7 +59,7 @@ class Phase(Record):
     validations: list[Validation]
     padding: Share = Field(0.0, description="Share of what was computed that is padding.")
     kept_step: Count = Field(description="The step whose weights are the result.")
-    merge_difference: Size | None = Field(
+    merge_difference: float | None = Field(
         None, description="Largest difference of logits between the adapter model and the merged one."
     )
     peak_bytes: Count = Field(description="Of the first process: resident, or of its accelerator's memory.")

@@ -12,12 +12,10 @@ from shortlm.artifacts.base import (
     Count,
     DataFacts,
     ModelFacts,
-    Number,
     Positive,
     Provenance,
     Record,
     Share,
-    Size,
     Values,
 )
 
@@ -28,10 +26,13 @@ class Perplexity(Record):
     text: str
     data: DataFacts
     perplexity: float = Field(gt=0)
-    nats_per_token: Number
-    stderr_nats: Size | None = Field(None, description="Over windows; that of the perplexity is perplexity times this.")
+    nats_per_token: float
+    stderr_nats: float | None = Field(
+        None, description="Over windows; that of the perplexity is perplexity times this."
+    )
     per_sequence_nats: Values
     tokens_per_sequence: Annotated[list[Positive], ONE_MISTAKE]
+    healed_on: bool = Field(False, description="Whether the model was healed on this very text.")
 
     @model_validator(mode="after")
     def _fits(self) -> Perplexity:
@@ -45,10 +46,10 @@ class TaskResult(Record):
 
     task: str
     metric: str = Field(description="The main metric, e.g. acc_norm; with the harness's filter behind a comma if any.")
-    value: Number
-    stderr: Size | None = None
+    value: float
+    stderr: float | None = None
     higher_is_better: bool = True
-    metrics: dict[str, Number] = Field(description="All metrics of the task.")
+    metrics: dict[str, float] = Field(description="All metrics of the task.")
     shots: Count = 0
     version: str = ""
     generates: bool = Field(False, description="Whether the model writes its answer, instead of ranking choices.")
@@ -70,8 +71,8 @@ class TaskMean(Record):
     name: str
     tasks: list[str]
     weights: Values
-    value: Number
-    stderr: Size | None = None
+    value: float
+    stderr: float | None = None
 
 
 class Sample(Record):
@@ -88,7 +89,7 @@ class Fluency(Record):
     tokens: Count
     distinct: list[Share] = Field(description="Different n-grams over all n-grams of all texts, n = 1, 2, 3.")
     repeated: Share = Field(description="Share of the 4-grams of a text that it had before, mean over texts.")
-    repeated_stderr: Size | None = None
+    repeated_stderr: float | None = None
 
 
 class Measurement(Artifact):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from shortlm.artifacts.base import (
-    MOST,
     ONE_MISTAKE,
     Artifact,
     Block,
@@ -17,17 +16,16 @@ from shortlm.artifacts.base import (
     Counts,
     DataFacts,
     ModelFacts,
-    Plain,
     Positive,
     Provenance,
     Record,
     Seconds,
     Size,
+    Values,
 )
 from shortlm.errors import shown
 
 MOST_SEQUENCES = 1_000_000
-Computed = Annotated[list[Annotated[float, Field(allow_inf_nan=True)]], ONE_MISTAKE]  # looked at by BlockScores
 
 
 class Race(Record):
@@ -38,18 +36,28 @@ class Race(Record):
     sequences: Counts = Field(description="How many sequences each block's score is from.")
     block_forwards_full: Positive = Field(description="What the full sweep would have taken, in the same batches.")
 
+    @property
+    def longest(self) -> int:
+        """How many sequences the race took; the whole model's perplexity is from as many."""
+        return max(self.sequences, default=0)
+
+    @property
+    def early(self) -> list[int]:
+        """Blocks that left before its end: their scores, from fewer sequences, can't be compared with the others'."""
+        return [i for i, count in enumerate(self.sequences) if count < self.longest]
+
 
 class CriterionScores(Record):
     """The scores of all blocks by one criterion; lower = less important = removed first."""
 
-    scores: Computed = Field(description="One per block.")
+    scores: Values = Field(description="One per block.")
     unit: str
-    per_sequence: Annotated[list[Computed], ONE_MISTAKE] | None = Field(
+    per_sequence: Annotated[list[Values], ONE_MISTAKE] | None = Field(
         None, description="L x S; their mean by `weights` orders the blocks."
     )
-    weights: Computed | None = Field(None, description="S: the share of each sequence in the mean.")
-    stderr: Computed | None = Field(None, description="Standard error of each score.")
-    paired_stderr: Computed | None = Field(
+    weights: Values | None = Field(None, description="S: the share of each sequence in the mean.")
+    stderr: Values | None = Field(None, description="Standard error of each score.")
+    paired_stderr: Values | None = Field(
         None, description="Standard error of each score's difference to the whole model's, on the same sequences."
     )
     rank_interval: Annotated[list[tuple[Block, Block]], ONE_MISTAKE] | None = Field(
@@ -58,10 +66,10 @@ class CriterionScores(Record):
     rank_agreement: float | None = Field(
         None, ge=-1, le=1, description="Mean Kendall tau of resampled orders with this order."
     )
-    table: Annotated[list[Computed], ONE_MISTAKE] | None = Field(
+    table: Annotated[list[Values], ONE_MISTAKE] | None = Field(
         None, description="Runs: row n-1, column l: blocks l..l+n-1."
     )
-    options: Plain = {}
+    options: dict[str, Any] = {}
     race: Race | None = Field(None, description="Set if blocks left the race early, with fewer sequences seen.")
 
     @model_validator(mode="after")
@@ -79,12 +87,9 @@ class CriterionScores(Record):
         return self
 
     def refuse_wild(self) -> None:
-        """Raise ValueError for numbers that no sum can take; to be asked when a model's own NaN have been told."""
+        """Raise ValueError for numbers that can't be; to be asked when a model's own NaN have been told."""
         if not all(math.isfinite(value) for value in self.scores):
             raise ValueError("has a score that is NaN or infinite")
-        lists = [self.weights or [], self.stderr or [], self.paired_stderr or [], *(self.per_sequence or [])]
-        if not all(-MOST <= value <= MOST for values in [*lists, *(self.table or [])] for value in values):
-            raise ValueError("has a number that is NaN or too large")
         if self.weights and not (min(self.weights) >= 0 and sum(self.weights) > 0):
             raise ValueError("has weights that don't sum to more than 0")
         if min([0.0, *(self.stderr or []), *(self.paired_stderr or [])]) < 0:

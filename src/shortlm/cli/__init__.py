@@ -1,6 +1,10 @@
 """The command line: one thin command per verb, in the order of the path. Heavy imports stay inside the commands."""
 
-from shortlm.cli import cutting, healing, measuring, running  # noqa: F401  each adds its commands
-from shortlm.cli.application import app
+from shortlm.cli.waiting import spin_briefly
+
+spin_briefly()
+
+from shortlm.cli import cutting, healing, measuring, running  # noqa: E402, F401  each adds its commands
+from shortlm.cli.application import app  # noqa: E402
 
 __all__ = ["app"]

@@ -50,10 +50,10 @@ def heal(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would take: tokens, steps, memory, time.")
     ] = False,
-    processes: Annotated[int, typer.Option(min=1, help="With --dry-run: for so many processes.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=10**6, help="With --dry-run: for so many processes.")] = 1,
     tflops: Annotated[
         float | None,
-        typer.Option(min=0, help="With --dry-run: TFLOP/s that each device reaches, instead of measuring."),
+        typer.Option(help="With --dry-run: TFLOP/s that each device reaches, instead of measuring."),
     ] = None,
     sharded: Annotated[bool, typer.Option("--sharded", help="With --dry-run: FSDP instead of DDP.")] = False,
     plan: Annotated[Path | None, typer.Option(callback=expanded, help="With --dry-run: also write it as JSON.")] = None,

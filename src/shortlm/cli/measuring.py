@@ -61,6 +61,7 @@ def evaluate(
     from shortlm.evaluate import evaluate as do_evaluate
     from shortlm.outputs import refuse_existing
     from shortlm.recipe import evaluation_of
+    from shortlm.report.quality import trained_notes
 
     if out:
         refuse_existing(out, force)
@@ -70,6 +71,8 @@ def evaluate(
     if not settings.texts and "text" not in text_settings:
         typer.echo("no text is named (--text), so no perplexity is measured", err=True)
     measurement = do_evaluate(model, settings, short_names([model.model])[0])
+    for note in trained_notes([measurement]):
+        typer.echo(note, err=True)
     save(measurement, out, force)
     show_measurement(measurement)
 

@@ -58,7 +58,7 @@ def cut(
         seconds = round(time.perf_counter() - started, 3)
         manifest = Manifest(
             plan=plan.model_copy(update={"model": ready.facts}), blocks=_original(checkpoint, kept),
-            bytes_before=checkpoint.nbytes, bytes_after=written, proof=proof,
+            base_path=_local(model.model), bytes_before=checkpoint.nbytes, bytes_after=written, proof=proof,
             provenance=provenance(dtype=proof.dtype if proof else None, seconds=seconds, key=key),
         )  # fmt: skip
         manifest.save(part / "manifest.json")
@@ -81,6 +81,12 @@ def _original(checkpoint: Checkpoint, kept: list[int]) -> list[int]:
     manifest = checkpoint.folder / "manifest.json"
     blocks = Manifest.load(manifest).blocks if manifest.is_file() else None
     return [blocks[i] for i in kept] if blocks else kept
+
+
+def _local(name: str) -> str | None:
+    """Where a local model is, from whatever folder it is asked for later; for the teacher of `heal`."""
+    folder = user_path(name)
+    return str(folder.resolve()) if name != "embedded" and folder.is_dir() else None
 
 
 def _refuse_own_folder(checkpoint: Checkpoint, out: Path) -> None:

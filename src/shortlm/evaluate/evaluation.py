@@ -10,11 +10,12 @@ from shortlm.artifacts import Measurement, Perplexity, provenance
 from shortlm.errors import RecipeError, TextError
 from shortlm.evaluate.fluency import fluency, of_the_same_length
 from shortlm.evaluate.harness import loaded_tasks
+from shortlm.evaluate.history import sources_of
 from shortlm.evaluate.perplexity import perplexity
 from shortlm.evaluate.samples import sample_prompts, write_samples
 from shortlm.evaluate.task_names import wanted
 from shortlm.model import ModelFiles, OpenModel, context_of, open_files
-from shortlm.recipe import EvalSettings, ModelSettings, TextSettings
+from shortlm.recipe import EvalSettings, ModelSettings, SourceSettings, TextSettings, trained_on
 from shortlm.sweep import Plan, Work, plan_for
 from shortlm.text import Windows, open_windows
 
@@ -30,10 +31,14 @@ def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", 
     files = open_files(model)
     windows = [_windows(text, files, settings) for text in settings.texts]
     plans = [plan_for(files, Work(*w.shape), settings.batch_size) for w in windows]
+    healed_on = sources_of(files.checkpoint.folder)
     opened = files.open(any(p and p.streamed for p in plans) if plans else not files.fits())
     prompts = sample_prompts(opened, settings, windows[0].ids_BT[0].tolist() if windows else [])
     with loaded_tasks(opened, settings) as tasks:  # so that what can't be had is told before hours of work
-        measured = [_perplexity(opened, *args, settings) for args in zip(settings.texts, windows, plans, strict=True)]
+        measured = [
+            _perplexity(opened, text, ids, plan, settings, healed_on)
+            for text, ids, plan in zip(settings.texts, windows, plans, strict=True)
+        ]
         found = tasks()
     written = _written(opened, settings, prompts, windows) if prompts else {}
     return Measurement(
@@ -44,11 +49,17 @@ def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", 
 
 
 def _perplexity(
-    opened: OpenModel, text: TextSettings, windows: Windows, plan: Plan | None, settings: EvalSettings
+    opened: OpenModel,
+    text: TextSettings,
+    windows: Windows,
+    plan: Plan | None,
+    settings: EvalSettings,
+    healed_on: list[SourceSettings],
 ) -> Perplexity:
     plan = plan if plan and plan.streamed == bool(opened.disk) else None
     measured = perplexity(opened, windows, settings.batch_size, plan)
-    return measured.model_copy(update={"text": text.name}) if text.name else measured
+    seen = any(trained_on(text, source) for source in healed_on)
+    return measured.model_copy(update={"text": text.name or measured.text, "healed_on": seen})
 
 
 def _windows(text: TextSettings, files: ModelFiles, settings: EvalSettings) -> Windows:

@@ -10,20 +10,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import io
-import logging
-import os
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from shortlm.embedded import tasks_path
 from shortlm.errors import ModelError, TextError, is_out_of_memory
+from shortlm.evaluate.harness_log import only_what_matters
 from shortlm.evaluate.harness_results import Found, means, task_results
 from shortlm.evaluate.local_tasks import write_local_tasks
 from shortlm.evaluate.task_names import SETS, Wanted, wanted
@@ -52,7 +49,7 @@ def loaded_tasks(opened: OpenModel, settings: EvalSettings) -> Generator[Callabl
         return
     _refuse_unable(opened)
     with tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder:
-        with _quiet():
+        with only_what_matters():
             manager = _manager(asked.names, settings, Path(folder))
             files = _task_files(settings)
             known = {task for name in asked.names for task in _members(manager.task_index, name)}
@@ -72,7 +69,7 @@ def refuse_unknown_tasks(settings: EvalSettings) -> None:
     asked = wanted(settings.tasks)
     if asked.names:
         _installed()
-        with tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder, _quiet():
+        with tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder, only_what_matters():
             _manager(asked.names, settings, Path(folder))
 
 
@@ -118,7 +115,7 @@ def _evaluated(opened: OpenModel, manager: Any, loaded: list[Any], asked: Wanted
     tokenizer = copy.deepcopy(opened.tokenizer)  # the harness gives it a padding token
     size, examples = settings.task_batch or _batch_size(opened), settings.shots
     try:
-        with _quiet():
+        with only_what_matters():
             model = HFLM(pretrained=opened.model, tokenizer=tokenizer, batch_size=size)
             results: Any = simple_evaluate(
                 model=model, tasks=loaded, task_manager=manager, num_fewshot=examples, limit=settings.limit or None,
@@ -251,36 +248,3 @@ def _cause(manager: Any, name: str, error: Exception, files: dict[str, str]) -> 
     own = "class" in config or "custom_dataset" in config
     way = f"leave out {name}" if own else f"give a local file: --local {name}=FILE.jsonl"
     return f"its data can't be had ({reason}); without network {way}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """The harness's log off, and what it lets git say; its bars only on a terminal."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stderr(_bars()), _no_output_of_children():
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _bars() -> TextIO:
-    """Where bars go: to the terminal by a way of its own, or nowhere."""
-    return os.fdopen(os.dup(2), "w") if sys.stderr.isatty() else io.StringIO()
-
-
-@contextlib.contextmanager
-def _no_output_of_children() -> Generator[None, None, None]:
-    """The harness asks git for the current folder's commit, which complains where there is none."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

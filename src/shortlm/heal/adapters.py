@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 
+from shortlm.checkpoint import read_header
 from shortlm.errors import ModelError, RecipeError, did_you_mean
 from shortlm.model import find_anatomy
 from shortlm.recipe import PhaseSettings
+
+ADAPTER = "adapter_model.safetensors"
 
 
 def adapted(model: Any, settings: PhaseSettings) -> Any:
@@ -52,6 +55,15 @@ def target_modules(model: Any, targets: str) -> list[str]:
     return sorted(names)
 
 
+def refuse_rank(model: Any, settings: PhaseSettings) -> None:
+    """Raise RecipeError for a rank beyond the sides of all matrices that get adapters."""
+    ends = tuple(target_modules(model, settings.targets))
+    matrices = [m for block in find_anatomy(model).blocks for n, m in block.named_modules() if n.endswith(ends)]
+    largest = max(max(m.weight.shape) for m in matrices if _is_matrix(m))
+    if settings.rank > largest:
+        raise RecipeError(f"--rank {settings.rank}: the largest side of a matrix is {largest}; give so much at most")
+
+
 def _is_matrix(module: Any) -> bool:
     """A linear layer (also quantised), or GPT-2's transposed one."""
     from transformers.pytorch_utils import Conv1D
@@ -65,7 +77,20 @@ def with_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     with older_names():
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+    refuse_other_adapter(adapted, folder)
+    return adapted
+
+
+def refuse_other_adapter(model: Any, folder: Path) -> None:
+    """Raise ModelError if the file does not hold just the tensors of the model's adapter: PEFT passes over them."""
+    from peft import get_peft_model_state_dict
+
+    own = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()}
+    found = {name: entry.shape for name, entry in read_header(folder / ADAPTER).items()}
+    wrong = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
+    if wrong:
+        raise ModelError(f"{ADAPTER}: its tensors are not the adapter's (first: {wrong[0]})")
 
 
 @contextmanager

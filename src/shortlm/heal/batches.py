@@ -10,7 +10,7 @@ Shapes: B rows of a micro-batch, T tokens of its longest row, N positions of B x
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset
 
+from shortlm.text.mixture import Mixture
 from shortlm.text.records import IGNORED, Row
-from shortlm.text.rows import Mixture
 
 MicroBatch = dict[str, Any]
 
@@ -68,7 +68,7 @@ class Steps(IterableDataset):
             last.step + 1, last.tokens + tokens, last.targets + targets, last.padding + padding, self._rows.state()
         )
         self.positions.pop(last.step - 4, None)
-        return [micro_batch(group, self._pad) | {"step_targets": targets} for group in groups]
+        return [micro_batch(group, self._pad) | {"step_targets": max(1, targets)} for group in groups]
 
 
 def padded(group: list[Row]) -> int:
@@ -110,21 +110,12 @@ def micro_batch(group: list[Row], pad: int) -> MicroBatch:
     """
     longest = max(len(row.ids) for row in group)
     ids_BT = torch.tensor([row.ids + [pad] * (longest - len(row.ids)) for row in group])
-    following_BT = torch.tensor([_next_labels(row) + [IGNORED] * (longest - len(row.ids)) for row in group]).flatten()
+    following_BT = torch.tensor([row.next_labels() + [IGNORED] * (longest - len(row.ids)) for row in group]).flatten()
     learnt_N = (following_BT != IGNORED).nonzero()[:, 0]
     batch = {"input_ids": ids_BT, "learnt": learnt_N, "targets": following_BT[learnt_N]}
     if any(row.starts for row in group):
         batch["position_ids"] = torch.tensor([_positions(row, longest) for row in group])
     return batch
-
-
-def _next_labels(row: Row) -> list[int]:
-    """Labels moved to where they are predicted; the first token of a document kept apart is not."""
-    labels = [*row.labels[1:], IGNORED]
-    for start in row.starts:
-        if start:
-            labels[start - 1] = IGNORED
-    return labels
 
 
 def _positions(row: Row, longest: int) -> list[int]:
@@ -139,6 +130,6 @@ def micro_batch_count(rows: list[Row], batch: int, micro_tokens: int, processes:
     return processes * max(1, min(per_process, batch // processes))
 
 
-def validation_batches(rows: list[Row], micro_tokens: int, pad: int) -> list[MicroBatch]:
+def validation_batches(rows: Sequence[Row], micro_tokens: int, pad: int) -> list[MicroBatch]:
     """Validation rows, longest first, about `micro_tokens` at a time."""
     return [micro_batch(group, pad) for group in _filled(sorted(rows, key=lambda r: -len(r.ids)), micro_tokens)]

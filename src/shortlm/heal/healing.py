@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable
@@ -9,15 +10,20 @@ from pathlib import Path
 
 from shortlm.artifacts import Healing, Phase, provenance
 from shortlm.errors import OutputError, ShortLMError
+from shortlm.heal.checkpoints import clear_incomplete
 from shortlm.heal.merging import make_room, write_merged
-from shortlm.heal.phases import plan_work, train_phase
+from shortlm.heal.phases import Work, plan_work, train_phase
 from shortlm.heal.processes import join_processes, ranks, wait_for_all
+from shortlm.heal.remains import readable
+from shortlm.heal.teacher import find_teacher
 from shortlm.heal.trained import check_method
-from shortlm.heal.training import COMPLETE, reporters
-from shortlm.heal.workspace import Workspace, clear_incomplete, link_or_copy
+from shortlm.heal.training import reporters
+from shortlm.heal.workspace import Workspace, link_or_copy
+from shortlm.heal.writing import writing
 from shortlm.keys import fingerprint, key_of, phase_keys
 from shortlm.model import ModelFiles, facts_from_config, open_files
 from shortlm.outputs import whole_folder
+from shortlm.paths import user_path
 from shortlm.progress import is_main
 from shortlm.recipe import HealSettings, ModelSettings
 from shortlm.report import loss_chart
@@ -37,51 +43,59 @@ def heal(
     Raises ModelError, TextError, RecipeError for what does not fit, HealError for a step whose loss is no number,
     OutputError if `out` is in use.
     """
-    out = Path(out).expanduser()
+    out = user_path(out)
     files = open_files(model)
     if out.resolve() == files.checkpoint.folder.resolve():
         raise OutputError(f"{out}: the output would replace the model itself; choose another --out")
     join_processes(files.device)
-    _check_all(files, settings)
-    with Workspace(out, phase_keys(base or key_of(model, fingerprint(model.model)), settings)) as space:
+    with Workspace(out, phase_keys(base or key_of(model, fingerprint(model.model)), settings), force) as space:
         finished = space.finished()
+        works = {} if finished else _checked(files, settings, space.trained(), say)
         wait_for_all()
         if finished:
             say(f"kept {out}")
         if is_main():
-            space.remove() if finished else space.claim(force)
+            space.remove() if finished else space.claim()
         wait_for_all()
-        return finished or _healed(files, model, settings, space, force, say)
+        return finished or _healed(files, model, settings, works, space, say)
 
 
 def _healed(
-    files: ModelFiles, model: ModelSettings, settings: HealSettings, space: Workspace, force: bool, say: Say
+    files: ModelFiles, model: ModelSettings, settings: HealSettings, works: dict[int, Work], space: Workspace, say: Say
 ) -> Healing:
     """All phases that are not done yet, then the output."""
     started, records, device = time.perf_counter(), [], str(files.device)
+    earlier = _earlier(files.checkpoint.folder)
     for number in range(1, len(settings.phases) + 1):
-        record = space.done(number) or _phase(files, settings, number, space, say)
+        record = space.done(number) or _phase(files, settings, number, works.pop(number), space, say)
         records.append(record)
-        if number < len(settings.phases):
-            files = open_files(model.model_copy(update={"model": str(space.phase(number) / "model"), "revision": None}))
+        files = _trained(model, space.phase(number), number)
     wait_for_all()  # none needs the folder any more
     seconds = round(time.perf_counter() - started, 3)
     healing = Healing(
-        model=facts_from_config(model), phases=[*_earlier(model), *records],
+        model=facts_from_config(model), phases=[*earlier, *records],
         provenance=provenance(device, records[-1].precision, seconds, space.key),
     )  # fmt: skip
     if is_main():
-        _deliver(space, healing, len(settings.phases), force)
+        _deliver(space, healing, len(settings.phases))
     wait_for_all()
     return healing
 
 
-def _phase(files: ModelFiles, settings: HealSettings, number: int, space: Workspace, say: Say) -> Phase:
+def _trained(model: ModelSettings, phase: Path, number: int) -> ModelFiles:
+    """The files of what a phase has given. Raises HealError if they were damaged since."""
+    with readable(phase / "model", f"delete {phase} to train phase {number} again"):
+        return open_files(model.model_copy(update={"model": str(phase / "model"), "revision": None}))
+
+
+def _phase(
+    files: ModelFiles, settings: HealSettings, number: int, work: Work, space: Workspace, say: Say
+) -> Phase:  # fmt: skip
     folder = space.phase(number)
     if is_main():
-        clear_incomplete(folder, COMPLETE)
+        clear_incomplete(folder)
     wait_for_all()
-    record = train_phase(files, settings.phases[number - 1], settings, number, folder, space.log, say)
+    record = train_phase(files, settings.phases[number - 1], settings, number, work, folder, space.log, say)
     make_room()
     if is_main():
         shutil.rmtree(folder / "model", ignore_errors=True)  # of a process that was killed just here
@@ -92,14 +106,14 @@ def _phase(files: ModelFiles, settings: HealSettings, number: int, space: Worksp
     return record
 
 
-def _earlier(model: ModelSettings) -> list[Phase]:
+def _earlier(folder: Path) -> list[Phase]:
     """What a model that was healed before has been through."""
-    path = Path(model.model).expanduser() / "healing.json"
+    path = folder / "healing.json"
     return Healing.load(path).phases if path.is_file() else []
 
 
-def _deliver(space: Workspace, healing: Healing, phases: int, force: bool) -> None:
-    with whole_folder(space.out, force) as part:
+def _deliver(space: Workspace, healing: Healing, phases: int) -> None:
+    with writing(space.out), whole_folder(space.out, space.force) as part:
         link_or_copy(space.phase(phases) / "model", part)
         for number in range(1, phases + 1):
             adapter = space.phase(number) / "adapter"
@@ -113,13 +127,21 @@ def _deliver(space: Workspace, healing: Healing, phases: int, force: bool) -> No
     space.remove()
 
 
-def _check_all(files: ModelFiles, settings: HealSettings) -> None:
-    """Notice what does not fit in any phase before the first one is trained."""
+def _checked(files: ModelFiles, settings: HealSettings, trained: set[int], say: Say) -> dict[int, Work]:
+    """The work of every phase that is not `trained`; what does not fit is noticed before the first one is trained."""
+    works = {}
     for number, phase in enumerate(settings.phases, start=1):
+        where = f"phase {number}: " if len(settings.phases) > 1 else ""
         try:
             check_method(files, phase)
-            plan_work(files, phase, ranks()[1])
+            if number not in trained:
+                work = plan_work(files, phase, ranks()[1])
+                if phase.method == "distill":  # found from the model as it was given, not from that of a phase
+                    work = dataclasses.replace(work, teacher=find_teacher(files, phase))
+                works[number] = work
+                if work.warmup >= work.steps:
+                    say(f"{where}the peak rate is never reached: {work.steps} steps and a warm-up of {work.warmup}")
         except ShortLMError as error:
-            where = f"phase {number}: " if len(settings.phases) > 1 else ""
             raise type(error)(f"{where}{error}") from error
     reporters(settings.report_to)
+    return works

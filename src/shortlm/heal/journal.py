@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import LogEntry, Validation
+from shortlm.documents import parse_json, read_bytes
+from shortlm.errors import HealError, shown
+from shortlm.heal.remains import damaged
+from shortlm.heal.writing import writing
 from shortlm.outputs import write_text
 from shortlm.progress import is_main, track
+
+LONGEST_LOG = 2**33  # bytes
 
 
 class Journal:
@@ -26,44 +32,57 @@ class Journal:
         self.clock = Clock()
         self.bar: Any = None
         self._lines: list[str] = []
+        self._stale = False  # whether the file holds what counts no more
 
     def go_on_from(self, step: int, seconds: float) -> None:
-        """Read what was written up to `step`; the rest counts no more."""
+        """Read what was written up to `step`; the rest counts no more, and goes when more is known."""
         self.clock = Clock(seconds)
-        self._lines = []
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
-            try:
-                entry = json.loads(line)
-            except ValueError:  # the last line of a process that was killed
-                continue
-            if entry["phase"] > self.phase or (entry["phase"] == self.phase and entry["step"] > step):
-                continue
-            self._lines.append(line)
-            if entry.pop("phase") == self.phase:
-                self._keep(entry)
+        self._lines, self._stale = [], True
+        lines = read_bytes(self.path, HealError, LONGEST_LOG).split(b"\n") if self.path.exists() else []
+        for number, line in enumerate(lines[:-1], start=1):  # behind the last \n: what a killed process began to write
+            phase, entry = self._parsed(line, number)
+            if (phase, entry.step) < (self.phase, step + 1):
+                self._lines.append(line.decode())
+                if phase == self.phase:
+                    self._keep(entry)
 
-    def rewrite(self) -> None:
-        """Drop from the file what `go_on_from` has dropped."""
-        if is_main():
-            write_text(self.path, "".join(line + "\n" for line in self._lines), force=True)
+    def _parsed(self, line: bytes, number: int) -> tuple[int, LogEntry | Validation]:
+        """The phase and the entry of a line. Raises HealError naming it."""
+        try:
+            values = parse_json(line, str(self.path), HealError)
+            phase = values.pop("phase")
+            kind = Validation if "nats_per_token" in values else LogEntry
+            if type(phase) is int and phase > 0:
+                return phase, kind.model_validate(values, strict=True)
+            raise ValueError(f"phase {shown(phase)}")
+        except (HealError, ValueError, KeyError, TypeError, AttributeError) as error:
+            way_out = "delete this line to go on without it"
+            raise damaged(self.path, f"line {number} is no entry of the log", way_out) from error
 
-    def _keep(self, entry: dict[str, Any]) -> None:
-        if "nats_per_token" in entry:
-            self.validations.append(Validation.model_validate(entry))
+    def settle(self) -> None:
+        """Drop from the file what `go_on_from` has dropped, if that is still there."""
+        stale, self._stale = self._stale, False
+        if stale and is_main():
+            with writing(self.path):
+                write_text(self.path, "".join(line + "\n" for line in self._lines), force=True)
+
+    def _keep(self, entry: LogEntry | Validation) -> None:
+        if isinstance(entry, Validation):
+            self.validations.append(entry)
         else:
-            self.log.append(LogEntry.model_validate(entry))
+            self.log.append(entry)
 
     def add(self, entry: LogEntry | Validation) -> None:
         """One more line."""
-        values = entry.model_dump()
-        self._keep(values)
+        self.settle()
+        self._keep(entry)
         if is_main():
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"phase": self.phase} | values) + "\n")
+            with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"phase": self.phase} | entry.model_dump()) + "\n")
 
-    def best(self) -> int | None:
-        """The trained step with the lowest loss on the first validation set."""
-        found = [v for v in self.validations if v.step and v.nats_per_token]
+    def best(self, steps: set[int]) -> int | None:
+        """Of these steps the one with the lowest loss on the first validation set."""
+        found = [v for v in self.validations if v.step in steps and v.nats_per_token]
         return min(found, key=lambda v: next(iter(v.nats_per_token.values()))).step if found else None
 
     def begin(self, step: int) -> None:

@@ -19,6 +19,8 @@ from shortlm.checkpoint import carry_files
 from shortlm.errors import ModelError
 from shortlm.heal.adapters import with_adapter
 from shortlm.heal.processes import load_whole
+from shortlm.heal.remains import readable
+from shortlm.heal.writing import writing
 from shortlm.model import ModelFiles, compute_type, load_strictly, quiet
 from shortlm.outputs import whole_folder
 
@@ -33,11 +35,15 @@ def write_merged(files: ModelFiles, checkpoint: Path, out: Path) -> float | None
     load_whole()
     own = files.settings.model_copy(update={"dtype": "auto"})
     base, dtype = files.checkpoint.folder, compute_type(own, files.config, files.checkpoint)
+    way = f"delete {checkpoint} to take the best of the others"
     if not (checkpoint / "adapter_config.json").is_file():
-        trained = load_strictly(checkpoint, files.config, on_cpu)
+        with readable(checkpoint, way):
+            trained = load_strictly(checkpoint, files.config, on_cpu)
         _save(trained.to(dtype), base, out)
         return None
-    adapted = with_adapter(load_strictly(base, files.config, on_cpu), checkpoint)
+    plain = load_strictly(base, files.config, on_cpu)
+    with readable(checkpoint, way):
+        adapted = with_adapter(plain, checkpoint)
     expected = probe(adapted)
     merged = adapted.merge_and_unload(safe_merge=True)
     exact = float((probe(merged) - expected).abs().max())
@@ -68,7 +74,7 @@ def probe(model: Any) -> torch.Tensor:
 
 
 def _save(model: Any, base: Path, out: Path) -> None:
-    with whole_folder(out, force=True) as part, quiet():
+    with writing(out), whole_folder(out, force=True) as part, quiet():
         carry_files(base, part)
         model.save_pretrained(part)
         manifest = base / "manifest.json"

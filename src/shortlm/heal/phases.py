@@ -6,7 +6,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,20 @@ import torch
 from shortlm.artifacts import DataFacts, Phase
 from shortlm.errors import HealError, RecipeError
 from shortlm.heal.batches import MicroBatch, Steps, micro_batch_count, validation_batches
+from shortlm.heal.budget import step_count, warmup_steps
+from shortlm.heal.checkpoints import COMPLETE, Checkpoint, checkpoint_folders, last_checkpoint, way_out
 from shortlm.heal.journal import Journal
 from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.processes import fsdp, load_whole, ranks, wait_for_all
-from shortlm.heal.teacher import open_teacher
+from shortlm.heal.remains import damaged, readable
+from shortlm.heal.teacher import Teacher
 from shortlm.heal.trained import open_trained, precision
 from shortlm.model import ModelFiles, quiet
 from shortlm.recipe import HealSettings, PhaseSettings
-from shortlm.sizes import quantity
 from shortlm.text import Windows, open_windows
+from shortlm.text.mixture import Mixture, facts, open_rows, unused
 from shortlm.text.records import Row
-from shortlm.text.rows import Mixture, RecordRows, facts, first_rows, open_rows, unused
+from shortlm.text.rows import RecordRows
 
 SAMPLE = 512  # rows whose mean length stands for all
 DEVICE_TOKENS = {"cpu": 2048}  # computed at a time
@@ -43,11 +46,13 @@ class Work:
 
     rows: Mixture
     steps: int
+    warmup: int
     micro_batches: int  # per step, over all processes
-    validation: dict[str, list[Row]]
+    validation: dict[str, Sequence[Row]]
     pad: int
     micro_tokens: int
     sample: list[Row]
+    teacher: Teacher | None = None
 
     @property
     def tokens_per_row(self) -> float:
@@ -63,29 +68,17 @@ def plan_work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Wor
     """Open the data and work out steps and micro-batches. Raises RecipeError or TextError."""
     if settings.batch % processes:
         raise RecipeError(f"--batch {settings.batch}: is no multiple of the {processes} processes")
-    rows = open_rows(settings, files.tokenizer)
-    sample = first_rows(rows, min(SAMPLE, rows.records() or SAMPLE))
+    rows = open_rows(settings, files.tokenizer, files.config.vocab_size)
+    records = rows.records()
+    sample = rows.first(min(SAMPLE, records or SAMPLE))
     micro_tokens = settings.micro_tokens or DEVICE_TOKENS.get(files.device.type, OTHER_TOKENS)
     validation = rows.held_out
     for text in settings.validate_on:
         windows = open_windows(text.for_model(files.settings.model), files.tokenizer, files.config.vocab_size)
         validation[unused(windows.facts.source, validation)] = _as_rows(windows)
     count = micro_batch_count(sample, settings.batch, micro_tokens, processes)
-    steps = step_count(settings, rows, sample)
-    return Work(rows, steps, count, validation, PAD, micro_tokens, sample)
-
-
-def step_count(settings: PhaseSettings, rows: Mixture, sample: list[Row]) -> int:
-    """Optimizer steps of the budget; one pass over the records if none is given."""
-    if settings.steps:
-        return settings.steps
-    if settings.tokens:
-        mean = sum(len(row.ids) for row in sample) / len(sample)
-        return max(1, math.ceil(quantity(settings.tokens) / (settings.batch * mean)))
-    records = rows.records()
-    if records is None:
-        raise RecipeError("plain text has no end here; give a budget: --tokens 2M or --steps 500")
-    return max(1, round((settings.epochs or 1.0) * records / settings.batch))
+    steps = step_count(settings, sum(len(row.ids) for row in sample) / len(sample), records)
+    return Work(rows, steps, warmup_steps(settings, steps), count, validation, PAD, micro_tokens, sample)
 
 
 def _as_rows(windows: Windows) -> list[Row]:
@@ -95,19 +88,20 @@ def _as_rows(windows: Windows) -> list[Row]:
 
 
 def train_phase(
-    files: ModelFiles, settings: PhaseSettings, heal: HealSettings, number: int, folder: Path, log: Path, say: Say
-) -> Phase:
+    files: ModelFiles, settings: PhaseSettings, heal: HealSettings, number: int, work: Work, folder: Path, log: Path,
+    say: Say,
+) -> Phase:  # fmt: skip
     """Train, going on from the last complete checkpoint in `folder`. All processes call this; returns the record."""
-    from shortlm.heal.training import HealTrainer, last_checkpoint, training_arguments
+    from shortlm.heal.training import HealTrainer, training_arguments
 
     started = time.perf_counter()
     if files.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(files.device)
     rank, processes = ranks()
-    work = plan_work(files, settings, processes)
     kind = precision(settings, files.device)
     args = training_arguments(
-        folder, settings, heal, work.steps, work.micro_batches // processes, files.device, kind == "bfloat16"
+        folder, settings, heal, work.steps, work.warmup, work.micro_batches // processes, files.device,
+        kind == "bfloat16",
     )  # fmt: skip
     load_whole()
     model = open_trained(files, settings)
@@ -118,20 +112,29 @@ def train_phase(
     checkpoint = last_checkpoint(folder)
     journal.go_on_from(checkpoint.position.step if checkpoint else -1, checkpoint.seconds if checkpoint else 0.0)
     wait_for_all()  # before the first process writes what the others read
-    journal.rewrite()
     if checkpoint:
-        steps.restore(checkpoint.position)
+        _go_on(steps, checkpoint, work)
         say(f"phase {number}: goes on after step {checkpoint.position.step} of {work.steps}")
     every = settings.eval_every or max(1, math.ceil(work.steps / CHECKPOINTS))
-    trainer = HealTrainer(model, args, steps, work.validation_batches(), _loss(model, files, settings), journal, every)
+    trainer = HealTrainer(
+        model,
+        args,
+        steps,
+        work.validation_batches(),
+        _loss(model, settings, work.teacher),
+        journal,
+        every,
+        files.settings,
+    )
     if fsdp():
         _sum_in_float32(trainer)
     args.eval_on_start = bool(work.validation) and checkpoint is None
     if checkpoint is None or checkpoint.position.step < work.steps:
         with quiet():
-            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+            trainer.start(checkpoint.folder if checkpoint else None)
+    journal.settle()
     end = steps.positions[max(steps.positions)]
-    best = journal.best() if settings.keep == "best" else None
+    best = journal.best(set(checkpoint_folders(folder))) if settings.keep == "best" else None
     return Phase(
         method=settings.method, settings=settings.model_dump(mode="json"), data=_facts(work, settings),
         validation_data=_validation_facts(work), steps=work.steps, processes=processes, precision=kind,
@@ -140,6 +143,15 @@ def train_phase(
         kept_step=best or work.steps, padding=end.padding / max(1, end.tokens + end.padding),
         peak_bytes=peak_bytes(files.device), seconds=round(time.perf_counter() - started, 3),
     )  # fmt: skip
+
+
+def _go_on(steps: Steps, checkpoint: Checkpoint, work: Work) -> None:
+    """Set the data to where the checkpoint is. Raises HealError for a position that is none."""
+    mark, way = checkpoint.folder / COMPLETE, way_out(checkpoint.folder)
+    if checkpoint.position.step > work.steps:
+        raise damaged(mark, f"it tells of step {checkpoint.position.step} of {work.steps}", way)
+    with readable(mark, way):
+        steps.restore(checkpoint.position)
 
 
 def _sum_in_float32(trainer: Any) -> None:
@@ -152,19 +164,18 @@ def _sum_in_float32(trainer: Any) -> None:
         plugin.mixed_precision_policy = policy
 
 
-def _loss(model: Any, files: ModelFiles, settings: PhaseSettings) -> Loss:
-    if settings.method != "distill":
+def _loss(model: Any, settings: PhaseSettings, teacher: Teacher | None) -> Loss:
+    if teacher is None:
         return Loss(model)
-    teacher, blocks = open_teacher(files, settings)
-    return Distillation(model, teacher, blocks, settings.kl, settings.temperature, settings.hidden)
+    return Distillation(model, teacher.open(), teacher.blocks, settings.kl, settings.temperature, settings.hidden)
 
 
 def _facts(work: Work, settings: PhaseSettings) -> DataFacts:
     name = ", ".join(source.name for source in work.rows.sources)
-    records = [row for source in work.rows.sources if isinstance(source, RecordRows) for row in source.rows]
-    if work.rows.records():
-        return facts(records, name, settings.seed)
-    return facts(work.sample, name, settings.seed)
+    if work.rows.records() is None:
+        return facts(work.sample, name, settings.seed)
+    records = (row for source in work.rows.sources if isinstance(source, RecordRows) for row in source)
+    return facts(records, name, settings.seed)
 
 
 def _validation_facts(work: Work) -> dict[str, DataFacts]:

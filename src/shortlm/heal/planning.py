@@ -11,7 +11,6 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,9 +21,10 @@ from shortlm.artifacts import HealPlan, PhasePlan, provenance
 from shortlm.checkpoint import locate
 from shortlm.errors import ModelError, RecipeError, TextError
 from shortlm.heal.batches import MicroBatch, micro_batch, parted
+from shortlm.heal.budget import step_count, warmup_steps
 from shortlm.heal.losses import Loss
 from shortlm.heal.phases import DEVICE_TOKENS, OTHER_TOKENS, Work, plan_work
-from shortlm.heal.teacher import uncut
+from shortlm.heal.teacher import teacher_of
 from shortlm.heal.trained import ADAPTED, check_method, make_trainable, precision
 from shortlm.model import (
     ModelFiles,
@@ -36,8 +36,8 @@ from shortlm.model import (
     planned_device,
     quiet,
 )  # fmt: skip
+from shortlm.paths import user_path
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
-from shortlm.sizes import quantity
 from shortlm.sweep import LiveBytes, silent
 from shortlm.text.records import Row
 
@@ -64,6 +64,8 @@ class Cluster:
 
 def plan_healing(model: ModelSettings, settings: HealSettings, cluster: Cluster) -> HealPlan:
     """What every phase takes. Reads the config and, where it is at hand, the data. Raises as `heal` does."""
+    if cluster.tflops is not None and not 0 < cluster.tflops < 1e9:
+        raise RecipeError(f"--tflops {cluster.tflops:g}: a rate above 0 is needed, in TFLOP/s of one device")
     files = _planned_files(model)
     started = time.perf_counter()
     phases = [_phase(files, phase, cluster) for phase in settings.phases]
@@ -117,7 +119,7 @@ def _work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
     try:
         return plan_work(files, settings, processes)
     except TextError:
-        if not settings.data or any(Path(source.data).expanduser().exists() for source in settings.data):
+        if not settings.data or any(user_path(source.data).exists() for source in settings.data):
             raise
     if settings.batch % processes:
         raise RecipeError(f"--batch {settings.batch}: is no multiple of the {processes} processes")
@@ -128,9 +130,9 @@ def _work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
     row = Row(list(range(settings.length)), list(range(settings.length)))
     micro = settings.micro_tokens or DEVICE_TOKENS.get(files.device.type, OTHER_TOKENS)
     count = processes * max(1, math.ceil(settings.batch * settings.length / micro / processes))
-    steps = settings.steps or math.ceil(quantity(str(settings.tokens)) / (settings.batch * settings.length))
+    steps = step_count(settings, settings.length, None)
     no_rows: Any = None
-    return Work(no_rows, steps, min(count, settings.batch), {}, 0, micro, [row])
+    return Work(no_rows, steps, warmup_steps(settings, steps), min(count, settings.batch), {}, 0, micro, [row])
 
 
 def _largest(work: Work, settings: PhaseSettings) -> MicroBatch:
@@ -233,8 +235,7 @@ def _peak(files: ModelFiles, traced: Traced, parts: dict[str, int]) -> int:
 def _teacher_bytes(files: ModelFiles, settings: PhaseSettings) -> int:
     """The uncut model is larger than the student by the blocks that went."""
     folder, _ = locate(files.settings.model, files.settings.revision, weights=False)
-    name, revision = (settings.teacher, None) if settings.teacher else uncut(folder)
-    taught = files.settings.model_copy(update={"model": name, "revision": revision})
+    taught = teacher_of(folder, files.settings, settings)
     return facts_from_config(taught).parameters * compute_type(taught, open_config(taught)).itemsize
 
 

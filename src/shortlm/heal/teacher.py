@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from shortlm.artifacts import Manifest
+from shortlm.artifacts import Manifest, ModelFacts
+from shortlm.checkpoint import locate
 from shortlm.errors import ModelError
-from shortlm.model import ModelFiles, open_files
-from shortlm.recipe import PhaseSettings
+from shortlm.model import ModelFiles, facts_from_config, open_files
+from shortlm.paths import user_path
+from shortlm.recipe import ModelSettings, PhaseSettings
 
 
-def open_teacher(files: ModelFiles, settings: PhaseSettings) -> tuple[Any, list[int]]:
-    """The frozen teacher, and for every block of the student its index there.
+class Teacher(NamedTuple):
+    """The files of the uncut model, and for every block of the student its index there."""
+
+    files: ModelFiles
+    blocks: list[int]
+
+    def open(self) -> Any:
+        """The model, frozen."""
+        return self.files.open(streamed=False).model
+
+
+def find_teacher(files: ModelFiles, settings: PhaseSettings) -> Teacher:
+    """The teacher of the student in `files`, before any weight is read.
 
     The student's manifest names both; without one, a teacher with as many blocks is needed. Raises ModelError.
     """
     path = files.checkpoint.folder / "manifest.json"
     manifest = Manifest.load(path) if path.is_file() else None
-    name, revision = (settings.teacher, None) if settings.teacher else uncut(files.checkpoint.folder)
-    taught = open_files(files.settings.model_copy(update={"model": name, "revision": revision}))
+    taught = open_files(teacher_of(files.checkpoint.folder, files.settings, settings))
+    name = taught.settings.model
     if taught.config.vocab_size != files.config.vocab_size:
         raise ModelError(
             f"{name}: has a vocabulary of {taught.config.vocab_size}, the student {files.config.vocab_size}; "
@@ -31,14 +44,64 @@ def open_teacher(files: ModelFiles, settings: PhaseSettings) -> tuple[Any, list[
         raise ModelError(
             f"{name}: has {count} blocks, and the student's are {blocks} of the uncut model; give --teacher"
         )
-    return taught.open(streamed=False).model, blocks
+    return Teacher(taught, blocks)
 
 
-def uncut(folder: Path) -> tuple[str, str | None]:
-    """The model that was cut and its revision, by the student's manifest, followed back through earlier cuts."""
-    path = folder / "manifest.json"
-    if not path.is_file():
+def teacher_of(folder: Path, opened_by: ModelSettings, settings: PhaseSettings) -> ModelSettings:
+    """The teacher that was given, or the model that the student in `folder` was cut from. Raises ModelError."""
+    if settings.teacher:
+        return opened_by.model_copy(update={"model": settings.teacher, "revision": None})
+    return uncut(folder, opened_by)
+
+
+def uncut(folder: Path, opened_by: ModelSettings) -> ModelSettings:
+    """The model that was cut, by the student's manifest, followed back through earlier cuts. Raises ModelError."""
+    if not (folder / "manifest.json").is_file():
         raise ModelError(f"{folder}: has no manifest that names the uncut model; give --teacher MODEL")
-    model = Manifest.load(path).plan.model
-    earlier = Path(model.name).expanduser()
-    return uncut(earlier) if (earlier / "manifest.json").is_file() else (model.name, model.revision)
+    passed: list[Path] = []
+    while True:
+        passed.append(folder.resolve())
+        found = _base(Manifest.load(folder / "manifest.json"), folder, opened_by)
+        before, folder = folder, _located(found, folder)
+        if folder.resolve() in passed:
+            raise ModelError(f"{before}: its manifest leads back to this folder itself; give --teacher MODEL")
+        if not (folder / "manifest.json").is_file():
+            return found
+
+
+def _located(model: ModelSettings, student: Path) -> Path:
+    try:
+        return locate(model.model, model.revision, weights=False)[0]
+    except ModelError as error:
+        raise ModelError(f"{student}: the uncut model that its manifest names: {error}, or give --teacher") from error
+
+
+def _base(manifest: Manifest, folder: Path, opened_by: ModelSettings) -> ModelSettings:
+    """The model that the one in `folder` was cut from: a hub's, or the first place where a model of its size is."""
+    facts, kept_at = manifest.plan.model, manifest.base_path
+    named = opened_by.model_copy(update={"model": facts.name, "revision": facts.revision})
+    if facts.revision or facts.name == "embedded":
+        return named
+    # The folder may have been moved together with its base, or the name have been given from another folder.
+    places = [*([user_path(kept_at)] if kept_at else []), folder.parent / user_path(facts.name), user_path(facts.name)]
+    local = [place for place in dict.fromkeys(places) if place.is_dir()]
+    for place in local:
+        model = opened_by.model_copy(update={"model": str(place), "revision": None})
+        if _is(model, facts):
+            return model
+    if not local and kept_at is None:
+        return named  # of a manifest that doesn't tell a hub id from a path
+    tried = next(iter(local), places[0])
+    what = f"{tried} is another" if local else f"{tried} is not there"
+    itself = any(place.resolve() == folder.resolve() for place in local)
+    what = "that leads back to this folder itself" if itself else what
+    raise ModelError(f"{folder}: its manifest names {facts.name} as the uncut model, and {what}; give --teacher MODEL")
+
+
+def _is(model: ModelSettings, facts: ModelFacts) -> bool:
+    """Whether the model has the blocks and parameters of the one that was cut."""
+    try:
+        found = facts_from_config(model)
+    except ModelError:  # there is none that can be read
+        return False
+    return (found.n_blocks, found.parameters) == (facts.n_blocks, facts.parameters)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from shortlm.errors import ModelError, RecipeError
-from shortlm.heal.adapters import adapted, need, target_modules
+from shortlm.heal.adapters import adapted, need, refuse_rank
 from shortlm.heal.processes import deepspeed, fsdp
 from shortlm.model import ModelFiles, find_anatomy, load_strictly, meta_model
 from shortlm.recipe import PhaseSettings
@@ -35,7 +35,7 @@ def check_method(files: ModelFiles, settings: PhaseSettings) -> None:
     """Raise ModelError or RecipeError for what the method needs and the model or this place does not have."""
     if settings.method in ADAPTED:
         need("peft", settings.method)
-        target_modules(meta_model(files.config, files.settings.trust_remote_code), settings.targets)
+        refuse_rank(meta_model(files.config, files.settings.trust_remote_code), settings)
     if settings.method == "qlora":
         need("bitsandbytes", "qlora")
     blocks, positions = files.config.num_hidden_layers, getattr(files.config, "max_position_embeddings", None)

@@ -7,59 +7,35 @@ by token, a check of every step, and a mark on checkpoints that are complete.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from shortlm.artifacts import LogEntry, Validation
-from shortlm.errors import HealError, RecipeError
-from shortlm.heal.batches import MicroBatch, Position, Steps
+from shortlm.errors import HealError, OutputError, RecipeError
+from shortlm.heal.batches import MicroBatch, Steps
+from shortlm.heal.checkpoints import checkpoint_folders, forget, last_checkpoint, mark_complete
 from shortlm.heal.journal import Journal
 from shortlm.heal.losses import Loss, evaluating
-from shortlm.heal.processes import load_whole, ranks
-from shortlm.model import load_strictly
-from shortlm.outputs import write_text
+from shortlm.heal.processes import ranks
+from shortlm.heal.resuming import ResumingTrainer
+from shortlm.heal.writing import writing
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
 
-COMPLETE = "complete.json"
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A complete checkpoint of training, the position in the data, and the seconds spent."""
-
-    folder: Path
-    position: Position
-    seconds: float
-
-
-def last_checkpoint(folder: Path) -> Checkpoint | None:
-    """The latest complete checkpoint in a phase's folder."""
-    found = [_read(path.parent) for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(found, key=lambda c: c.position.step, default=None)
-
-
-def _read(folder: Path) -> Checkpoint:
-    content = json.loads((folder / COMPLETE).read_bytes())
-    return Checkpoint(folder, Position(**content["position"]), content["seconds"])
-
-
-class HealTrainer(Trainer):
+class HealTrainer(ResumingTrainer):
     """One phase of training."""
 
     def __init__(
         self, model: Any, args: TrainingArguments, steps: Steps, validation: dict[str, list[MicroBatch]], loss: Loss,
-        journal: Journal, every: int,
+        journal: Journal, every: int, opened_by: ModelSettings,
     ):  # fmt: skip
-        super().__init__(model=model, args=args, callbacks=[_Rhythm(every, journal, steps)])
+        super().__init__(model, args, [_Rhythm(every, journal, steps)], opened_by)
         self.remove_callback(PrinterCallback)
         self.steps, self.validation, self.loss, self.journal = steps, validation, loss, journal
         self.loss_is_scaled_for_ga = True  # nothing is left to be divided by the number of accumulated batches
@@ -103,11 +79,11 @@ class HealTrainer(Trainer):
         self.journal.clock.stop()
         nats = {name: self._nats(batches) for name, batches in self.validation.items()}
         step, position = self.state.global_step, self.steps.positions[self.state.global_step]
-        seconds = self.journal.clock.seconds()
-        self.journal.add(Validation(step=step, tokens=position.tokens, seconds=seconds, nats_per_token=nats))
         for name, value in nats.items():
             if not math.isfinite(value):
                 raise self._bad_step(f"the validation loss on {name} is {value}", after=True)
+        seconds = self.journal.clock.seconds()
+        self.journal.add(Validation(step=step, tokens=position.tokens, seconds=seconds, nats_per_token=nats))
         metrics = {f"{metric_key_prefix}_{name}_loss": value for name, value in nats.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -127,37 +103,24 @@ class HealTrainer(Trainer):
         sums = self.accelerator.reduce(sums.float() if self.args.device.type == "mps" else sums.to(self.args.device))
         return float(sums[0] / sums[1])
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Strictly: where files name tensors otherwise than the modules do (experts), the Trainer would skip them."""
-        folder = Path(resume_from_checkpoint)
-        if self.is_fsdp_enabled or not (folder / "config.json").is_file():
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        load_whole()
-        target: Any = self.model if model is None else model
-        allowed = bool(getattr(target.config, "auto_map", None))  # or the model would not be here
-        settings = ModelSettings(model=str(folder), dtype="float32", device="cpu", trust_remote_code=allowed)
-        target.load_state_dict(load_strictly(folder, target.config, settings).state_dict())
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer's checkpoint, then its mark; only then older ones go."""
         self.journal.clock.stop()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
+        folder, step = Path(str(self.args.output_dir)), self.state.global_step
+        current = folder / f"checkpoint-{step}"
+        try:
+            with writing(current):
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    mark_complete(current, self.steps.positions[step], self.journal.clock.seconds())
+        except OutputError:
+            if self.args.should_save:  # half of it would only fill the disk
+                shutil.rmtree(current, ignore_errors=True)
+            raise
         if self.args.should_save:
-            folder, step = Path(str(self.args.output_dir)), self.state.global_step
-            current = folder / f"checkpoint-{step}"
-            _flush_all(current)
-            mark = {"position": asdict(self.steps.positions[step]), "seconds": self.journal.clock.seconds()}
-            write_text(current / COMPLETE, json.dumps(mark))
-            self._forget(folder, {step, self.journal.best()})
+            forget(folder, {step, self.journal.best(set(checkpoint_folders(folder)))})
         self.journal.clock.start()
-
-    def _forget(self, folder: Path, kept: set[int | None]) -> None:
-        for path in folder.glob("checkpoint-*"):
-            if int(path.name.rpartition("-")[2]) not in kept:
-                (path / COMPLETE).unlink(missing_ok=True)
-                shutil.rmtree(path)
 
 
 class _Rhythm(TrainerCallback):
@@ -196,15 +159,14 @@ class _Rhythm(TrainerCallback):
 
 
 def training_arguments(
-    folder: Path, settings: PhaseSettings, heal: HealSettings, steps: int, accumulate: int, device: torch.device,
-    bfloat16: bool,
+    folder: Path, settings: PhaseSettings, heal: HealSettings, steps: int, warmup: int, accumulate: int,
+    device: torch.device, bfloat16: bool,
 ) -> TrainingArguments:  # fmt: skip
     """Our settings in the Trainer's words. Raises RecipeError for what it refuses."""
-    warmup = settings.warmup if settings.warmup >= 1 else math.ceil(settings.warmup * steps)
     schedule = "cosine_with_min_lr" if settings.lowest else settings.schedule
     words: dict[str, Any] = {
         "output_dir": str(folder), "max_steps": steps, "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": accumulate, "learning_rate": settings.lr, "warmup_steps": int(warmup),
+        "gradient_accumulation_steps": accumulate, "learning_rate": settings.lr, "warmup_steps": warmup,
         "lr_scheduler_type": schedule, "adam_beta1": settings.betas[0], "adam_beta2": settings.betas[1],
         "weight_decay": settings.weight_decay, "max_grad_norm": settings.clip, "optim": settings.optimizer,
         "bf16": bfloat16, "use_cpu": device.type == "cpu", "seed": settings.seed, "logging_steps": heal.log_every,
@@ -250,12 +212,3 @@ def _recomputing() -> dict[str, Any]:
     fields = TrainingArguments.__dataclass_fields__
     name = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
-
-
-def _flush_all(folder: Path) -> None:
-    """To disk, so that the mark never stands beside files that are not there yet."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            handle = os.open(path, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)

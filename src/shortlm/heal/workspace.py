@@ -9,12 +9,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import Healing, Phase
-from shortlm.errors import OutputError, ShortLMError
+from shortlm.errors import HealError, OutputError, ShortLMError
+from shortlm.heal.checkpoints import checkpoint_folders, forget
+from shortlm.heal.remains import read_left
+from shortlm.heal.writing import writing
 from shortlm.outputs import refuse_existing, write_text
 
 try:
@@ -23,11 +28,18 @@ except ImportError:  # Windows: nothing keeps two processes apart there
     fcntl = None
 
 
+@dataclass(frozen=True)
+class State:
+    """The content of `state.json`: the keys of all phases."""
+
+    keys: list[str]
+
+
 class Workspace:
     """One healing's folder; only the first process changes it."""
 
-    def __init__(self, out: Path, keys: list[str]):
-        self.out, self.keys, self.key = out, keys, keys[-1]
+    def __init__(self, out: Path, keys: list[str], force: bool = False):
+        self.out, self.keys, self.key, self.force = out, keys, keys[-1], force
         self.folder = out.with_name(f"{out.name}.healing")
         self._lock: Any = None
 
@@ -55,29 +67,48 @@ class Workspace:
             return None
         return healing if healing.provenance.key == self.key else None
 
-    def claim(self, force: bool) -> None:
+    def claim(self) -> None:
         """Make the folder this healing's own. Raises OutputError if another's work would be lost, or is going on."""
-        refuse_existing(self.out, force)
+        refuse_existing(self.out, self.force)
         state = self.folder / "state.json"
         if self.folder.exists() and not state.is_file() and any(self.folder.iterdir()):
             raise OutputError(f"{self.folder}: exists and holds no healing; move it away or choose another --out")
         self._take_lock()
-        before = self._keys_before()
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, self.keys, strict=False)))
-        other = [self.phase(number) for number in range(same + 1, len(before) + 1)]
-        if not force and any(_worth_keeping(folder) for folder in other):
+        other = [
+            path for path in self.folder.glob("phase-*") if path not in map(self.phase, range(1, self._same() + 1))
+        ]
+        if not self.force and any(_worth_keeping(folder) for folder in other):
             raise OutputError(
                 f"{self.folder}: holds an unfinished healing with other settings or inputs; "
                 "give these again to go on, --force to start anew, or another --out"
             )
         for folder in other:
             shutil.rmtree(folder, ignore_errors=True)
-        write_text(state, json.dumps({"keys": self.keys}), force=True)
+        if not self._same():
+            self.log.unlink(missing_ok=True)
+        with writing(state):
+            write_text(state, json.dumps({"keys": self.keys}), force=True)
+
+    def trained(self) -> set[int]:
+        """The phases of this healing that are done."""
+        return {number for number in range(1, self._same() + 1) if (self.phase(number) / "done.json").is_file()}
+
+    def _same(self) -> int:
+        """How many phases are the same as in the healing that the folder holds."""
+        pairs = zip(self._keys_before(), self.keys, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def _keys_before(self) -> list[str]:
         """Of the healing that the folder holds; phases that are the same go on, whatever follows them."""
         state = self.folder / "state.json"
-        return json.loads(state.read_bytes())["keys"] if state.is_file() else []
+        if not state.is_file():
+            return []
+        try:
+            return read_left(state, State, "give --force to start anew, or another --out").keys
+        except HealError:
+            if not self.force:
+                raise
+            return []
 
     def _take_lock(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,11 +124,16 @@ class Workspace:
     def done(self, number: int) -> Phase | None:
         """The record of a phase that is done."""
         path = self.phase(number) / "done.json"
-        return Phase.model_validate_json(path.read_bytes()) if path.is_file() else None
+        return read_left(path, Phase, f"delete it to train phase {number} again") if path.is_file() else None
 
     def finish(self, number: int, record: Phase, keep_adapter: bool) -> None:
         """Keep the record; the checkpoints of training are not needed any more, the adapter perhaps."""
         folder = self.phase(number)
+        with writing(folder):
+            self._keep(folder, record, keep_adapter)
+        forget(folder, set())
+
+    def _keep(self, folder: Path, record: Phase, keep_adapter: bool) -> None:
         adapter = folder / f"checkpoint-{record.kept_step}"
         if keep_adapter and (adapter / "adapter_config.json").is_file() and not (folder / "adapter").exists():
             (folder / "adapter.partial").mkdir(exist_ok=True)
@@ -105,25 +141,17 @@ class Workspace:
                 shutil.copyfile(adapter / name, folder / "adapter.partial" / name)
             (folder / "adapter.partial").rename(folder / "adapter")
         write_text(folder / "done.json", record.model_dump_json(indent=1), force=True)
-        for path in folder.glob("checkpoint-*"):
-            shutil.rmtree(path)
 
     def remove(self) -> None:
         """All is done; another healing's work that lies there stays."""
-        if self._keys_before() in ([], self.keys):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(HealError):  # nobody knows whose it is
+            if self._keys_before() in ([], self.keys):
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _worth_keeping(folder: Path) -> bool:
     """Whether there is anything to go on from."""
-    return any(folder.glob("checkpoint-*")) or (folder / "done.json").is_file()
-
-
-def clear_incomplete(folder: Path, mark: str) -> None:
-    """Remove checkpoints that a killed process did not finish."""
-    for path in folder.glob("checkpoint-*"):
-        if not (path / mark).is_file():
-            shutil.rmtree(path)
+    return bool(checkpoint_folders(folder)) or (folder / "done.json").is_file()
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import nn
 
-from shortlm.errors import ModelError
+from shortlm.errors import ModelError, shown
 
+MOST_BLOCKS = 2000  # no model has more; a module of each is built
 # Modules whose role the names don't tell: (class name of the block, child) -> role. None needed so far.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 
@@ -47,8 +48,10 @@ def block_count(config: object) -> int:
         count = getattr(config, "num_hidden_layers", None)
     except NotImplementedError:  # prophetnet
         count = None
+    name = getattr(config, "model_type", type(config).__name__)
+    if isinstance(count, int) and not 0 < count <= MOST_BLOCKS:
+        raise ModelError(f"{name}: its config says {shown(count)} blocks; 1 to {MOST_BLOCKS:,} can be worked with")
     if not isinstance(count, int):
-        name = getattr(config, "model_type", type(config).__name__)
         raise ModelError(
             f"{name}: its config has no num_hidden_layers (a composite model?); cut its language model alone"
         )

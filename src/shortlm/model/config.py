@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shortlm.errors import ModelError
+from shortlm.errors import ModelError, library_errors
 from shortlm.model.anatomy import block_count
 
 LAYER_LISTS = {"layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "attention_layers"}
@@ -38,15 +38,12 @@ def cut_config(config: Any, kept: list[int]) -> Any:
     """A new config with only the blocks `kept` (original indices, in order). Raises ModelError naming the field."""
     n_blocks = block_count(config)
     _refuse_depth_dependent(config)
-    fields = config.to_dict()
-    rewritten = {name: _rewritten(config, name, value, kept, n_blocks) for name, value in fields.items()}
-    rewritten |= _explicit_periods(fields, kept, n_blocks)
-    rewritten[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(kept)
-    try:
+    with library_errors(ModelError, f"{config.model_type}: its config refuses to be shortened"):
+        fields = config.to_dict()
+        rewritten = {name: _rewritten(config, name, value, kept, n_blocks) for name, value in fields.items()}
+        rewritten |= _explicit_periods(fields, kept, n_blocks)
+        rewritten[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(kept)
         return type(config).from_dict(rewritten)
-    except Exception as error:  # validators of all architectures, with all their ways to fail
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise ModelError(f"{config.model_type}: its config refuses to be shortened ({reason})") from error
 
 
 def _refuse_depth_dependent(config: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shortlm.errors import ModelError
+from shortlm.errors import ModelError, library_errors
 from shortlm.model.anatomy import Anatomy, find_anatomy
 
 PLAIN = (bool, int, float, str, type(None))
@@ -21,12 +21,9 @@ def meta_model(config: Any, trust_remote_code: bool = False) -> nn.Module:
     """The causal LM of `config` without memory for its weights. Raises ModelError if there is none."""
     from transformers import AutoModelForCausalLM
 
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except Exception as error:  # constructors of all architectures, with all their ways to fail
-        reason = str(error).strip().split("\n")[0][:200]
-        raise ModelError(f"{config.model_type}: no causal LM can be built from this config ({reason})") from error
+    what = f"{config.model_type}: no causal LM can be built from this config"
+    with library_errors(ModelError, what), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 
 def guard(config: Any, cut: Any, kept: list[int], trust_remote_code: bool = False) -> None:

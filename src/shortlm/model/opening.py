@@ -6,7 +6,6 @@ mismatched tensor is an error.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,12 +18,15 @@ import torch
 
 from shortlm.artifacts import ModelFacts
 from shortlm.checkpoint import Checkpoint, locate, open_checkpoint
-from shortlm.errors import ModelError, did_you_mean
+from shortlm.documents import read_json
+from shortlm.errors import ModelError, did_you_mean, library_errors, shortened, shown
 from shortlm.model.anatomy import Anatomy, block_count, block_parameters, find_anatomy
 from shortlm.model.guard import meta_model
 from shortlm.model.reading import DTYPES
 from shortlm.model.streaming import DiskBlocks
 from shortlm.recipe import ModelSettings
+
+MOST_CONFIG = 2**24  # bytes of config.json
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,18 @@ class ModelFiles:
 def open_files(settings: ModelSettings) -> ModelFiles:
     """Find and check a model's files. Raises ModelError for anything missing, damaged or unknown."""
     checkpoint, config = open_checkpoint(settings.model, settings.revision), open_config(settings)
+    _refuse_more_blocks_than_tensors(checkpoint, block_count(config))
     dtype, device = compute_type(settings, config, checkpoint), pick_device(settings.device)
     tokenizer = open_tokenizer(checkpoint.folder, settings.trust_remote_code)
     return ModelFiles(settings, checkpoint, config, dtype, device, tokenizer)
+
+
+def _refuse_more_blocks_than_tensors(checkpoint: Checkpoint, n_blocks: int) -> None:
+    if n_blocks > len(checkpoint.tensors):
+        raise ModelError(
+            f"{checkpoint.folder}: config.json says {n_blocks} blocks and the files hold {len(checkpoint.tensors)} "
+            "tensors in all; are these files of another model?"
+        )
 
 
 def open_model(settings: ModelSettings) -> OpenModel:
@@ -140,6 +151,7 @@ def open_config(settings: ModelSettings) -> Any:
     folder, _ = locate(settings.model, settings.revision, weights=False)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: has no config.json; a Hugging Face checkpoint folder is needed")
+    _raw_config(folder)  # before a library meets what is no JSON
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     except Exception as error:  # validators of all architectures, with all their ways to fail
@@ -148,20 +160,29 @@ def open_config(settings: ModelSettings) -> Any:
     return config
 
 
+def _raw_config(folder: Path) -> Any:
+    hint = "; download the checkpoint again"
+    return read_json(folder / "config.json", ModelError, MOST_CONFIG, hint, infinity=True)
+
+
 def _unreadable(folder: Path, error: Exception) -> ModelError:
     from transformers import CONFIG_MAPPING
 
-    try:
-        fields = json.loads((folder / "config.json").read_bytes())
-        name = fields.get("model_type")
-    except (ValueError, AttributeError):
-        return ModelError(f"{folder / 'config.json'}: is not valid JSON; download the checkpoint again")
+    fields = _raw_config(folder)
+    if not isinstance(fields, dict):
+        return ModelError(f"{folder / 'config.json'}: holds no settings; download the checkpoint again")
+    name = fields.get("model_type")
     if "auto_map" in fields:
         return ModelError(f"{folder}: needs the code that comes with it; read it, then give --trust-remote-code")
     if name not in CONFIG_MAPPING:
         known = [str(key) for key in CONFIG_MAPPING]
-        return ModelError(f"{folder}: unknown architecture '{name}'; {did_you_mean(str(name), known)}")
-    return ModelError(f"{folder / 'config.json'}: can't be used ({str(error).strip().splitlines()[-1].strip()})")
+        return ModelError(f"{folder}: unknown architecture {shown(name)}; {did_you_mean(str(name), known)}")
+    return ModelError(f"{folder / 'config.json'}: can't be used ({_last_line(error)})")
+
+
+def _last_line(error: Exception) -> str:
+    """Validators of configs say what is wrong at the end."""
+    return shortened((str(error).strip().splitlines() or [type(error).__name__])[-1], 200)
 
 
 def context_of(config: Any) -> int | None:
@@ -173,18 +194,15 @@ def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
     """The model in evaluation mode, without gradients, on its device; every tensor accounted for."""
     from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype=settings.dtype,
-                trust_remote_code=settings.trust_remote_code,
-                ignore_mismatched_sizes=True,  # so that they are told in `info`, and refused below
-                output_loading_info=True,
-            )
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{folder}: can't be loaded ({str(error).strip().splitlines()[0][:300]})") from error
+    with library_errors(ModelError, f"{folder}: can't be loaded"), quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=settings.dtype,
+            trust_remote_code=settings.trust_remote_code,
+            ignore_mismatched_sizes=True,  # so that they are told in `info`, and refused below
+            output_loading_info=True,
+        )
     model, info = loaded
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if info.get(kind):
@@ -202,8 +220,8 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()  # the meta device can't
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"device '{name}' is not there; known here: {', '.join(_devices())}") from error
+    except Exception as error:  # backends that are registered and not built in have their own
+        raise ModelError(f"device {shown(name)} is not there; known here: {', '.join(_devices())}") from error
     return _of_this_rank(device)
 
 
@@ -237,10 +255,8 @@ def open_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "spiece.model")
     if not any((folder / name).is_file() for name in names):
         return None
-    try:
+    with library_errors(ModelError, f"{folder}: its tokenizer can't be read", "download its files again"):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"{folder}: its tokenizer can't be read ({str(error).strip().splitlines()[0]})") from error
 
 
 def facts_of(model: Any, name: str, revision: str | None = None) -> ModelFacts:

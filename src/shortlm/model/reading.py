@@ -83,6 +83,8 @@ def _read(target: torch.Tensor, entry: TensorEntry) -> None:
 
 def read_rows(entry: TensorEntry, rows: list[int]) -> torch.Tensor:
     """Some rows of a matrix, in the order given. Raises ModelError as `read_tensors` does."""
+    if rows and not 0 <= min(rows) <= max(rows) < entry.shape[0]:
+        raise ModelError(f"{entry.file}: '{entry.name}' has {entry.shape[0]} rows, and row {max(rows)} is asked for")
     width = entry.nbytes // entry.shape[0]
     raw = torch.empty(len(rows), width, dtype=torch.uint8)
     with _opened(entry.file) as file:

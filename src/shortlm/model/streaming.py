@@ -19,6 +19,7 @@ from torch import nn
 
 from shortlm.checkpoint import Checkpoint, TensorEntry, block_prefix
 from shortlm.errors import ModelError
+from shortlm.heap import give_back
 from shortlm.model.anatomy import find_anatomy
 from shortlm.model.config import cut_config
 from shortlm.model.reading import Buffer, Tensors, dtype_of, read_rows, read_tensors
@@ -41,12 +42,26 @@ class DiskBlocks:
         self.blocks, self.path = self.anatomy.blocks, self.anatomy.blocks_path
         self.prefix = block_prefix(checkpoint, self.path, len(self.blocks))
         self.inside, self.outside = parted(checkpoint, self.prefix, len(self.blocks))
+        self._refuse_unfit(checkpoint)
         self.table: TensorEntry | None = None  # the embeddings' and the head's weight in the files,
         self.head: TensorEntry | None = None  # or None if they are in memory all the time
         self.rows: _RowLookUp | None = None
         self.bytes_read = 0
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._fill_outside()
+
+    def _refuse_unfit(self, checkpoint: Checkpoint) -> None:
+        """Raise ModelError for what would be found out block by block, or not at all."""
+        if getattr(self.config, "quantization_config", None):
+            raise ModelError(f"{checkpoint.name}: is quantised, which can't be read block by block; give --stream off")
+        for i, block in enumerate(self.blocks):
+            for name, wanted in block.state_dict().items() if self._plain(i) else ():
+                found = self.inside[i][name].shape
+                if found != tuple(wanted.shape):
+                    raise ModelError(
+                        f"{checkpoint.name}: '{name}' of block {i} is {list(found)} in the files and "
+                        f"{list(wanted.shape)} by config.json; are these files of another model?"
+                    )
 
     def visit(self, order: Sequence[int]) -> Iterator[int]:
         """Yield each index of `order` while that block is in memory; the next one is read meanwhile."""
@@ -64,6 +79,7 @@ class DiskBlocks:
                     yield i
                 finally:
                     _emptied(self.blocks[i])
+                give_back()  # what calls of a block leave in the heap would add up, by chance more or less of it
 
     @contextmanager
     def head_in_memory(self) -> Generator[None, None, None]:

@@ -13,6 +13,7 @@ from shortlm.recipe.healing import (
     load_healing,
 )  # fmt: skip
 from shortlm.recipe.measuring import BenchSettings, EvalSettings, WorkloadSettings, bench_of, benching_of, evaluation_of
+from shortlm.recipe.overlap import trained_on
 from shortlm.recipe.presets import preset_names
 from shortlm.recipe.recipe import Recipe, load_recipe
 from shortlm.recipe.stages import (
@@ -28,5 +29,6 @@ __all__ = [
     "DEFAULT_CRITERIA", "BenchSettings", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings",
     "ModelSettings", "PhaseSettings", "Recipe", "ScoreSettings", "Settings", "Size", "SourceSettings", "TextSettings",
     "WorkloadSettings", "bench_of", "benching_of", "evaluation_of", "healing_of", "laid_over", "load_healing",
-    "load_recipe", "preset_names", "read_yaml", "to_yaml", "validated",
+    "load_recipe", "preset_names", "read_yaml", "to_yaml", "trained_on",
+    "validated",
 ]  # fmt: skip

@@ -19,6 +19,8 @@ from shortlm.recipe.stages import TextSettings
 OPTIONS = re.compile(r"^(.*):([a-z_]+=.*)$", re.DOTALL)
 FOR_ALL = {"precision", "micro_tokens", "checkpointing", "optimizer", "eval_every", "keep", "seed", "validate_on"}
 FOR_ALL |= {"held_out", "clip"}  # what may be given for phases of different methods at once
+MOST_STEPS = 100_000_000  # these bounds keep out slips of the pen, not plans: each is far beyond what was published
+MOST_ROWS = 2**16  # of a step
 Method = Literal["lora", "qlora", "cpt", "last-layers", "distill"]
 
 
@@ -31,7 +33,7 @@ class SourceSettings(Settings):
         description="Plain text, or records: alpaca (instruction, input, output), completion (prompt, completion), "
         "chat (messages); 'auto': by the fields of the first record.",
     )
-    weight: float = Field(1.0, gt=0, description="Its share of the tokens, relative to the other sources.")
+    weight: float = Field(1.0, ge=1e-6, le=1e6, description="Its share of the tokens, relative to the other sources.")
     field: str = Field("text", description="The field that holds the text of a document.")
     subset: str | None = Field(None, description="Configuration of a hub data set.")
     split: str = Field("train", description="Split of a hub data set.")
@@ -57,50 +59,59 @@ class PhaseSettings(Settings):
     )
     data: list[SourceSettings] = Field([], description="Training data; several sources are mixed by weight.")
     held_out: float = Field(
-        64, ge=0, description="Kept from training for validation: so many rows, or below 1 this share of the records."
-    )
+        64, ge=0, le=100_000,
+        description="Kept from training for validation: so many rows, or below 1 this share of the records.",
+    )  # fmt: skip
     validate_on: list[TextSettings] = Field([], description="Further texts whose perplexity is watched.")
-    length: int = Field(256, ge=8, description="Tokens per row: windows of text are full, records are cut off there.")
+    length: int = Field(
+        256, ge=8, le=2**24, description="Tokens per row: windows of text are full, records are cut off there."
+    )
     separator: str = Field(
         "eos", description="Between documents of plain text: the eos or bos token, or a text such as '\\n\\n'."
     )
     attend: Literal["window", "document"] = Field(
         "window", description="Documents in one window are seen across the separator, or each on its own."
     )
-    epochs: float | None = Field(None, gt=0, description="Budget: passes over the records.")
+    epochs: float | None = Field(None, gt=0, le=10_000, description="Budget: passes over the records.")
     tokens: Count | None = Field(None, description="Budget: tokens, e.g. 2M or 37B.")
-    steps: int | None = Field(None, ge=1, description="Budget: optimizer steps.")
-    batch: int = Field(64, ge=1, description="Rows per optimizer step, over all processes and accumulated.")
-    micro_tokens: int = Field(0, ge=0, description="Tokens computed at a time; 0: what suits the device.")
-    lr: float = Field(1e-4, gt=0, description="Peak learning rate (AdamW).")
+    steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="Budget: optimizer steps.")
+    batch: int = Field(
+        64, ge=1, le=MOST_ROWS, description="Rows per optimizer step, over all processes and accumulated."
+    )
+    micro_tokens: int = Field(0, ge=0, le=2**40, description="Tokens computed at a time; 0: what suits the device.")
+    lr: float = Field(1e-4, gt=0, le=100, description="Peak learning rate (AdamW).")
     schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="How the rate falls.")
     lowest: float = Field(0.0, ge=0, lt=1, description="Where the cosine ends, as a share of the peak rate.")
-    warmup: float = Field(0.03, ge=0, description="Steps of linear warm-up, or below 1 this share of the steps.")
+    warmup: float = Field(
+        0.03, ge=0, le=MOST_STEPS, description="Steps of linear warm-up, or below 1 this share of the steps."
+    )
     betas: tuple[float, float] = Field((0.9, 0.999), description="Decay rates of AdamW's two means.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
-    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
-    rank: int = Field(8, ge=1, description="LoRA: rank.")
-    alpha: int = Field(16, ge=1, description="LoRA: scale, relative to the rank.")
+    weight_decay: float = Field(0.0, ge=0, le=1000, description="AdamW's weight decay.")
+    clip: float = Field(1.0, gt=0, le=1e12, description="Largest norm of the gradient.")
+    rank: int = Field(8, ge=1, le=2**16, description="LoRA: rank.")
+    alpha: int = Field(16, ge=1, le=2**20, description="LoRA: scale, relative to the rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA: dropout before the adapters.")
     targets: str = Field(
         "blocks",
         description="LoRA: all matrices of the blocks, those of 'attention' or 'ffn', or names as q_proj,v_proj.",
     )
-    last: int = Field(3, ge=1, description="last-layers: how many blocks are trained beside the head.")
+    last: int = Field(3, ge=1, le=10_000, description="last-layers: how many blocks are trained beside the head.")
     teacher: str | None = Field(None, description="distill: the uncut model; its manifest names it otherwise.")
-    temperature: float = Field(1.0, gt=0, description="distill: softens both distributions.")
+    temperature: float = Field(1.0, ge=0.01, le=1000, description="distill: softens both distributions.")
     kl: float = Field(
         1.0, ge=0, le=1, description="distill: share of the teacher in the loss; the rest is cross-entropy."
     )
     hidden: float = Field(
-        0.0, ge=0, description="distill: weight of the difference of hidden states, block by original block."
+        0.0, ge=0, le=1e6, description="distill: weight of the difference of hidden states, block by original block."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Type of matrix products; 'auto': bfloat16 where the device computes it fast."
     )
     checkpointing: bool = Field(False, description="Recompute activations backwards: less memory, a third more work.")
     optimizer: str = Field("adamw_torch", description="Any optimizer of transformers' Trainer.")
-    eval_every: int = Field(0, ge=0, description="Steps between validations and checkpoints; 0: ten of them.")
+    eval_every: int = Field(
+        0, ge=0, le=MOST_STEPS, description="Steps between validations and checkpoints; 0: ten of them."
+    )
     keep: Literal["best", "last"] = Field("best", description="Which checkpoint is the result.")
     seed: int = Field(0, ge=0, lt=2**32, description="Order of the records, adapters, dropout.")
 
@@ -108,6 +119,13 @@ class PhaseSettings(Settings):
     @classmethod
     def _one_source(cls, value: Any) -> Any:
         return [value] if isinstance(value, (str, dict)) else value
+
+    @field_validator("betas")
+    @classmethod
+    def _rates(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError("both must be from 0 to below 1")
+        return value
 
     @model_validator(mode="after")
     def _one_budget(self) -> PhaseSettings:
@@ -129,7 +147,7 @@ class HealSettings(Settings):
         False, description="Also keep the adapters; in a chain they belong to the result of the phase before."
     )
     report_to: str = Field("none", description="Where else to log: tensorboard, wandb, trackio; several as a,b.")
-    log_every: int = Field(10, ge=1, description="Steps between lines of log.jsonl.")
+    log_every: int = Field(10, ge=1, le=MOST_STEPS, description="Steps between lines of log.jsonl.")
 
     @model_validator(mode="before")
     @classmethod

@@ -7,10 +7,10 @@ from pathlib import Path
 from pydantic import Field
 
 from shortlm.errors import RecipeError
-from shortlm.paths import user_path
 from shortlm.recipe.base import Settings, read_yaml, validated
 from shortlm.recipe.healing import HealSettings
 from shortlm.recipe.measuring import BenchSettings, EvalSettings
+from shortlm.recipe.overlap import trained_on
 from shortlm.recipe.stages import (
     ChooseSettings,
     CutSettings,
@@ -56,15 +56,10 @@ class Recipe(Settings):
         trained = [source for phase in (self.heal.phases if self.heal else []) for source in phase.data]
         for source in trained:
             for measured in self.eval_texts():
-                text, is_file = measured.text, user_path(measured.text).exists()
-                same = user_path(text).resolve() == user_path(source.data).resolve()
-                part = (
-                    (measured.seed, source.seed)
-                    if text == "embedded"
-                    else ((measured.subset, measured.split), (source.subset, source.split))
-                )
-                if same and (is_file or part[0] == part[1]):
-                    raise RecipeError(f"{text}: would be trained on and measured on; give other data or --eval-text")
+                if trained_on(measured, source):
+                    raise RecipeError(
+                        f"{measured.text}: would be trained on and measured on; give other data or --eval-text"
+                    )
 
 
 def load_recipe(path: Path | str) -> Recipe:

@@ -88,6 +88,10 @@ class ScoreSettings(Settings):
     resamples: int = Field(
         200, ge=0, le=10_000, description="Bootstrap resamples of the sequences for the stability of the ranks."
     )
+    check: bool = Field(
+        True,
+        description="First compare some sequences with the model's own forward; from disk that reads all once more.",
+    )
     select: str | None = Field(
         None,
         pattern=r"^[1-9][0-9]{0,4}(:.+)?$",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Manifest, Measurement
+from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Manifest, Measurement, Perplexity
 from shortlm.report.numbers import change, count, signed, significant, size, typeset, with_error
-from shortlm.report.quality import Row, comparison, cut_of, dense_of, result_of
+from shortlm.report.quality import Row, by_text, comparison, cut_of, dense_of, incomparable, result_of
 from shortlm.report.roles import all_roles
 from shortlm.report.speed import SpeedRow, main_case, speed_rows
 from shortlm.report.tasks import TaskRow, task_rows
@@ -35,6 +35,8 @@ def headline(
         return _several(measurements, benchmark)
     elif facts:
         text = facts[0].upper() + facts[1:]
+    elif measurements or benchmark:
+        return _uncompared(measurements, benchmark)
     elif scores:
         count_of = len(scores.criteria)
         by = f"{count_of} criteria" if count_of > 1 else f"the criterion {next(iter(scores.criteria))}"
@@ -63,7 +65,7 @@ def key_figures(
     pair = _pair(measurements)
     if pair:
         before, after = (row.result.perplexity for row in pair)
-        note = f"× {significant(after / before, 4)} on {pair[1].text}"
+        note = f"× {significant(after / before, 4)} on {pair[1].text}{_seen(pair[1].result)}"
         note += _before_healing(measurements, pair)
         found.append(Figure("Perplexity", significant(before), significant(after), note))
     return found + _task_figures(measurements) + _speed_figures(benchmark)
@@ -81,16 +83,39 @@ def _several(measurements: list[Measurement], benchmark: Benchmark | None) -> st
         parts = []
         if m and base and m.model.parameters != base.model.parameters:
             parts.append(f"{typeset(change(base.model.parameters, m.model.parameters))} parameters")
-        ppl = next(
-            (r.difference for (name, _), r in rows.items() if name == role and r.difference and r.difference.paired),
-            None,
-        )
-        if ppl:
-            parts.append(f"perplexity × {significant(ppl.ratio, 4)}")
+        row = next((r for (n, _), r in rows.items() if n == role and r.difference and r.difference.paired), None)
+        if row and row.difference:
+            parts.append(f"perplexity × {significant(row.difference.ratio, 4)}{_seen(row.result)}")
+        elif m and base and (why := incomparable(base, m)):
+            parts.append(f"perplexity not comparable ({why})")
         if ratio:
             parts.append(f"{significant(ratio.value)} times as fast")
         clauses.append(f"{role}: {', '.join(parts) or 'measured'}")
     return f"Beside {reference}, {'; '.join(clauses)}."
+
+
+def _uncompared(measurements: list[Measurement], benchmark: Benchmark | None) -> str:
+    """What was measured where nothing can be said of a difference, and why."""
+    reference, *others = all_roles(measurements, benchmark)
+    if not others:
+        return f"{reference}: {', '.join(_alone(measurements, benchmark)) or 'measured'}."
+    dense, result = dense_of(measurements), result_of(measurements)
+    why = incomparable(dense, result) if dense and result else None
+    found = [f"perplexity can't be compared ({why})"] if why else []
+    found += ["no task was asked of both"] if any(m.tasks for m in measurements) else []
+    found += ["their speed could not be told apart"] if _fastest(benchmark) else []
+    return f"{reference} and {others[0]} were measured{'; ' if found else ''}{', '.join(found)}."
+
+
+def _alone(measurements: list[Measurement], benchmark: Benchmark | None) -> list[str]:
+    """Figures of a single model."""
+    found = [
+        f"perplexity {significant(p.perplexity)} on {text}" for m in measurements for text, p in by_text(m).items()
+    ]
+    rows = task_rows(measurements)
+    found += [f"{row.task} {_shown(row, row.value)}" for row in [r for r in rows if r.mean_of] or rows]
+    speed = next((row for row in speed_rows(benchmark) if row.case == main_case(benchmark)), None)
+    return found + ([f"{significant(speed.tokens_per_second)} tokens/s at {speed.case.words}"] if speed else [])
 
 
 def _tasks(measurements: list[Measurement]) -> str:
@@ -178,7 +203,11 @@ def _quality(measurements: list[Measurement]) -> str:
     if not pair:
         return ""
     before, after = (significant(row.result.perplexity) for row in pair)
-    return f"perplexity {before} → {after} on {pair[1].text}"
+    return f"perplexity {before} → {after} on {pair[1].text}{_seen(pair[1].result)}"
+
+
+def _seen(result: Perplexity) -> str:
+    return " (which it was healed on)" if result.healed_on else ""
 
 
 def _pair(measurements: list[Measurement]) -> tuple[Row, Row] | None:

@@ -14,7 +14,7 @@ from shortlm.outputs import write_text
 from shortlm.report import numbers
 from shortlm.report.headline import headline
 from shortlm.report.origin import model_rows
-from shortlm.report.quality import comparison, dense_first
+from shortlm.report.quality import comparison, dense_first, trained_notes
 from shortlm.report.speed import limit_pairs, noise_warnings, shares, speed_rows, types_of
 from shortlm.report.tasks import task_rows
 
@@ -43,7 +43,8 @@ def write_markdown(
 def tables(measurements: list[Measurement], benchmark: Benchmark | None) -> dict[str, Any]:
     """What tables.md.jinja shows."""
     return {
-        "rows": comparison(measurements), "task_rows": task_rows(measurements), "benchmark": benchmark,
+        "rows": comparison(measurements), "trained": trained_notes(measurements),
+        "task_rows": task_rows(measurements), "benchmark": benchmark,
         "speed": speed_rows(benchmark), "warnings": noise_warnings(benchmark), "shares": shares(benchmark),
         "limits": limit_pairs(benchmark), "types": types_of(benchmark) if benchmark else "",
     }  # fmt: skip

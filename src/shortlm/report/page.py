@@ -20,7 +20,7 @@ from shortlm.report.criteria import explanation
 from shortlm.report.headline import headline, key_figures
 from shortlm.report.learning import learning_chart
 from shortlm.report.origin import data_rows, model_rows, stage_rows, version_rows
-from shortlm.report.quality import comparison, dense_first
+from shortlm.report.quality import comparison, dense_first, trained_notes
 from shortlm.report.quality_charts import parameters_chart, perplexity_chart, tasks_chart, tradeoff_chart
 from shortlm.report.roles import all_roles, colours
 from shortlm.report.runs import runs_chart
@@ -62,7 +62,8 @@ def write_page(
         task_rows=task_rows(measurements), fluent=_fluent(measurements),
         criteria=_criteria(scores, plan), cut_off=_cut_off(scores),
         charts=_charts(scores, plan, measurements) | _bench_charts(measurements, benchmark),
-        rows=comparison(measurements), stages=stage_rows(scores, plan, manifest, measurements, benchmark),
+        rows=comparison(measurements), trained=trained_notes(measurements),
+        stages=stage_rows(scores, plan, manifest, measurements, benchmark),
         samples=_samples(measurements), proof=manifest.proof if manifest else None,
         models=model_rows(scores, plan, measurements),
         data=data_rows(scores, measurements), versions=version_rows(scores, plan, manifest, measurements, benchmark),
@@ -102,6 +103,7 @@ def _criteria(scores: BlockScores | None, plan: CutPlan | None) -> list[dict[str
         {
             "spec": spec, "about": explanation(spec), "values": values, "order": values.order()[:shown],
             "more": len(values.scores) > shown, "agreement": values.rank_agreement,
+            "race": values.race if values.race and values.race.early else None,
             "chose": bool(plan and plan.criterion == spec),
         }
         for spec, values in (scores.criteria if scores else {}).items()

@@ -94,6 +94,26 @@ def difference(before: Perplexity, after: Perplexity) -> Difference:
     return Difference(nats, stderr, math.exp(nats), paired)
 
 
+def incomparable(reference: Measurement, other: Measurement) -> str | None:
+    """Why no perplexity of the two can be compared; None if one can, or if one of them has none."""
+    before, after = by_text(reference), by_text(other)
+    shared = [text for text in after if text in before]
+    if not before or not after or any(_same_windows(before[text], after[text]) for text in shared):
+        return None
+    return f"other tokens or windows of {shared[0]}" if shared else "no text was read by both"
+
+
+def trained_notes(measurements: list[Measurement]) -> list[str]:
+    """A line for each text that a model was healed on and is measured on."""
+    return [
+        f"{m.role} was healed on {text}, so its perplexity there says nothing about other text; measure it on text "
+        "that was held out"
+        for m in measurements
+        for text, p in by_text(m).items()
+        if p.healed_on
+    ]
+
+
 def _against(before: Perplexity | None, after: Perplexity) -> Difference | None:
     return difference(before, after) if before else None
 

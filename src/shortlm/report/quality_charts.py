@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from shortlm.artifacts import Measurement
 from shortlm.report.axes import decades, lanes, short
+from shortlm.report.labels import LINE, label_dots
 from shortlm.report.numbers import count, significant, tick, with_error
 from shortlm.report.quality import Row
 from shortlm.report.svg import COLOURS, new_figure, styled, to_svg
@@ -91,24 +92,30 @@ def tasks_chart(chart: str, rows: list[TaskRow], palette: Palette) -> str:
 def tradeoff_chart(chart: str, points: list[Point], x_label: str, y_label: str, palette: Palette) -> str:
     """A dot per model: what it costs to the right, how good it is upwards; whiskers are standard errors."""
     with styled():
-        figure = new_figure(250)
-        axes = figure.add_subplot()
-        for point in points:
-            colour = palette.get(point.role, COLOURS["kept"])
-            if point.stderr:
-                ends = [point.y - point.stderr, point.y + point.stderr]
-                axes.plot([point.x, point.x], ends, color=colour, linewidth=1.6, solid_capstyle="butt")
-            axes.plot(point.x, point.y, marker="o", markersize=8, color=colour)
-            axes.annotate(short(point.role), (point.x, point.y), (8, 6), textcoords="offset points", fontsize=10.5)
-        _room(axes, points)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(lambda value, _: tick(value) if abs(value) >= 1e4 else f"{value:g}")
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.grid()
+        figure = tradeoff_figure(points, x_label, y_label, palette)
         label = "; ".join(f"{p.role}: {significant(p.x)}, {with_error(p.y, p.stderr)}" for p in points)
         return to_svg(figure, chart, f"{y_label} against {x_label}. {label}")
+
+
+def tradeoff_figure(points: list[Point], x_label: str, y_label: str, palette: Palette) -> Figure:
+    """The same before it is written. Names never cover one another, whatever is equal (a cut and a healed model)."""
+    figure = new_figure(max(250, 90 + 2 * LINE * len(points)))
+    axes = figure.add_subplot()
+    for point in points:
+        colour = palette.get(point.role, COLOURS["kept"])
+        if point.stderr:
+            ends = [point.y - point.stderr, point.y + point.stderr]
+            axes.plot([point.x, point.x], ends, color=colour, linewidth=1.6, solid_capstyle="butt")
+        axes.plot(point.x, point.y, marker="o", markersize=8, color=colour)
+    _room(axes, points)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(lambda value, _: tick(value) if abs(value) >= 1e4 else f"{value:g}")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid()
+    label_dots(figure, axes, [(p.x, p.y, p.stderr or 0.0) for p in points], [short(p.role) for p in points])
+    return figure
 
 
 def _legend_above(figure: Figure, axes: Axes) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from shortlm.artifacts import CriterionScores
@@ -12,31 +15,41 @@ from shortlm.report.axes import decades, engineering
 from shortlm.report.numbers import blocks, significant, with_error
 from shortlm.report.svg import COLOURS, new_figure, styled, tick_step, to_svg
 
+EARLY: Any = {"alpha": 0.4, "hatch": "////"}  # how bars look whose scores can't be compared with the others'
+
 
 def scores_chart(
     chart: str, name: str, criterion: CriterionScores, removed: list[int], protected: list[int], dense: float | None
 ) -> str:
-    """Bars per block with standard errors. `dense` is the whole model's perplexity: bars of `ppl` stand on it."""
+    """Bars per block with standard errors. `dense` is the whole model's perplexity: bars of `ppl` stand on it.
+
+    Blocks that left a race early are pale and hatched: their scores are from fewer sequences.
+    """
     values = criterion.scores
     errors = criterion.paired_stderr or criterion.stderr or [0.0] * len(values)
     floor, top = _floor(criterion, dense), ceiling(criterion, dense)
     log = top is None and is_log(values)
     base = floor if floor or not log else min(values) / 2
     pairs = list(zip(values, errors, strict=True))
-    notes = {f"block-{i}": _note(i, *pair, removed, protected) for i, pair in enumerate(pairs)}
+    notes = {f"block-{i}": _note(criterion, i, error, removed, protected) for i, (_, error) in enumerate(pairs)}
+    race, left_early = criterion.race, criterion.race.early if criterion.race else []
     with styled():
-        figure = new_figure(215)
+        figure = new_figure(250 if left_early else 215)
         axes = figure.add_subplot()
         _axes(axes, len(values), log, criterion.unit)
         for i, (value, error) in enumerate(pairs):
             tall = top is not None and value > top
-            _bar(axes, i, top if tall else value, base, i in removed, i in protected)
+            bar = _bar(axes, i, top if tall else value, base, i in removed, i in protected)
+            if i in left_early:
+                bar.set(edgecolor=COLOURS["gone" if i in removed else "kept"], **EARLY)
             if error > 0 and not tall:
                 _whisker(axes, i, value, error, log)
         if top is not None:
             _cut_marks(axes, values, top, base)
         if floor:
             axes.axhline(floor, color=COLOURS["ink"], linewidth=0.9, linestyle=(0, (4, 2)))
+        if race and left_early:
+            _legend_of_early(figure, race.longest)
         _room(axes, [(v, e) if top is None or v <= top else (top, 0.06 * (top - base)) for v, e in pairs], base, log)
         return to_svg(figure, chart, f"{name}: {_summary(criterion, removed)}", notes)
 
@@ -77,12 +90,19 @@ def _axes(axes: Axes, n_blocks: int, log: bool, unit: str) -> None:
         axes.set_yscale("log")
 
 
-def _bar(axes: Axes, i: int, value: float, base: float, removed: bool, protected: bool) -> None:
+def _bar(axes: Axes, i: int, value: float, base: float, removed: bool, protected: bool) -> Rectangle:
     colour = COLOURS["gone" if removed else "kept"]
     (bar,) = axes.bar(i, value - base, bottom=base, width=0.74, color=colour, linewidth=_line(axes))
     bar.set_gid(f"block-{i}")
     if protected and not removed:
         bar.set(facecolor=COLOURS["paper"], edgecolor=colour, width=0.68, x=i - 0.34)
+    return bar
+
+
+def _legend_of_early(figure: Figure, most: int) -> None:
+    patch = Patch(facecolor=COLOURS["kept"], edgecolor=COLOURS["kept"], linewidth=0, **EARLY)
+    words = f"left the race early: scored on fewer than {most} windows,\nnot comparable with the others"
+    figure.legend([patch], [words], loc="outside upper left", fontsize=9.5)
 
 
 def _cut_marks(axes: Axes, values: list[float], top: float, base: float) -> None:
@@ -124,12 +144,17 @@ def _room(axes: Axes, pairs: list[tuple[float, float]], base: float, log: bool) 
     axes.yaxis.set_major_formatter(engineering(max(abs(low), abs(high))))
 
 
-def _note(i: int, value: float, error: float, removed: list[int], protected: list[int]) -> str:
+def _note(criterion: CriterionScores, i: int, error: float, removed: list[int], protected: list[int]) -> str:
     state = ", removed" if i in removed else ", protected" if i in protected else ""
-    return f"block {i}{state}: {with_error(value, error)}"
+    seen = f", on {criterion.race.sequences[i]} windows" if criterion.race else ""
+    return f"block {i}{state}: {with_error(criterion.scores[i], error)}{seen}"
 
 
 def _summary(criterion: CriterionScores, removed: list[int]) -> str:
+    race = criterion.race
+    if race and race.early:  # scores on other windows have no order
+        found = f"a race found {blocks(race.selected)}; left it early, on fewer windows: {blocks(race.early)}"
+        return f"{found}; {criterion.unit}; removed blocks: {blocks(removed)}"
     order = criterion.order()
     low, high = order[0], order[-1]
     ends = f"lowest {significant(criterion.scores[low])} at block {low}, highest {significant(criterion.scores[high])}"

@@ -48,7 +48,9 @@ def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSetting
     groups = {spec: [spec] for spec in settings.criteria}
     if len(groups) > 1:
         groups["all together"] = settings.criteria
-    works = {name: work_of(specs, shape if _needs_text(specs) else (0, 0)) for name, specs in groups.items()}
+    works = {
+        name: work_of(specs, shape if _needs_text(specs) else (0, 0), settings.check) for name, specs in groups.items()
+    }
     budget, free = byte_size(model.memory) if model.memory else None, free_memory(device) if here else None
     plans = {n: planner.settled(w, model.stream, budget, free, settings.batch_size) for n, w in works.items()}
     clock = _Clock(planner, folder) if measure and here else None
@@ -101,7 +103,8 @@ class _Clock:
         full = calls / ceil(calls)
         times = self._times(plan.batch_size, work.tokens)
         forwards = plan.block_forwards * full - calls * n_blocks * turns * (1 + work.weight_gradients)
-        heads = plan.heads * full + 4 * turns * calls
+        forwards += n_blocks * plan.checked / plan.batch_size
+        heads = plan.heads * full + 4 * turns * calls + 2 * plan.checked / plan.batch_size
         total = forwards * times.block + heads * times.head
         total += calls * n_blocks * self._observing(plan.batch_size, work.tokens, specs)
         return total + turns * n_blocks * self._gradients(calls, plan.batch_size, work, specs) if turns else total

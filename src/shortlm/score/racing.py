@@ -20,7 +20,7 @@ from shortlm.artifacts import CriterionScores, Race
 from shortlm.blocks import protected_blocks
 from shortlm.errors import PlanError, ScoreError
 from shortlm.recipe import ScoreSettings
-from shortlm.score.trust import perplexity_of, refuse_no_number, verify
+from shortlm.score.trust import perplexity_of, refuse_no_number
 from shortlm.sweep import BlockCaller, Mask, Plan, Ranks, batched, gathered, sweep
 from shortlm.text import Windows
 
@@ -103,9 +103,9 @@ def race(
     for (start, stop), (batches, per_pass) in zip(rounds, work, strict=True):
         running = ground.racing if start else list(range(n_blocks))
         masks: list[Mask] = [frozenset({i}) for i in running]
-        local = sweep(caller, batches, masks, per_pass=per_pass, per_token=True)
-        if not start and not caller.disk:
-            verify(caller, *batches[0], local)
+        local = sweep(
+            caller, batches, masks, per_pass=per_pass, per_token=True, check=0 if settings.check and not start else None
+        )
         losses = gathered(local, stop - start, ranks)
         assert losses.each_MST is not None
         perplexity_of(losses)

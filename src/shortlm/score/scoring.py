@@ -17,7 +17,7 @@ from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.racing import race, refuse_unraceable
 from shortlm.score.registry import parse
 from shortlm.score.stability import with_stability
-from shortlm.score.trust import perplexity_of, refuse_no_number, verify
+from shortlm.score.trust import perplexity_of, refuse_no_number
 from shortlm.score.weights import Taylor
 from shortlm.sweep import (
     Batch,
@@ -55,7 +55,7 @@ def score(
         windows = open_windows(text.for_model(model.model), files.tokenizer, files.config.vocab_size)
     with joined_ranks() as ranks:
         share = (0, 0) if windows is None else windows.part(_share(windows, ranks)).shape
-        plan = _agreed(files, work_of(settings.criteria, share), settings.batch_size, ranks)
+        plan = _agreed(files, work_of(settings.criteria, share, settings.check), settings.batch_size, ranks)
         if plan and say and is_main():
             say(f"plan: {plan.described()}")
         opened = files.open(plan is not None and plan.streamed)
@@ -115,7 +115,9 @@ def _swept(
         batches, per_pass = batched(caller, windows.part(_share(windows, ranks)), settings.batch_size, plan)
         needing = [c for c in criteria.values() if "gradients" in c.needs]
         kept = KeptStates() if needing and (not opened.disk or per_pass >= len(batches)) else None
-        losses = gathered(_forward(caller, batches, criteria, per_pass, kept), count, ranks)
+        losses = gathered(
+            _forward(caller, batches, criteria, per_pass, kept, seed if settings.check else None), count, ranks
+        )
         base = perplexity_of(losses)
         for criterion in (c for c in criteria.values() if "removals" in c.needs):
             criterion.removals(losses)
@@ -136,7 +138,7 @@ def _share(windows: Windows, ranks: Ranks) -> slice:
     return ranks.share(count)
 
 
-def work_of(specs: list[str], shape: tuple[int, int]) -> Work:
+def work_of(specs: list[str], shape: tuple[int, int], check: bool = True) -> Work:
     """What these criteria ask of the sweep, for so many sequences of so many tokens (0, 0 without data)."""
     parsed = [parse(spec) for spec in specs]
     needs = frozenset[str]().union(*(kind.needs for kind, _ in parsed))
@@ -144,6 +146,7 @@ def work_of(specs: list[str], shape: tuple[int, int]) -> Work:
     return Work(
         *shape, removals="removals" in needs, states="states" in needs, gradients="gradients" in needs,
         weight_gradients="weight gradients" in needs, partings=max(1, len(partings)),
+        check=check and shape[0] > 0,
     )  # fmt: skip
 
 
@@ -152,7 +155,12 @@ def _parsed(specs: list[str]) -> dict[str, tuple[type[Criterion], dict]]:
 
 
 def _forward(
-    caller: BlockCaller, batches: list, criteria: dict[str, Criterion], per_pass: int, kept: KeptStates | None
+    caller: BlockCaller,
+    batches: list,
+    criteria: dict[str, Criterion],
+    per_pass: int,
+    kept: KeptStates | None,
+    check: int | None,
 ) -> Losses:
     weighing, watching, removing = (
         [c for c in criteria.values() if need in c.needs] for need in ("weights", "states", "removals")
@@ -169,10 +177,7 @@ def _forward(
             observer(i, in_BTD, out_BTD, batch)
 
     masks: list[Mask] = [frozenset({i}) for i in range(len(caller.blocks))] if removing else []
-    losses = sweep(caller, batches, masks, observe if observers else None, visit, per_pass)
-    if not caller.disk:
-        verify(caller, *batches[0], losses)
-    return losses
+    return sweep(caller, batches, masks, observe if observers else None, visit, per_pass, check=check)
 
 
 def _backward(

@@ -20,6 +20,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from shortlm.errors import is_out_of_memory
 from shortlm.model.anatomy import scored_weights
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller, widest
@@ -92,7 +93,9 @@ class BlockGradients:
                 out = functional_call(self.caller.blocks[self.index], duals, (passage.in_BTD, *args), kwargs)
                 out_BTD = out[0] if isinstance(out, tuple) else out
                 change_BTD = forward_ad.unpack_dual(out_BTD).tangent
-        except (NotImplementedError, RuntimeError):
+        except (NotImplementedError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             self.caller.no_forward_mode.add(kind)
             return None
         return (change_BTD.float() * passage.grad_BTD.float()).sum((1, 2), dtype=widest(change_BTD.device)).tolist()

@@ -2,23 +2,23 @@
 
 transformers prepares masks and rotary embeddings before the first block; they don't depend on the hidden
 states. So the model's forward runs once per batch with every block replaced by a recorder that hands its
-input on, and each block's own arguments are kept. The tail (final norm, head, soft-caps, scales) is the
-same forward with the blocks bypassed and a given state put in at the end.
+input on, and each block's own arguments are kept; it ends where the head is called. The tail (final norm, head,
+soft-caps, scales) is the same forward with the blocks bypassed and a given state put in at the end.
 
-Shapes: B sequences, T tokens, D hidden, V vocabulary.
+Shapes: B sequences, T tokens, D hidden, X what enters the head, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from shortlm.errors import TextError
+from shortlm.errors import ModelError, TextError
 from shortlm.model.anatomy import Anatomy
 from shortlm.model.streaming import DiskBlocks
 
@@ -55,21 +55,31 @@ class Batch:
         return self.singles[s]
 
 
+class _AtHeadError(Exception):
+    """Ends a forward where the head is called, with what it is called with."""
+
+    def __init__(self, entering_BTX: torch.Tensor):
+        super().__init__()
+        self.entering_BTX = entering_BTX
+
+
 class BlockCaller:
     """The blocks of one model, callable one at a time. The model is left as it was found."""
 
     def __init__(self, model: Any, anatomy: Anatomy, disk: DiskBlocks | None = None):
         self.model, self.blocks, self.head, self.disk = model, anatomy.blocks, anatomy.head, disk
+        self.norm = anatomy.norm
+        self.tail_form: Any = None  # what tail.py has found out about this model
         self.device = disk.device if disk else model.get_input_embeddings().weight.device
         self.returns_tuple: dict[type[nn.Module], bool] = {}
         self.no_forward_mode: set[type[nn.Module]] = set()
         self.spare: dict[str, torch.Tensor] = {}  # memory for gradients, handed from block to block
         self.forwards = 0
 
-    def visit(self, reverse: bool = False, without: Sequence[int] = ()) -> Iterator[int]:
+    def visit(self, reverse: bool = False, without: Sequence[int] = ()) -> Generator[int, None, None]:
         """Yield the indices of all blocks (but some), each while it is in memory. Blocks are only called inside."""
         order = [i for i in range(len(self.blocks))[:: -1 if reverse else 1] if i not in without]
-        return self.disk.visit(order) if self.disk else iter(order)
+        yield from self.disk.visit(order) if self.disk else order
 
     def begin_pass(self) -> None:
         """Before the batches of a pass over the blocks are prepared: what was kept for those before is freed."""
@@ -90,7 +100,7 @@ class BlockCaller:
             return record
 
         with torch.no_grad(), replaced_forwards(self.blocks, recorder):
-            self._forward(batch)
+            self.head_input(batch)
         return batch
 
     def __call__(self, i: int, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -109,15 +119,63 @@ class BlockCaller:
         count = len(states)
         if count < 2:
             return [self(i, h_BTD, batch) for h_BTD in states]
+        self.forwards += count - 1
+        return self(i, torch.cat(tuple(states)), self.repeated(batch, count)).split(len(batch.ids_BT))
+
+    def repeated(self, batch: Batch, count: int) -> Batch:
+        """The same sequences so many times over, prepared."""
         if count not in batch.repeats:
             repeat = self.prepare(batch.ids_BT.repeat(count, 1), batch.keep_BT.repeat(count, 1))
             repeat.h_BTD = None
             batch.repeats[count] = repeat
-        self.forwards += count - 1
-        return self(i, torch.cat(tuple(states)), batch.repeats[count]).split(len(batch.ids_BT))
+        return batch.repeats[count]
+
+    def head_input(self, batch: Batch) -> torch.Tensor:
+        """The model's own forward up to its head: entering_BTX. No logits are made."""
+
+        def stop(entering_BTX: torch.Tensor) -> torch.Tensor:
+            raise _AtHeadError(entering_BTX)
+
+        try:
+            with replaced_forwards([self.head], lambda i, original: stop):
+                self._forward(batch)
+        except _AtHeadError as stopped:
+            return stopped.entering_BTX
+        raise ModelError(f"{type(self.model).__name__}: its forward never calls its head; it can't be scored")
+
+    def own_forward(
+        self, batch: Batch, changed: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """The state behind the last block by the model's own forward; each block is in memory when it is called. What
+        block i makes of its input goes on as changed(i, input, output).
+
+        Raises ModelError if the forward does not call one block after the other.
+        """
+        name, states = type(self.model).__name__, [torch.empty(0)]
+
+        def follow(i: int, original: Callable[..., Any]) -> Callable[..., Any]:
+            def forward(h_BTD: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                if next(coming, None) != i:
+                    raise ModelError(f"{name}: its blocks are not called one after the other; it can't be scored")
+                output = original(h_BTD, *args, **kwargs)
+                states[0] = changed(i, h_BTD, output[0] if isinstance(output, tuple) else output)
+                return (states[0], *output[1:]) if isinstance(output, tuple) else states[0]
+
+            return forward
+
+        with closing(self.visit()) as coming, torch.no_grad(), replaced_forwards(self.blocks, follow):
+            self.head_input(batch)
+            if next(coming, None) is not None:
+                raise ModelError(f"{name}: not all of its blocks are called; it can't be scored")
+        return states[0]
 
     def tail(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
         """logits_BTV of a state that has passed the last block. Where the head is on disk, it has to be loaded."""
+        with self.ending_in(h_BTD):
+            return self._forward(batch)
+
+    def ending_in(self, h_BTD: torch.Tensor) -> AbstractContextManager[None]:
+        """Inside, the model's forward skips all blocks and goes on behind the last one with h_BTD."""
         last = len(self.blocks) - 1
 
         def bypass(i: int, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,8 +185,7 @@ class BlockCaller:
 
             return hand_on
 
-        with replaced_forwards(self.blocks, bypass):
-            return self._forward(batch)
+        return replaced_forwards(self.blocks, bypass)
 
     def _refuse_beyond_context(self, length: int) -> None:
         context = getattr(self.model.config, "max_position_embeddings", None)

@@ -16,6 +16,7 @@ import torch
 from shortlm.errors import ScoreError
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted
+from shortlm.sweep.check import Check, compare
 from shortlm.sweep.ranks import Ranks
 from shortlm.sweep.slots import Slots
 from shortlm.sweep.tail import Tail
@@ -48,14 +49,19 @@ def sweep(
     visitor: Callable[[int], object] | None = None,
     per_pass: int = 1,
     per_token: bool = False,
+    check: int | None = None,
 ) -> Losses:
     """Losses of the whole model and of the model without the blocks of each mask.
 
     `observer(i, h_in_BTD, h_out_BTD, batch)` sees every block of the whole model once per batch, and
     `visitor(i)` is called once per block while it is in memory. In one pass over the blocks `per_pass` batches
     are carried along: their states are in memory together. With `per_token` the losses also hold every token's.
+    With `check`, a seed, they are compared with the model's own forward (check.py). Raises ModelError if they differ.
     """
-    walks, tail = [], Tail(caller)
+    checking = None if check is None else Check(caller, batches, len(masks), check)
+    drawn = checking.drawn if checking else None
+    probes = checking.computed(NOTHING if drawn is None else masks[drawn]) if checking else []
+    rows, tail = [], Tail(caller)
     with torch.no_grad(), track(what="sweep", total=len(batches) * len(caller.blocks)) as bar:
         for start in range(0, len(batches), per_pass):
             caller.begin_pass()
@@ -69,10 +75,15 @@ def sweep(
                     walk.pass_block(i)
                     bar.update(1)
             with tail.loaded():
-                walks += [walk.finished(tail, per_token) for walk in part]
-    nats_MS = torch.cat([nats_MBT.sum(2) for nats_MBT, _ in walks], dim=1)
-    each_MST = torch.cat([nats_MBT[1:] for nats_MBT, _ in walks], dim=1) if per_token else None
-    return Losses(nats_MS[0], nats_MS[1:], torch.cat([tokens_B for _, tokens_B in walks]), each_MST)
+                rows += [walk.finished(tail, per_token) for walk in part]
+    compare(
+        probes,
+        lambda k, masked: float(rows[k][0][1 + (drawn or 0) if masked else 0, 0].sum()),
+        caller.model.config.model_type,
+    )
+    nats_MS = torch.cat([nats_MBT.sum(2) for nats_MBT, _ in rows], dim=1)
+    each_MST = torch.cat([nats_MBT[1:] for nats_MBT, _ in rows], dim=1) if per_token else None
+    return Losses(nats_MS[0], nats_MS[1:], torch.cat([tokens_B for _, tokens_B in rows]), each_MST)
 
 
 def gathered(losses: Losses, count: int, ranks: Ranks) -> Losses:
@@ -129,11 +140,14 @@ class _Walk:
     def finished(self, tail: Tail, per_token: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """nats_MBT (or their sum over tokens, as T = 1) and the predicted tokens of each sequence; states are freed."""
         rows: list[torch.Tensor] = [torch.empty(0)] * len(self.masks)
+        together = self.caller.together(self.batch)
         while self.groups:
-            h_BTD, members = self.groups.pop()
-            nats_BT = tail.nats(h_BTD, self.batch).cpu().double()
-            for m in members:
-                rows[m] = nats_BT if per_token else nats_BT.sum(1, keepdim=True)
+            part = [self.groups.pop() for _ in range(min(together, len(self.groups)))]
+            found = tail.nats_of_several([h_BTD for h_BTD, _ in part], self.batch)
+            for (_, members), nats_BT in zip(part, found, strict=True):
+                nats_BT = nats_BT.cpu().double()
+                for m in members:
+                    rows[m] = nats_BT if per_token else nats_BT.sum(1, keepdim=True)
         return torch.stack(rows), predicted(self.batch).sum(1).cpu().double()
 
 

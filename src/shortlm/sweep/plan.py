@@ -70,6 +70,7 @@ class Work:
     gradients: bool = False
     weight_gradients: bool = False
     partings: int = 1  # ways of parting the sequences that gradients are taken by
+    check: bool = False  # some sequences also go through the model's own forward
 
     @property
     def forward(self) -> bool:
@@ -79,7 +80,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the sweep will go, and what it will take."""
+    """How the sweep will go, and what it will take. Block forwards are those of the sweep itself."""
 
     streamed: bool
     batch_size: int
@@ -91,6 +92,7 @@ class Plan:
     block_forwards: int
     heads: int
     flops: float
+    checked: int = 0  # sequences that go through the model's own forward too
     exact: bool = True
 
     def described(self) -> str:

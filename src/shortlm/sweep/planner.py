@@ -20,6 +20,7 @@ from shortlm.errors import ScoreError
 from shortlm.model import ModelFiles, fits, free_memory
 from shortlm.sizes import byte_size, gib
 from shortlm.sweep.blocks import BlockCaller, working_tokens
+from shortlm.sweep.check import checked_sequences
 from shortlm.sweep.plan import ModelSize, Plan, Work
 from shortlm.sweep.tail import CHUNK, CHUNK_ELSEWHERE, NARROWEST
 from shortlm.sweep.trace import CallCost, call_cost
@@ -129,12 +130,14 @@ class Planner:
         kept = work.gradients and (not streamed or passes == 1)  # the forward sweep leaves its states to the backward
         counts = _Counts.of(work, self.n_blocks, kept)
         parts = self._parts(work, streamed, batch_size, min(work.sequences, batch_size * together), kept)
+        checked = checked_sequences(batches, work.removals, batch_size, streamed) if work.check else 0
         calls = counts.forwards + self.n_blocks * (counts.walks + counts.backwards + counts.shares)
         return Plan(
             streamed=streamed, batch_size=batch_size, batches_per_pass=together, passes=passes,
             peak_bytes=sum(parts.values()), parts=parts,
-            bytes_read=self._bytes_read(work, counts, passes) if streamed else self.size.total,
-            block_forwards=calls * batches, heads=counts.heads * batches, flops=self._flops(work, counts, batch_size),
+            bytes_read=self._bytes_read(work, counts, passes + bool(checked)) if streamed else self.size.total,
+            block_forwards=calls * batches, heads=counts.heads * batches, checked=checked,
+            flops=self._flops(work, counts, batch_size, checked),
             exact=not work.forward or self._cost(work, batch_size).exact,
         )  # fmt: skip
 
@@ -144,14 +147,15 @@ class Planner:
             read += self.size.head * (passes + counts.backwards) + self.block
         return read
 
-    def _flops(self, work: Work, counts: _Counts, batch_size: int) -> float:
+    def _flops(self, work: Work, counts: _Counts, batch_size: int, checked: int) -> float:
         if not work.forward:
             return 0.0
         again = 3 * (counts.backwards + counts.shares)  # recomputed, then twice as much backwards
         blocks = counts.forwards + self.n_blocks * (counts.walks + again)
         head = 2.0 * self.size.hidden * self.size.vocabulary * (work.tokens - 1)
         of_sequence = self._cost(work, batch_size).flops / batch_size * blocks
-        return work.sequences * (of_sequence + head * (counts.heads + 4 * counts.backwards))
+        check = checked * (self._cost(work, batch_size).flops / batch_size * self.n_blocks + 2 * head)
+        return work.sequences * (of_sequence + head * (counts.heads + 4 * counts.backwards)) + check
 
     def _parts(self, work: Work, streamed: bool, batch_size: int, in_pass: int, kept: bool) -> Parts:
         """The peak's parts, in the phase (blocks, head, or gradients) that takes most."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 
+import numpy
 import torch
 
 SLAB = 2**26  # bytes: what is so large comes straight from the system
@@ -18,19 +19,14 @@ class Slots:
     """Slots for tensors of one shape and type."""
 
     def __init__(self) -> None:
-        self.free: list[torch.Tensor] = []
+        self.free: list[numpy.ndarray] = []
 
     def keep(self, state: torch.Tensor) -> torch.Tensor:
-        """A copy of `state` in a slot; the copy is to be held itself, not through a view of it."""
-        if not self.free or self.free[-1].shape != state.shape:
-            self.free = list(torch.empty(self._count(state), *state.shape, dtype=state.dtype))
+        """A copy of `state` in a slot, which is free again when neither it nor any view of it is held."""
+        size = state.numel() * state.element_size()
+        if not self.free or self.free[-1].nbytes != size:
+            self.free[:] = list(numpy.empty((max(1, -(-SLAB // max(1, size))), size), dtype=numpy.uint8))
         slot = self.free.pop()
-        held = slot.view(state.shape).copy_(state)
-        weakref.finalize(held, self._given_back, slot)
-        return held
-
-    def _given_back(self, slot: torch.Tensor) -> None:
-        self.free.append(slot)
-
-    def _count(self, state: torch.Tensor) -> int:
-        return max(1, -(-SLAB // max(1, state.numel() * state.element_size())))
+        lent = slot[:]  # the tensor's storage holds on to this array, and so do the storages of its views
+        weakref.finalize(lent, self.free.append, slot).atexit = False
+        return torch.from_numpy(lent).view(state.dtype).view(state.shape).copy_(state)

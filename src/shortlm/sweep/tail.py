@@ -2,7 +2,8 @@
 
 The full B x T x V never exists, neither forwards nor backwards. What the model does to its logits (soft-caps,
 scales) is asked of its own forward, with the head replaced by one that returns a chunk. Where that is not done
-to each logit alone, or the head is no plain linear layer, the logits are computed whole.
+to each logit alone, or the head is no plain linear layer, the logits are computed whole. What enters the head is asked
+of the model's forward too, unless the final norm alone gives the very same.
 
 Shapes: B sequences, T tokens, D hidden, X what enters the head, N = B (T-1) rows, V
 vocabulary, C a chunk of it.
@@ -10,9 +11,9 @@ vocabulary, C a chunk of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +26,20 @@ CHUNK_ELSEWHERE = 2**27
 NARROWEST = 1024
 
 
+@dataclass
+class TailForm:
+    """What stands between the last block and the logits, found out once for each model."""
+
+    way: str  # "plain", "each" (something is done to each logit) or "whole"
+    norm_alone: bool = False  # between the last block and the head stands the final norm, or nothing
+    small: Batch | None = None  # a batch of two tokens, on which logits are finished
+
+
 class Tail:
     """Cross-entropy of states that have passed the last block."""
 
     def __init__(self, caller: BlockCaller):
         self.caller, self.head = caller, caller.head
-        self.way: str | None = None  # "plain", "each" (something is done to each logit) or "whole"; found at first use
 
     def loaded(self) -> AbstractContextManager[object]:
         """The head is in memory inside; everything below is called there."""
@@ -38,33 +47,43 @@ class Tail:
 
     def nats(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Cross-entropy of each next token, B x (T-1), float64 (where there is such a type), 0 on padding."""
-        if self._way(h_BTD, batch) == "whole":
-            return token_nats(self.caller.tail(h_BTD, batch), batch)
         with torch.no_grad():
-            lse_BT, target_BT = self._sums(self._entering(h_BTD, batch), h_BTD, batch)
-        return (lse_BT - target_BT).to(widest(h_BTD.device)) * predicted(batch)
+            if self.form(h_BTD, batch).way == "whole":
+                return token_nats(self.caller.tail(h_BTD, batch), batch)
+            return self.nats_at_head(self._entering(h_BTD, batch), batch)
+
+    def nats_of_several(self, states: Sequence[torch.Tensor], batch: Batch) -> Sequence[torch.Tensor]:
+        """The same of several states of one batch, in one call."""
+        if len(states) < 2:
+            return [self.nats(h_BTD, batch) for h_BTD in states]
+        nats_NT = self.nats(torch.cat(tuple(states)), self.caller.repeated(batch, len(states)))
+        return nats_NT.split(len(batch.ids_BT))
+
+    def nats_at_head(self, entering_BTX: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The same of what enters the head. Not for models whose logits have to be made whole."""
+        lse_BT, target_BT = self._sums(entering_BTX, batch)
+        return (lse_BT - target_BT).to(widest(entering_BTX.device)) * predicted(batch)
 
     def input_grads(self, h_BTD: torch.Tensor, batch: Batch, weights_B: torch.Tensor) -> torch.Tensor:
         """Gradient with respect to h_BTD of the sum over sequences of weights_B times their summed cross-entropy."""
         leaf_BTD = h_BTD.detach().requires_grad_(True)
+        way = self.form(h_BTD, batch).way
         with torch.enable_grad():
-            if self._way(h_BTD, batch) == "whole":
+            if way == "whole":
                 (token_nats(self.caller.tail(leaf_BTD, batch), batch).sum(1) * weights_B).sum().backward()
             else:
                 entering_BTX = self._entering(leaf_BTD, batch)
-                entering_BTX.backward(self._head_grads(entering_BTX.detach(), h_BTD, batch, weights_B))
+                entering_BTX.backward(self._head_grads(entering_BTX.detach(), batch, weights_B))
         assert leaf_BTD.grad is not None
         return leaf_BTD.grad
 
-    def _head_grads(
-        self, entering_BTX: torch.Tensor, h_BTD: torch.Tensor, batch: Batch, weights_B: torch.Tensor
-    ) -> torch.Tensor:
+    def _head_grads(self, entering_BTX: torch.Tensor, batch: Batch, weights_B: torch.Tensor) -> torch.Tensor:
         """softmax - onehot, chunk by chunk, taken back through the head; summed in float32."""
-        lse_BT, _ = self._sums(entering_BTX, h_BTD, batch)
+        lse_BT, _ = self._sums(entering_BTX, batch)
         scale_BT = predicted(batch) * weights_B[:, None]
         grad_BTX = torch.zeros_like(entering_BTX, dtype=torch.float32)
         leaf_BTX = entering_BTX.detach().requires_grad_(True)
-        for start, logits_BTC in self._chunks(leaf_BTX, h_BTD, batch):
+        for start, logits_BTC in self._chunks(leaf_BTX):
             inside_BT, place_BT = _places(batch, start, logits_BTC.shape[-1])
             share_BTC = (logits_BTC.detach().float() - lse_BT[..., None]).exp_()
             share_BTC.scatter_add_(2, place_BT[..., None], -inside_BT[..., None].float())
@@ -72,11 +91,11 @@ class Tail:
             grad_BTX += torch.autograd.grad(logits_BTC, leaf_BTX, share_BTC.to(logits_BTC.dtype))[0]
         return grad_BTX.to(entering_BTX.dtype)
 
-    def _sums(self, entering_BTX: torch.Tensor, h_BTD: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _sums(self, entering_BTX: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """log sum exp over the vocabulary, and the logit of the next token: both B x (T-1), float32."""
         lse_BT = target_BT = torch.tensor(0.0)
         with torch.no_grad():
-            for start, logits_BTC in self._chunks(entering_BTX, h_BTD, batch):
+            for start, logits_BTC in self._chunks(entering_BTX):
                 inside_BT, place_BT = _places(batch, start, logits_BTC.shape[-1])
                 logits_BTC = logits_BTC.float()
                 picked_BT = logits_BTC.gather(2, place_BT[..., None])[..., 0] * inside_BT
@@ -86,59 +105,64 @@ class Tail:
                 )
         return lse_BT, target_BT
 
-    def _chunks(
-        self, entering_BTX: torch.Tensor, h_BTD: torch.Tensor, batch: Batch
-    ) -> Iterator[tuple[int, torch.Tensor]]:
+    def _chunks(self, entering_BTX: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """First vocabulary entry and logits_BTC of each chunk; of all tokens but the last, which predicts nothing."""
         weight, bias, shape = self.head.weight, self.head.bias, entering_BTX[:, :-1].shape
         rows_NX = entering_BTX[:, :-1].flatten(0, 1)  # a strided product would copy the weight for every sequence
         width = max(NARROWEST, CHUNK.get(self.caller.device.type, CHUNK_ELSEWHERE) // len(rows_NX))
+        plain = self.caller.tail_form.way == "plain"
         for start in range(0, len(weight), width):
             part = slice(start, start + width)
-            logits_BTC = F.linear(rows_NX, weight[part], None if bias is None else bias[part]).view(*shape[:2], -1)
-            yield start, logits_BTC if self.way == "plain" else self._finished(logits_BTC, h_BTD, batch)
+            logits_NC = F.linear(rows_NX, weight[part], None if bias is None else bias[part])
+            yield start, (logits_NC if plain else self._finished(logits_NC)).view(*shape[:2], -1)
 
     def _entering(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """What the head is called with: entering_BTX."""
-        seen: list[torch.Tensor] = []
+        """What the head is called with: entering_BTX. Where nothing but the final norm comes before, by that alone."""
+        return self._normed(h_BTD) if self.form(h_BTD, batch).norm_alone else self._by_forward(h_BTD, batch)
 
-        def record(entering_BTX: torch.Tensor) -> torch.Tensor:
-            seen.append(entering_BTX)
-            return entering_BTX.new_zeros(*entering_BTX.shape[:-1], 1)
+    def _normed(self, h_BTD: torch.Tensor) -> torch.Tensor:
+        return h_BTD if self.caller.norm is None else self.caller.norm(h_BTD)
 
-        self._with_head(record, h_BTD, batch)
-        return seen[0]
+    def _by_forward(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
+        with self.caller.ending_in(h_BTD):
+            return self.caller.head_input(batch)
 
-    def _finished(self, logits_BTC: torch.Tensor, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """What the model makes of these logits behind its head."""
-        return self._with_head(lambda _: logits_BTC, h_BTD, batch)
+    def _finished(self, logits_NC: torch.Tensor) -> torch.Tensor:
+        """What the model makes of each of these logits behind its head; where they stand doesn't matter to it."""
+        return self._behind_head(logits_NC.view(1, 1, -1), self.caller.tail_form.small).view(logits_NC.shape)
 
-    def _with_head(self, head: Callable[[torch.Tensor], torch.Tensor], h_BTD: torch.Tensor, batch: Batch) -> Any:
-        with replaced_forwards([self.head], lambda i, original: head):
-            return self.caller.tail(h_BTD, batch)
+    def _behind_head(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        assert batch.h_BTD is not None
+        with replaced_forwards([self.head], lambda i, original: lambda _: logits):
+            return self.caller.tail(batch.h_BTD, batch)
 
-    def _way(self, h_BTD: torch.Tensor, batch: Batch) -> str:
-        if self.way is None:
+    def form(self, h_BTD: torch.Tensor, batch: Batch) -> TailForm:
+        """Found out at first use, from a state and its batch."""
+        if self.caller.tail_form is None:
             with torch.no_grad():
-                self.way = self._found_way(h_BTD, batch)
-        return self.way
+                self.caller.tail_form = self._found(h_BTD, batch)
+        return self.caller.tail_form
 
-    def _found_way(self, h_BTD: torch.Tensor, batch: Batch) -> str:
+    def _found(self, h_BTD: torch.Tensor, batch: Batch) -> TailForm:
         if type(self.head).forward is not nn.Linear.forward:
-            return "whole"
+            return TailForm("whole")
+        small = self.caller.prepare(batch.ids_BT[:1, :2], torch.ones_like(batch.keep_BT[:1, :2]), padded=False)
+        probe_BTC = torch.linspace(-60, 60, 6, device=h_BTD.device).to(h_BTD.dtype).view(1, 2, 3)
         try:
-            entering_BTX = self._entering(h_BTD, batch)
-            probe_BTC = torch.linspace(-60, 60, 3 * batch.ids_BT.numel(), device=h_BTD.device).to(h_BTD.dtype)
-            probe_BTC = probe_BTC.view(*batch.ids_BT.shape, 3)
-            out_BTC = self._finished(probe_BTC, h_BTD, batch)
-            alone_BTC = self._finished(probe_BTC[:, :, :1], h_BTD, batch)
+            whole_BTC = self._behind_head(probe_BTC, small)
+            alone_BTC = self._behind_head(probe_BTC.view(1, 1, -1), small)
         except (IndexError, RuntimeError, ValueError):  # the model minds the vocabulary's size
-            return "whole"
-        if entering_BTX.shape[:2] != batch.ids_BT.shape or out_BTC.shape != probe_BTC.shape:
-            return "whole"
-        if torch.equal(out_BTC, probe_BTC):
-            return "plain"
-        return "each" if torch.equal(out_BTC[:, :, :1], alone_BTC) else "whole"
+            return TailForm("whole")
+        if whole_BTC.shape != probe_BTC.shape or not torch.equal(alone_BTC.flatten(), whole_BTC.flatten()):
+            return TailForm("whole")
+        way = "plain" if torch.equal(whole_BTC, probe_BTC) else "each"
+        return TailForm(way, self._is_norm_alone(h_BTD, batch), small)
+
+    def _is_norm_alone(self, h_BTD: torch.Tensor, batch: Batch) -> bool:
+        """Seen on a real state and on one of other values: the norm's output is what enters the head, bit for bit."""
+        other_BTD = torch.linspace(-3, 5, h_BTD.numel(), device=h_BTD.device).to(h_BTD.dtype).view(h_BTD.shape)
+        pairs = ((self._normed(x), self._by_forward(x, batch)) for x in (h_BTD, other_BTD))
+        return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 def _places(batch: Batch, start: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

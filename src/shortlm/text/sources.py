@@ -5,16 +5,18 @@ A source is read piece by piece and only as far as it is needed; a hub data set 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shortlm.documents import parse_json
 from shortlm.embedded import documents as embedded_documents
-from shortlm.errors import TextError
+from shortlm.errors import TextError, shortened
 from shortlm.paths import user_path
 from shortlm.recipe import TextSettings
+
+LONGEST_PIECE = 2**16  # characters of a line of running text
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,18 @@ def open_source(settings: TextSettings) -> Source:
     if path.suffix in (".jsonl", ".json") and path.is_file():
         return Source(str(path), _jsonl(path, settings.field), settings.separator)
     if path.is_file():
-        return Source(str(path), _lines(path), "")
+        return Source(str(path), _lines(path, LONGEST_PIECE), "")
     if path.suffix in (".txt", ".jsonl", ".json") or path.exists() or settings.text.startswith((".", "/", "~")):
         raise TextError(f"{settings.text}: no such text file; a .txt or .jsonl file or a hub data set is needed")
     return Source(settings.text, _streamed(settings), settings.separator)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, longest: int = -1) -> Iterator[str]:
+    """Lines with their ends; at most `longest` characters at a time (a whole text may be one line)."""
     try:
         with path.open(encoding="utf-8") as file:
-            yield from file
+            while line := file.readline(longest):
+                yield line
     except UnicodeDecodeError as error:
         raise TextError(f"{path}: is not UTF-8 text (byte {error.start}); convert it first") from error
 
@@ -53,16 +57,13 @@ def _jsonl(path: Path, field: str) -> Iterator[str]:
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise TextError(f"{path}: line {number} is not JSON; a .jsonl file has one object per line") from error
-        yield _field(record, field, f"{path}: line {number}")
+        where = f"{path}: line {number}"
+        yield _field(parse_json(line, where, TextError, "; a .jsonl file has one object per line"), field, where)
 
 
 def _field(record: object, field: str, where: str) -> str:
     if not isinstance(record, dict) or not isinstance(record.get(field), str):
-        names = ", ".join(record) if isinstance(record, dict) else "none"
+        names = shortened(", ".join(record), 200) if isinstance(record, dict) else "none"
         raise TextError(f"{where}: has no text field '{field}' (fields: {names}); choose one with --field")
     return record[field]
 

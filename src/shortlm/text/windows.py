@@ -7,19 +7,26 @@ window (length + 1 tokens), on the first only (the token stream begins with it),
 from __future__ import annotations
 
 import hashlib
-import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 from shortlm.artifacts import DataFacts
-from shortlm.errors import TextError
+from shortlm.documents import read_json
+from shortlm.errors import TextError, library_errors, shown
+from shortlm.paths import user_path
 from shortlm.recipe import TextSettings
 from shortlm.text.sources import Source, open_source
+from shortlm.text.tokenizing import refuse_foreign_ids, token_ids
+
+MOST_ENDLESS = 2**25  # tokens
+Tokenize = Callable[[str], numpy.ndarray]
 
 
 @dataclass(frozen=True)
@@ -47,19 +54,33 @@ class Windows:
 def open_windows(settings: TextSettings, tokenizer: Any, vocabulary: int) -> Windows:
     """Windows of the text (or the ids) that `settings` name. Raises TextError if there is too little."""
     if settings.ids is not None:
-        return windows_from_ids(_read_ids(Path(settings.ids)), vocabulary, settings.ids)
+        return windows_from_ids(_read_ids(user_path(settings.ids)), vocabulary, settings.ids)
     if tokenizer is None:
         raise TextError(
             "the model has no tokenizer; put its tokenizer files into the folder, or give token ids (--ids)"
         )
     source = open_source(settings)
-    if source.endless and not settings.sequences:
-        raise TextError(f"{source.name}: this text is endless; say how many windows with --sequences")
+    _refuse_endless(source, settings)
     bos = _bos_policy(settings, tokenizer)
     make = _document_windows if settings.packing == "documents" else _joined_windows
-    rows = make(source, settings, tokenizer, bos)
-    ids_BT = torch.tensor(rows, dtype=torch.long)
+
+    def tokenize(text: str) -> numpy.ndarray:
+        return token_ids(tokenizer, text, vocabulary, source.name)
+
+    ids_BT = make(source, settings, tokenize, bos, tokenizer.bos_token_id)
+    refuse_foreign_ids(ids_BT, vocabulary, source.name)  # also BOS
     return _windows(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), source.name, bos, settings.seed)
+
+
+def _refuse_endless(source: Source, settings: TextSettings) -> None:
+    """A made-up text goes on as long as it is asked to."""
+    if source.endless and not settings.sequences:
+        raise TextError(f"{source.name}: this text is endless; say how many windows with --sequences")
+    if source.endless and (settings.skip + settings.sequences) * settings.length > MOST_ENDLESS:
+        raise TextError(
+            f"{source.name}: at most {MOST_ENDLESS:,} tokens are made of it, and --sequences, --skip and --length ask "
+            "for more; ask for less"
+        )
 
 
 def windows_from_ids(ids: Any, vocabulary: int, name: str = "ids") -> Windows:
@@ -69,7 +90,7 @@ def windows_from_ids(ids: Any, vocabulary: int, name: str = "ids") -> Windows:
         raise TextError(f"{name}: token ids must be sequences x tokens, with at least 2 tokens in each")
     wrong = [i for row in rows for i in row if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocabulary]
     if wrong:
-        raise TextError(f"{name}: token id {wrong[0]!r} is outside the vocabulary (0..{vocabulary - 1})")
+        raise TextError(f"{name}: token id {shown(wrong[0])} is outside the vocabulary (0..{vocabulary - 1})")
     longest = max(map(len, rows))
     ids_BT = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     keep_BT = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows])
@@ -85,14 +106,13 @@ def _windows(ids_BT: torch.Tensor, keep_BT: torch.Tensor, name: str, bos: str, s
 def _read_ids(path: Path) -> Any:
     if not path.is_file():
         raise TextError(f"{path}: no such file of token ids (.json or .npy)")
-    try:
-        if path.suffix == ".npy":
-            import numpy
-
-            return numpy.load(path, allow_pickle=False).tolist()
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise TextError(f"{path}: can't be read as token ids ({error}); give a .json or .npy file") from error
+    if path.suffix == ".npy":
+        with library_errors(TextError, f"{path}: can't be read as token ids", "give a .json or .npy file"):
+            found = numpy.load(path, allow_pickle=False, mmap_mode="r")  # which checks the size before memory is taken
+            if not isinstance(found, numpy.ndarray):
+                raise TextError(f"{path}: is an archive of arrays (.npz); give one array, a .npy file")
+            return found.tolist()
+    content = read_json(path, TextError)
     return content.get("ids") if isinstance(content, dict) else content
 
 
@@ -110,52 +130,48 @@ def _bos_policy(settings: TextSettings, tokenizer: Any) -> str:
     return settings.bos
 
 
-def _tokens(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-
-
-def _joined_windows(source: Source, settings: TextSettings, tokenizer: Any, bos: str) -> list[list[int]]:
+def _joined_windows(source: Source, settings: TextSettings, tokenize: Tokenize, bos: str, token: int) -> torch.Tensor:
     length, skip = settings.length, settings.skip
     wanted = skip + settings.sequences if settings.sequences else None
-    stream = _stream(source, tokenizer, None if wanted is None else wanted * length)
+    stream = _stream(source, tokenize, None if wanted is None else wanted * length)
     if bos == "first":
-        stream = [tokenizer.bos_token_id, *stream]
+        stream = numpy.concatenate([[token], stream])
     count = min(len(stream) // length, wanted or len(stream))
     _refuse_too_short(source.name, len(stream), count, wanted or skip + 1, length)
-    rows = [stream[i * length : (i + 1) * length] for i in range(skip, count)]
-    return [[tokenizer.bos_token_id, *row] for row in rows] if bos == "every" else rows
+    ids_BT = torch.from_numpy(stream[skip * length : count * length].reshape(-1, length).copy())
+    return torch.cat([torch.full((len(ids_BT), 1), token), ids_BT], dim=1) if bos == "every" else ids_BT
 
 
-def _stream(source: Source, tokenizer: Any, enough: int | None) -> list[int]:
+def _stream(source: Source, tokenize: Tokenize, enough: int | None) -> numpy.ndarray:
     """Tokens of the joined text: all of it, or a beginning of at least `enough` tokens.
 
     The text is tokenised as a whole, not piece by piece, so that windows don't depend on how far was read.
     A few tokens more than enough are asked for, since the last ones may change when the text goes on.
     """
     if enough is None:
-        return _tokens(tokenizer, source.joiner.join(source.pieces))
+        return tokenize(source.joiner.join(source.pieces))
     pieces: list[str] = []
     more = 64
     while more:
         fresh = list(islice(source.pieces, more))
         pieces += fresh
-        tokens = _tokens(tokenizer, source.joiner.join(pieces))
+        tokens = tokenize(source.joiner.join(pieces))
         more = 0 if len(tokens) >= enough + 16 or len(fresh) < more else 2 * more
     return tokens
 
 
-def _document_windows(source: Source, settings: TextSettings, tokenizer: Any, bos: str) -> list[list[int]]:
+def _document_windows(source: Source, settings: TextSettings, tokenize: Tokenize, bos: str, token: int) -> torch.Tensor:
     rng, rows, length = random.Random(settings.seed), [], settings.length
     wanted = settings.skip + settings.sequences if settings.sequences else None
     for document in source.pieces:
-        tokens = _tokens(tokenizer, document)
+        tokens = tokenize(document)
         if len(tokens) >= length:
             start = rng.randrange(len(tokens) - length + 1)
-            rows.append(_with_bos(tokens[start : start + length], tokenizer.bos_token_id, bos, first=not rows))
+            rows.append(_with_bos(tokens[start : start + length].tolist(), token, bos, first=not rows))
         if len(rows) == wanted:
             break
     _refuse_too_short(source.name, len(rows) * length, len(rows), wanted or settings.skip + 1, length)
-    return rows[settings.skip :]
+    return torch.tensor(rows[settings.skip :], dtype=torch.long)
 
 
 def _with_bos(row: list[int], token: int, bos: str, first: bool) -> list[int]:
