@@ -54,7 +54,7 @@ def data(source: str = "embedded", sha: str = "5ca1ab1e" * 8) -> DataFacts:
 
 def criterion(values: list[float], unit: str, spread: float, rng: random.Random, **more) -> CriterionScores:
     noise = [abs(rng.gauss(1, 0.25)) for _ in values]
-    stderr = [spread * n * v for n, v in zip(noise, values, strict=True)] if spread else None
+    stderr = [spread * n * abs(v) for n, v in zip(noise, values, strict=True)] if spread else None
     return CriterionScores(scores=values, unit=unit, stderr=stderr, rank_agreement=0.87 if spread else None, **more)
 
 

@@ -61,15 +61,59 @@ def test_corrupt_header(llama_copy):
     shard = first_shard(llama_copy)
     raw = shard.read_bytes()
     shard.write_bytes(raw[:8] + b"?" + raw[9:])
-    assert "shard is damaged (its header is not JSON)" in failure(llama_copy)
+    assert "shard is damaged, its header: is not valid JSON" in failure(llama_copy)
 
 
-def test_header_that_lies_about_a_shape(tmp_path):
-    header = json.dumps({"w": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}).encode()
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 8)
-    with pytest.raises(ModelError, match=r"shard is damaged \('w': 8 bytes for F32 \[3\]\)"):
+def f32(begin: int, end: int, **changed) -> dict:
+    return {"dtype": "F32", "shape": [(end - begin) // 4], "data_offsets": [begin, end]} | changed
+
+
+def written(path, header, data: int = 8):
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + b"\0" * data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"w": f32(0, 8, shape=[3])}, "shard is damaged ('w': 8 bytes for F32 [3])"),
+        ([], "shard is damaged (its header is a list, no mapping)"),
+        (b"null", "shard is damaged (its header is a NoneType, no mapping)"),
+        ({"v": f32(0, 8), "w": f32(4, 8)}, "shard is damaged ('w' overlaps another tensor)"),
+        ({"v": f32(0, 8), "w": f32(0, 8)}, "shard is damaged ('w' overlaps another tensor)"),
+        ({"w": f32(4, 8)}, "shard is damaged ('w' leaves a hole before it)"),
+        ({"__metadata__": [], "w": f32(0, 8)}, "__metadata__ of its header is no mapping of texts"),
+        ({"__metadata__": ["pt"], "w": f32(0, 8)}, "__metadata__ of its header is no mapping of texts"),
+        ({"__metadata__": {"format": 5}, "w": f32(0, 8)}, "__metadata__ of its header is no mapping of texts"),
+        ({"w": 5}, "shard is damaged (entry 'w' of its header)"),
+        ({"w": f32(0, 8, more=1)}, "shard is damaged (entry 'w' of its header)"),
+        ({"w": f32(0, 8, dtype=5)}, "(entry 'w' of its header: {'data_offsets': [0, 8], 'dtype': 5,"),
+        ({"w": f32(0, 8, dtype="F31")}, "entry 'w' of its header: "),
+        ({"w": f32(0, 8, shape=[2.0])}, "entry 'w' of its header: "),
+        ({"w": f32(0, 8, shape=[True, 2])}, "entry 'w' of its header: "),
+        ({"w": f32(0, 8, shape=[-1, -2])}, "entry 'w' of its header: "),
+        ({"w": f32(0, 8, shape=[2] + [1] * 64)}, "entry 'w' of its header: "),
+        ({"w": f32(0, 8, shape=[0, 10**30])}, "entry 'w' of its header: "),
+        ({"w": f32(0, 8, data_offsets=[0.0, 8.0])}, "entry 'w' of its header: "),
+        ({"w": f32(0, 8, data_offsets=[-8, 0])}, "entry 'w' of its header: "),
+        ({"w": f32(0, 8, data_offsets=[8, 0])}, "'w': -8 bytes for F32 [2]"),
+        (b'{"w": {}, "w": {}}', "its header: is not valid JSON ('w' stands there twice)"),
+        (b"[" * 100_000, "its header: is nested too deeply"),
+        (b" " * (32 * 2**20 + 1), "its header has 33,554,433 bytes, at most 33,554,432 are read; save it in several"),
+        ({"w" * 5000: 5}, "shard is damaged (entry 'www"),
+        ({"v": f32(4, 8), "w": f32(0, 4), "none": f32(4, 4)}, None),
+        ({"__metadata__": {"format": "pt"}, "w": f32(0, 8)}, None),
+    ],
+)  # fmt: skip
+def test_headers(tmp_path, header, message):
+    path = written(tmp_path / "model.safetensors", header)
+    if message is None:
+        assert sum(entry.nbytes for entry in read_header(path).values()) == 8
+        return
+    with pytest.raises(ModelError) as error:
         read_header(path)
+    assert str(error.value).startswith(f"{path}: ") and message in str(error.value) and len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("outside", ["../x.safetensors", "/etc/passwd", "a/../../x", "C:\\x.safetensors", "..\\x"])
@@ -91,7 +135,16 @@ def test_index_that_names_a_tensor_the_shard_lacks(llama_copy):
 
 def test_index_that_is_no_json(llama_copy):
     (llama_copy / "model.safetensors.index.json").write_text("{")
-    assert "is not a valid index" in failure(llama_copy)
+    assert "index.json: is not valid JSON" in failure(llama_copy)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, [], {}, *({"weight_map": m} for m in ([], {}, {"w": 5}, {"w": ""}, {"w": "x" * 300}, {"w": "a\0b"}))],
+)  # fmt: skip
+def test_index_that_is_none(llama_copy, content):
+    (llama_copy / "model.safetensors.index.json").write_text(json.dumps(content))
+    assert "index.json: is not a valid index; download the checkpoint again" in failure(llama_copy)
 
 
 def test_no_weights_and_pickles(llama_copy):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +14,9 @@ import pytest
 from hub_stand_in import COMMIT, hub
 
 from shortlm.artifacts import BlockScores
+from shortlm.checkpoint import locate
 from shortlm.embedded import model_path
-from shortlm.errors import TextError
+from shortlm.errors import ModelError, TextError
 from shortlm.model import open_tokenizer
 from shortlm.recipe import TextSettings
 from shortlm.text import open_windows
@@ -28,16 +31,45 @@ def shortlm(address: str, home: Path, *args: object) -> subprocess.CompletedProc
 
 def test_a_model_by_its_hub_id(llama_copy, tmp_path):
     (llama_copy / "pytorch_model.bin").write_bytes(b"pickled twin of the weights")
+    (llama_copy / "consolidated.safetensors").write_bytes(b"the weights in their maker's own format")
     with hub("acme/tiny", llama_copy) as (address, served):
         scores = tmp_path / "scores.json"
         result = shortlm(address, tmp_path / "home", "score", "-m", "acme/tiny", "-c", "magnitude", "-o", scores)
         assert result.returncode == 0, result.stderr
         assert BlockScores.load(scores).model.revision == COMMIT
-        assert "config.json" in served and "pytorch_model.bin" not in served
+        shards = sorted(p.name for p in llama_copy.glob("model-*.safetensors"))
+        assert sorted(name for name in served if name.endswith(("safetensors", "bin"))) == shards and len(shards) > 1
+        assert "config.json" in served
         missing = shortlm(address, tmp_path / "home", "score", "-m", "acme/other", "-c", "magnitude")
     assert missing.returncode == 2
     assert missing.stderr.startswith("shortlm: acme/other: is no folder here and can't be fetched from the hub (")
     assert len(missing.stderr.strip().splitlines()) == 1
+
+
+def test_of_a_model_in_one_file_that_file_alone_is_fetched(llama_folder, tmp_path, monkeypatch):
+    """In this process, as the library reads its settings from the environment when it is imported."""
+    from huggingface_hub import constants, snapshot_download
+
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "config.json").write_bytes((llama_folder / "config.json").read_bytes())
+    for name in ("model.safetensors", "model.fp16.safetensors"):
+        (source / name).write_bytes(b"\0")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with hub("acme/one", source) as (address, served):
+        near = functools.partial(snapshot_download, endpoint=address, cache_dir=tmp_path / "cache")
+        monkeypatch.setattr("huggingface_hub.snapshot_download", near)
+        folder, commit = locate("acme/one")
+        assert commit == COMMIT and sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+        assert sorted(served) == ["config.json", "model.safetensors"]
+        assert locate("acme/one", weights=False)[0] == folder
+
+
+def test_an_index_from_the_hub_is_not_trusted(tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "../../secret"}}))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(tmp_path))
+    with pytest.raises(ModelError, match="which is outside the folder; this index is not trusted"):
+        locate("acme/evil")
 
 
 class Rows:

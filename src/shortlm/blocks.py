@@ -6,10 +6,10 @@ Gromov's simple baseline the last block, ShortGPT none.
 
 from __future__ import annotations
 
-from shortlm.artifacts import CutPlan, ModelFacts, provenance
-from shortlm.errors import PlanError
+from collections import Counter
 
-MOST = 100_000  # no model has more blocks; bounds a range before it is built
+from shortlm.artifacts import MOST_BLOCKS, CutPlan, ModelFacts, provenance
+from shortlm.errors import PlanError, shown
 
 
 def protected_blocks(rule: str, n_blocks: int) -> list[int]:
@@ -33,13 +33,15 @@ def block_list(text: str, what: str) -> list[int]:
         first = part[0] + first
         try:
             low, high = int(first), int(last) if dash else int(first)
-            if not -MOST <= low <= high <= MOST:
+            if not -MOST_BLOCKS <= low <= high <= MOST_BLOCKS:
                 raise ValueError("no range")
             indices += range(low, high + 1)
         except ValueError as error:
             raise PlanError(
-                f"{what}: '{part}' is no block index; give a list as 3,7 or 3-7, or +, ends, last, none"
+                f"{what}: {shown(part)} is no block index; give a list as 3,7 or 3-7, or +, ends, last, none"
             ) from error
+        if len(indices) > MOST_BLOCKS:
+            raise PlanError(f"{what}: names more than {MOST_BLOCKS:,} blocks; give each once")
     if not indices:
         raise PlanError(f"{what}: no blocks given; give a list as 3,7 or 3-7, or +, ends, last, none")
     return indices
@@ -51,9 +53,9 @@ def check_blocks(indices: list[int], n_blocks: int, what: str = "blocks to remov
     for given, index in zip(indices, absolute, strict=True):
         if not 0 <= index < n_blocks:
             raise PlanError(f"{what}: {given} is out of range; the model has blocks 0..{n_blocks - 1}")
-    repeated = sorted({i for i in absolute if absolute.count(i) > 1})
+    repeated = [i for i, times in Counter(absolute).items() if times > 1]
     if repeated:
-        raise PlanError(f"{what}: {repeated[0]} is given twice")
+        raise PlanError(f"{what}: {min(repeated)} is given twice")
     if len(absolute) == n_blocks:
         raise PlanError(f"{what}: all {n_blocks} blocks; at least one has to stay")
     return sorted(absolute)
@@ -71,6 +73,8 @@ def plan_of(
     model: ModelFacts, removed: list[int], method: str, criterion: str, budget: str, protected: list[int]
 ) -> CutPlan:
     after = model.parameters - sum(model.block_parameters[i] for i in removed)
+    if after < 1:
+        raise PlanError(f"{model.name}: {len(removed)} of its blocks have all its parameters; these counts are wrong")
     return CutPlan(
         model=model, removed=removed, method=method, criterion=criterion, budget=budget,
         protected=protected, parameters_after=after, provenance=provenance(),

@@ -7,41 +7,28 @@ an index that points outside the folder.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
+from shortlm.documents import read_json
 from shortlm.embedded import model_path
-from shortlm.errors import ModelError
-from shortlm.paths import user_path
+from shortlm.errors import ModelError, shown
+from shortlm.headers import TensorEntry, read_header
+from shortlm.hub import fetched
+from shortlm.paths import is_text, user_path
+
+__all__ = ["Checkpoint", "TensorEntry", "block_prefix", "carry_files", "locate", "open_checkpoint", "read_header",
+           "short_names"]  # fmt: skip
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8}
-BITS |= {"I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32}
-BITS |= {"I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
-MAX_HEADER = 100 * 1024 * 1024  # the format's own limit
-CARRIED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "LICENSE*", "NOTICE*"]
+MOST_INDEX = 64 * 2**20
 WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|h5|msgpack|ot|onnx|gguf)(\.index\.json)?$")
 NOT_CARRIED = {"SHA256SUMS", "config.json", "manifest.json", "README.md", "training.json"}
 NOT_CARRIED |= {"log.jsonl", "loss.svg"}  # healing.json is the history of the weights
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """One tensor: `nbytes` bytes from `begin` (absolute) in `file`."""
-
-    name: str
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -94,23 +81,7 @@ def locate(name: str, revision: str | None = None, weights: bool = True) -> tupl
         raise ModelError(f"{name}: is a file; a checkpoint folder or a hub id is needed")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"{name}: no such folder (and no hub id: those look like owner/name); check the path")
-    return _fetched(name, revision, weights)
-
-
-def _fetched(name: str, revision: str | None, weights: bool) -> tuple[Path, str | None]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    patterns = CARRIED if weights else [p for p in CARRIED if "safetensors" not in p]
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise ModelError(
-            f"{name}: is no folder here and can't be fetched from the hub ({reason}); "
-            "check the name and the network, or give the folder of a downloaded copy"
-        ) from error
-    return folder, folder.name
+    return fetched(name, revision, _shards if weights else None)
 
 
 def _tensors(folder: Path) -> dict[str, TensorEntry]:
@@ -127,65 +98,47 @@ def _tensors(folder: Path) -> dict[str, TensorEntry]:
 
 
 def _indexed(folder: Path) -> dict[str, TensorEntry]:
-    path = folder / INDEX
-    try:
-        weight_map: dict[str, str] = json.loads(path.read_bytes())["weight_map"]
-        shards = sorted({PurePosixPath(name).as_posix() for name in weight_map.values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: is not a valid index; download the checkpoint again") from error
-    for shard in shards:
-        _refuse_outside(path, shard)
-    entries = {name: entry for shard in shards for name, entry in read_header(folder / shard).items()}
+    weight_map = _weight_map(folder / INDEX)
+    entries: dict[str, TensorEntry] = {}
+    for shard in sorted(set(weight_map.values())):
+        for name, entry in read_header(folder / shard).items():
+            if weight_map.get(name) == shard:  # else a tensor of this name in another shard is the one that is meant
+                entries[name] = entry
     for name, shard in weight_map.items():
         if name not in entries:
-            raise ModelError(f"{folder / shard}: lacks tensor '{name}' that {INDEX} names; download the shard again")
+            raise ModelError(
+                f"{folder / shard}: lacks tensor {shown(name)} that {INDEX} names; download the shard again"
+            )
     return {name: entries[name] for name in weight_map}
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Which shard holds each tensor, by the index; the shards are inside the folder."""
+    index = read_json(path, ModelError, MOST_INDEX)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not (isinstance(weight_map, dict) and weight_map and all(_is_name(v) for v in weight_map.values())):
+        raise ModelError(f"{path}: is not a valid index; download the checkpoint again")
+    for shard in sorted(set(weight_map.values())):
+        _refuse_outside(path, shard)
+    return {name: PurePosixPath(shard).as_posix() for name, shard in weight_map.items()}
+
+
+def _is_name(shard: object) -> bool:
+    return isinstance(shard, str) and 0 < len(shard) <= 255 and "\0" not in shard and is_text(shard)
+
+
+def _shards(folder: Path) -> list[str]:
+    """The weight files of a checkpoint of which the small files are here."""
+    index = folder / INDEX
+    return sorted(set(_weight_map(index).values())) if index.is_file() else [SINGLE]
 
 
 def _refuse_outside(index: Path, shard: str) -> None:
     parts = PurePosixPath(shard).parts + PureWindowsPath(shard).parts
     if ".." in parts or PurePosixPath(shard).is_absolute() or PureWindowsPath(shard).drive:
-        raise ModelError(f"{index}: names the shard '{shard}', which is outside the folder; this index is not trusted")
-
-
-def read_header(path: Path) -> dict[str, TensorEntry]:
-    """The tensors of one safetensors file. Raises ModelError if it is missing, cut short or damaged."""
-    if not path.is_file():
-        raise ModelError(f"{path}: shard is missing; download it again")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if length > min(size - 8, MAX_HEADER):
-            raise ModelError(f"{path}: shard is cut short or damaged (no whole header in {size} bytes)")
-        header = _parsed(path, file.read(length))
-    entries = {name: _entry(path, name, facts, 8 + length) for name, facts in header.items()}
-    end = max((e.begin + e.nbytes for e in entries.values()), default=8 + length)
-    if end != size:
-        what = "cut short" if end > size else "damaged"
-        raise ModelError(f"{path}: shard is {what} ({size} bytes, its header tells of {end}); download it again")
-    return entries
-
-
-def _parsed(path: Path, raw: bytes) -> dict[str, Any]:
-    try:
-        header = json.loads(raw)
-        header.pop("__metadata__", None)
-        return header
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{path}: shard is damaged (its header is not JSON); download it again") from error
-
-
-def _entry(path: Path, name: str, facts: dict[str, Any], base: int) -> TensorEntry:
-    try:
-        dtype, shape, (begin, end) = facts["dtype"], tuple(facts["shape"]), facts["data_offsets"]
-        expected = (BITS[dtype] * prod(shape) + 7) // 8
-        wrong = end - begin != expected or begin < 0
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: shard is damaged (entry '{name}' of its header); download it again") from error
-    if wrong:
-        raise ModelError(f"{path}: shard is damaged ('{name}': {end - begin} bytes for {dtype} {list(shape)})")
-    return TensorEntry(name, path, dtype, shape, base + begin, end - begin)
+        raise ModelError(
+            f"{index}: names the shard {shown(shard)}, which is outside the folder; this index is not trusted"
+        )
 
 
 def block_prefix(checkpoint: Checkpoint, blocks_path: str, n_blocks: int) -> str:
@@ -197,7 +150,7 @@ def block_prefix(checkpoint: Checkpoint, blocks_path: str, n_blocks: int) -> str
     candidates = [".".join(parts[i:]) + "." for i in range(len(parts))]
     for prefix in candidates:
         found = {m[1] for name in checkpoint.tensors if (m := re.match(re.escape(prefix) + r"(\d+)\.", name))}
-        if found >= {str(i) for i in range(n_blocks)}:
+        if len(found) >= n_blocks and found >= {str(i) for i in range(n_blocks)}:
             return prefix
     raise ModelError(
         f"{checkpoint.name}: the weight files don't hold blocks 0..{n_blocks - 1} under '{candidates[0]}'; "

@@ -7,15 +7,18 @@ aliases stand for billions of values.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from shortlm.errors import ShortLMError, reason
+from shortlm.errors import ShortLMError, reason, shown
 
 MOST_JSON = 256 * 2**20  # bytes of a file that is read as a whole
 MOST_YAML = 2**20
+MOST_CONTAINERS = 2_000_000  # lists and mappings in JSON, each of which takes 50 to 300 bytes, whatever it holds
+MOST_VALUES = 20_000_000
 MOST_NODES = 100_000  # values of a YAML file with aliases written out
 Kind = type[ShortLMError]
 
@@ -36,16 +39,40 @@ def read_json(path: Path, kind: Kind, most: int = MOST_JSON, hint: str = "", inf
     return parse_json(read_bytes(path, kind, most), str(path), kind, hint, infinity)
 
 
-def parse_json(raw: bytes | str, where: str, kind: Kind, hint: str = "", infinity: bool = False) -> Any:
+def parse_json(
+    raw: bytes | str, where: str, kind: Kind, hint: str = "", infinity: bool = False, unique: bool = False
+) -> Any:
     """What JSON says. Raises `kind` for what is no JSON, too deep nesting, endless numbers, and NaN and infinity unless
-    `infinity` allows them (configs of some state-space models hold it). `hint` stands at the end of its message.
+    `infinity` allows them (configs of some state-space models hold it), and with `unique` for a key that stands twice
+    in one mapping. `hint` stands at the end of its message.
     """
+    refuse_crowded(raw, where, kind, hint)
+    constant, pairs = None if infinity else _refuse_constant, _refuse_twice if unique else None
     try:
-        return json.loads(raw, parse_constant=None if infinity else _refuse_constant)
+        return json.loads(raw, parse_constant=constant, object_pairs_hook=pairs)
     except RecursionError as error:
         raise kind(f"{where}: is nested too deeply{hint}") from error
     except ValueError as error:  # also of bytes that are no UTF-8, and of numbers with thousands of digits
         raise kind(f"{where}: is not valid JSON ({reason(error)}){hint}") from error
+
+
+def refuse_crowded(raw: bytes | str, where: str, kind: Kind, hint: str = "", most: int = MOST_VALUES) -> None:
+    """Raise `kind` if JSON holds so many values that they take far more memory than its bytes."""
+    lists, mappings, commas = (_times(raw, sign) for sign in "[{,")
+    if lists + mappings > MOST_CONTAINERS or commas > most:
+        raise kind(f"{where}: holds more than {most:,} values or {MOST_CONTAINERS:,} lists{hint}")
+
+
+def _times(raw: bytes | str, sign: str) -> int:
+    return raw.count(sign) if isinstance(raw, str) else raw.count(sign.encode())
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{shown(twice)} stands there twice")
+    return found
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import installed_version
+from shortlm.errors import ShortLMError
 from shortlm.paths import user_path
 from shortlm.recipe import EvalSettings, HealSettings, Settings
+
+MOST_FILES = 10_000
 
 
 def key_of(*parts: Any) -> str:
@@ -20,10 +26,21 @@ def key_of(*parts: Any) -> str:
 def fingerprint(name: str) -> list[Any]:
     """Names, sizes and times of the local files behind an input; the name alone for what is not local."""
     path = user_path(name)
-    if name == "embedded" or not path.exists():
-        return [name]
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    return [str(path.resolve()), *((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)]
+    try:
+        if name == "embedded" or not path.exists():
+            return [name]
+        files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        return [os.path.realpath(path), *((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)]
+    except OSError as error:
+        raise ShortLMError(f"{path}: can't be read ({error.strerror or error}); check its rights") from error
+
+
+def _below(folder: Path) -> list[Path]:
+    """All files in a folder and in those inside it. Raises ShortLMError where it is far too large a place (/, say)."""
+    found = list(islice((path for path in folder.rglob("*") if path.is_file()), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        raise ShortLMError(f"{folder}: holds more than {MOST_FILES:,} files; give a folder of task files alone")
+    return sorted(found)
 
 
 def phase_keys(base: str, settings: HealSettings) -> list[str]:
@@ -45,6 +62,6 @@ def measured_from(settings: EvalSettings) -> list[Any]:
     files = [user_path(file) for file in settings.local_files().values()]
     answers = [fingerprint(str(file.with_name(f"{file.stem}-labels.lst"))) for file in files]  # of PIQA
     folders = [user_path(path) for path in settings.task_path]
-    tasks = [fingerprint(str(file)) for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
+    tasks = [fingerprint(str(file)) for folder in folders for file in _below(folder)]
     harness = installed_version("lm_eval") if settings.tasks else None
     return [texts, [fingerprint(str(file)) for file in files], answers, tasks, harness]

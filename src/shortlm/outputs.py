@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
-import re
 import shutil
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shortlm.errors import OutputError
-from shortlm.paths import user_path
+from shortlm.leftovers import clear_leftovers, hidden_file, hidden_folder, umask
+from shortlm.paths import beginning, user_path
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 OURS = {"manifest.json": b'"Manifest"', "healing.json": b'"Healing"'}  # what every folder of ours holds one of
-UNWRITABLE |= {errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG}
+UNWRITABLE |= {errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP, errno.EINVAL}
 
 
 def refuse_existing(target: Path, force: bool) -> None:
@@ -33,6 +31,8 @@ def refuse_existing(target: Path, force: bool) -> None:
         return
     if target.is_dir():
         _refuse_folder(target, force)
+    elif not target.is_file():
+        raise OutputError(f"{target}: is no regular file; choose another --out")
     elif not force:
         raise OutputError(f"{target}: the output file exists; choose another --out, or give --force to replace it")
 
@@ -47,7 +47,7 @@ def _refuse_folder(target: Path, force: bool) -> None:
         raise OutputError(
             f"{target}: the output folder exists and is not empty; choose another --out, or give --force to replace it"
         )
-    if not any((target / file).is_file() and mark in (target / file).read_bytes()[:200] for file, mark in OURS.items()):
+    if not any((target / file).is_file() and mark in beginning(target / file) for file, mark in OURS.items()):
         raise OutputError(
             f"{target}: holds files that shortlm did not write, which --force won't delete; choose another --out"
         )
@@ -61,8 +61,10 @@ def whole_file(target: Path | str, force: bool = False) -> Generator[Path, None,
         raise OutputError(f"{target}: is a folder, a file name is needed; give --out a file")
     refuse_existing(target, force)
     with _explained(target):
+        target = Path(os.path.realpath(target)) if target.is_symlink() else target  # a link stays a link
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = _beside(target)
+        clear_leftovers(target.parent)
+        part = hidden_file(target)
         try:
             yield part
             _flush(part)
@@ -76,14 +78,14 @@ def whole_file(target: Path | str, force: bool = False) -> Generator[Path, None,
 def whole_folder(target: Path | str, force: bool = False) -> Generator[Path, None, None]:
     """Yield a temporary folder beside `target`; on success it becomes `target`, on any failure it vanishes."""
     target = user_path(target)
-    target = target.resolve() if target.is_symlink() else target
+    target = Path(os.path.realpath(target)) if target.is_symlink() else target
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target}: is a file, a folder is needed; choose another --out")
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(target)
+        clear_leftovers(target.parent)
         refuse_existing(target, force)
-        part = _folder_beside(target, "partial")
+        part = hidden_folder(target, "partial")
         try:
             yield part
             for path in part.rglob("*"):
@@ -104,32 +106,31 @@ def write_text(target: Path | str, text: str, force: bool = False) -> Path:
 
 @contextmanager
 def _explained(target: Path) -> Generator[None, None, None]:
+    """The system's errors as one line about `target`, unless they name another file (a source that can't be read)."""
     try:
         yield
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in UNWRITABLE or not _about(target, error):
             raise
         reason = os.strerror(error.errno).lower()
         raise OutputError(f"{target}: can't be written ({reason}); free some space or choose another --out") from error
 
 
-def _beside(target: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    os.close(handle)
-    os.chmod(name, 0o666 & ~_umask())
-    return Path(name)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _about(target: Path, error: OSError) -> bool:
+    """Whether the error names no file (as a disk that is full), a folder above the target, or what is half-written."""
+    if not isinstance(error.filename, (str, os.PathLike)):
+        return True
+    path, home = Path(os.path.abspath(error.filename)), Path(os.path.abspath(target.parent))
+    if home.is_relative_to(path):
+        return True
+    below = path.relative_to(home).parts[0] if path.is_relative_to(home) else ""
+    return below == target.name or below.startswith(f".{target.name}.")
 
 
 def _give_usual_mode(path: Path) -> None:
     """That of the umask: libraries (safetensors) write by temporary files that only their owner may read."""
     if path.is_file() and not path.is_symlink():
-        path.chmod(0o666 & ~_umask())
+        path.chmod(0o666 & ~umask())
 
 
 def _flush(path: Path) -> None:
@@ -142,42 +143,12 @@ def _flush(path: Path) -> None:
             os.close(handle)
 
 
-def _folder_beside(target: Path, kind: str) -> Path:
-    """A hidden folder whose name tells the target, this machine and this process."""
-    prefix = f".{target.name}.{platform.node()}-{os.getpid()}."
-    path = Path(tempfile.mkdtemp(prefix=prefix, suffix=f".{kind}", dir=target.parent))
-    path.chmod(0o777 & ~_umask())
-    return path
-
-
-def _clear_leftovers(target: Path) -> None:
-    """Remove what killed processes of this machine left beside the target; an only copy set aside is put back."""
-    pattern = re.compile(re.escape(f".{target.name}.{platform.node()}-") + r"(\d+)\..*\.(partial|old)")
-    for path in target.parent.iterdir():
-        match = pattern.fullmatch(path.name)
-        if match is None or _alive(int(match[1])):
-            continue
-        if match[2] == "old" and not target.exists() and (path / "old").exists():
-            (path / "old").rename(target)
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _swap(part: Path, target: Path) -> None:
     """Rename `part` to `target`; an older `target` is set aside first and put back if the rename fails."""
     if not target.exists():
         part.rename(target)
         return
-    aside = _folder_beside(target, "old")
+    aside = hidden_folder(target, "old")
     try:
         target.rename(aside / "old")
         try:

@@ -5,6 +5,7 @@ kept (per-sequence values); statistics are derived from them.
 """
 
 from shortlm.artifacts.base import (
+    MOST_BLOCKS,
     Artifact,
     DataFacts,
     ModelFacts,
@@ -21,6 +22,7 @@ from shortlm.artifacts.measuring import Fluency, Measurement, Perplexity, Sample
 from shortlm.artifacts.scoring import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
 
 __all__ = [
+    "MOST_BLOCKS",
     "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores", "CutPlan",
     "DataFacts", "Fluency", "HealPlan", "Healing", "Limit", "LogEntry", "Manifest", "Measurement", "ModelFacts",
     "Perplexity", "Phase", "PhasePlan", "Proof", "Provenance", "Race", "Record", "Sample", "TaskMean", "TaskResult",

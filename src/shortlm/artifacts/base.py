@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from shortlm.documents import read_bytes
+from shortlm.documents import read_bytes, refuse_crowded
 from shortlm.errors import ShortLMError, shortened
 from shortlm.outputs import write_text
 from shortlm.paths import user_path
 
 A = TypeVar("A", bound="Artifact")
+MOST_BYTES = 128 * 2**20  # of a file: the scores of 100 blocks on 10,000 sequences by five criteria have 100 million
+MOST_VALUES = 6_000_000  # which take 150 bytes each while they are checked
+MOST_KEYS = 500_000
+MOST_BLOCKS = 10_000
+
+# Bounds within which sums, squares, charts and printing can't go wrong.
+MOST = 1e100
+Count = Annotated[int, Field(ge=0, le=2**62)]
+Positive = Annotated[int, Field(ge=1, le=2**62)]
+Seconds = Annotated[float, Field(ge=0)]
+Size = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Block = Annotated[int, Field(ge=0, lt=MOST_BLOCKS)]
+
+ONE_MISTAKE = Field(fail_fast=True)  # a report of each in a long list would take gigabytes
+Blocks = Annotated[list[Block], ONE_MISTAKE]
+Counts = Annotated[list[Count], ONE_MISTAKE]
+Values = Annotated[list[float], ONE_MISTAKE]
 
 
 class Record(BaseModel):
     """A part of an artifact; unknown keys are refused, so that a wrong file is noticed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", str_max_length=1_000_000)
 
 
 class ModelFacts(Record):
@@ -33,14 +50,16 @@ class ModelFacts(Record):
     name: str
     revision: str | None = None
     architecture: str
-    n_blocks: int
-    block_parameters: list[int] = Field(description="Parameters of each block.")
-    parameters: int = Field(description="All parameters; tied ones count once.")
+    n_blocks: int = Field(ge=1, le=MOST_BLOCKS)
+    block_parameters: Counts = Field(description="Parameters of each block.")
+    parameters: Positive = Field(description="All parameters; tied ones count once.")
 
     @model_validator(mode="after")
     def _fits(self) -> ModelFacts:
         if len(self.block_parameters) != self.n_blocks:
             raise ValueError(f"{len(self.block_parameters)} block_parameters for {self.n_blocks} blocks")
+        if max(self.block_parameters) > self.parameters:  # their sum may be: blocks can share parameters
+            raise ValueError(f"a block of {max(self.block_parameters)} parameters in a model of {self.parameters}")
         return self
 
 
@@ -49,10 +68,10 @@ class DataFacts(Record):
 
     source: str
     sha256: str = Field(description="Hash of the token ids and of the mask.")
-    sequences: int
-    tokens: int
+    sequences: Count
+    tokens: Count
     bos: str
-    seed: int | None = None
+    seed: Count | None = None
 
 
 class Provenance(Record):
@@ -63,7 +82,7 @@ class Provenance(Record):
     machine: str
     device: str = "cpu"
     dtype: str | None = None
-    seconds: float | None = None
+    seconds: Seconds | None = None
     key: str | None = Field(
         None, description="Hash of all settings and inputs; `run` skips a stage whose key is the same."
     )
@@ -82,24 +101,31 @@ class Artifact(Record):
         path = user_path(path)
         if not path.is_file():
             raise ShortLMError(f"{path}: no such file; a {cls.__name__} file (JSON) is needed")
-        raw = read_bytes(path, ShortLMError)
+        raw = read_bytes(path, ShortLMError, MOST_BYTES)
+        refuse_crowded(raw, str(path), ShortLMError, most=MOST_VALUES)
+        if raw.count(b'":') > MOST_KEYS:  # each unknown one would be told, in gigabytes
+            raise ShortLMError(f"{path}: has more than {MOST_KEYS:,} keys; is this a {cls.__name__} file?")
         try:
             found = cls.model_validate_json(raw)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = shortened(".".join(map(str, first["loc"])), 100) or "the file"
-            raise ShortLMError(f"{path}: is not a {cls.__name__} file: {where}: {first['msg']}") from error
-        if not _finite(found.model_dump()):
-            raise ShortLMError(f"{path}: is not a {cls.__name__} file: a number in it is NaN or infinite")
+            first = error.errors(include_url=False, include_input=False)[0]
+            where, why = shortened(".".join(map(str, first["loc"])), 100), shortened(first["msg"], 300)
+            raise ShortLMError(f"{path}: is not a {cls.__name__} file: {where or 'the file'}: {why}") from error
+        if (wild := _wild(found.model_dump())) is not None:
+            where = shortened(".".join(map(str, wild)), 100)
+            raise ShortLMError(f"{path}: is not a {cls.__name__} file: {where}: is NaN, infinite or too large")
         return found
 
 
-def _finite(value: Any) -> bool:
-    """Whether no number in it is NaN or infinite; while an artifact is made, errors name the block instead."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return all(map(_finite, parts))
+def _wild(value: Any, most: float = MOST) -> list[Any] | None:
+    """Where the first number is that no sum or square can take; while an artifact is made, errors name the block."""
+    if isinstance(value, (int, float)):
+        return None if -most <= value <= most else []
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, part in parts:  # published scores hold the largest number that there is
+        if (found := _wild(part, sys.float_info.max if key == "scores" else most)) is not None:
+            return [key, *found]
+    return None
 
 
 def provenance(

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from shortlm.artifacts.base import Artifact, ModelFacts, Provenance, Record
+from shortlm.artifacts.base import Artifact, Count, ModelFacts, Positive, Provenance, Record, Seconds, Size
 
 
 class BenchedModel(Record):
@@ -17,31 +17,31 @@ class BenchedModel(Record):
 
     role: str
     model: ModelFacts
-    weight_bytes: int = Field(description="Parameters and buffers in memory.")
-    context: int | None = Field(None, description="The longest sequence that its positions allow.")
+    weight_bytes: Count = Field(description="Parameters and buffers in memory.")
+    context: Count | None = Field(None, description="The longest sequence that its positions allow.")
     dtype: str = ""
 
 
 class Timing(Record):
     """One run: a batch of prompts read and continued."""
 
-    seconds: float
-    first_token: float | None = Field(None, description="Seconds to the first token: the prompt is read.")
-    utilisation: float | None = Field(None, description="Mean share of time in which the GPU computed, from NVML.")
-    joules: float | None = Field(None, description="Energy of the GPU, from NVML.")
+    seconds: Seconds
+    first_token: Seconds | None = Field(None, description="Seconds to the first token: the prompt is read.")
+    utilisation: Size | None = Field(None, description="Mean share of time in which the GPU computed, from NVML.")
+    joules: Size | None = Field(None, description="Energy of the GPU, from NVML.")
 
 
 class Cell(Record):
     """One model on one workload. `output_tokens` of 0: the prompt is read and nothing written."""
 
     role: str
-    batch: int
-    prompt_tokens: int
-    output_tokens: int
+    batch: Positive
+    prompt_tokens: Count
+    output_tokens: Count
     sampling: str = ""
     runs: list[Timing] = Field([], description="In the order of the rounds, warm-up apart.")
-    peak_bytes: int | None = Field(None, description="Most bytes alive at one time, weights included.")
-    cache_bytes: int | None = Field(None, description="The KV cache after the last token.")
+    peak_bytes: Count | None = Field(None, description="Most bytes alive at one time, weights included.")
+    cache_bytes: Count | None = Field(None, description="The KV cache after the last token.")
     failed: str | None = Field(None, description="Why there are no runs: out of memory.")
 
 
@@ -49,12 +49,12 @@ class Breakdown(Record):
     """Where the time of one decoding step goes, seconds per token; medians over steps."""
 
     role: str
-    batch: int
-    prompt_tokens: int
-    steps: int
-    blocks: float
-    head: float = Field(description="Final norm and head.")
-    rest: float = Field(description="Everything else: embeddings, masks, choosing the token, Python.")
+    batch: Positive
+    prompt_tokens: Count
+    steps: Count
+    blocks: Seconds
+    head: Seconds = Field(description="Final norm and head.")
+    rest: Seconds = Field(description="Everything else: embeddings, masks, choosing the token, Python.")
 
 
 class Limit(Record):
@@ -62,13 +62,13 @@ class Limit(Record):
 
     role: str
     kind: Literal["batch", "output"]
-    batch: int
-    prompt_tokens: int
-    output_tokens: int
-    value: int = Field(description="0 if not even one fits.")
+    batch: Positive
+    prompt_tokens: Count
+    output_tokens: Count
+    value: Count = Field(description="0 if not even one fits.")
     stopped_by: Literal["memory", "context", "cap"]
-    peak_bytes: int | None = None
-    budget_bytes: int
+    peak_bytes: Count | None = None
+    budget_bytes: Count
 
 
 class Benchmark(Artifact):

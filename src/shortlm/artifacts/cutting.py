@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from shortlm.artifacts.base import Artifact, ModelFacts, Provenance, Record
+from shortlm.artifacts.base import (
+    ONE_MISTAKE,
+    Artifact,
+    Blocks,
+    Count,
+    ModelFacts,
+    Positive,
+    Provenance,
+    Record,
+    Share,
+)
+from shortlm.paths import beginning, user_path
 
 
 class CutPlan(Artifact):
@@ -15,14 +26,14 @@ class CutPlan(Artifact):
 
     kind: Literal["CutPlan"] = "CutPlan"
     model: ModelFacts
-    removed: list[int]
+    removed: Blocks
     method: str
     criterion: str
     budget: str
-    protected: list[int] = []
-    scores: list[float] | None = None
-    parameters_after: int
-    agreement: float | None = Field(None, description="Share of bootstrap resamples that choose the same blocks.")
+    protected: Blocks = []
+    scores: Annotated[list[float], ONE_MISTAKE] | None = None
+    parameters_after: Positive
+    agreement: Share | None = Field(None, description="Share of bootstrap resamples that choose the same blocks.")
     source: str = Field("", description="Where the scores come from.")
     provenance: Provenance
 
@@ -30,12 +41,17 @@ class CutPlan(Artifact):
     def _fits(self) -> CutPlan:
         if not self.removed or sorted({i for i in self.removed if 0 <= i < self.model.n_blocks}) != self.removed:
             raise ValueError(f"removed must be different block indices in order, 0..{self.model.n_blocks - 1}")
+        if len(self.removed) == self.model.n_blocks:
+            raise ValueError("removed must leave a block")
+        if self.scores is not None and len(self.scores) != self.model.n_blocks:
+            raise ValueError(f"{len(self.scores)} scores for {self.model.n_blocks} blocks")
         return self
 
     @property
     def kept(self) -> list[int]:
         """Original indices of the blocks that stay, in order."""
-        return [i for i in range(self.model.n_blocks) if i not in set(self.removed)]
+        removed = set(self.removed)
+        return [i for i in range(self.model.n_blocks) if i not in removed]
 
 
 class Proof(Record):
@@ -46,7 +62,7 @@ class Proof(Record):
     tolerance: float
     tolerance_cached: float | None = None
     streamed: bool = Field(False, description="Compared block by block from disk, which leaves the cache out.")
-    tokens: int
+    tokens: Count
     dtype: str
 
 
@@ -55,19 +71,25 @@ class Manifest(Artifact):
 
     kind: Literal["Manifest"] = "Manifest"
     plan: CutPlan
-    blocks: list[int] = Field(description="The original index of every block of this checkpoint.")
+    blocks: Blocks = Field(min_length=1, description="The original index of every block of this checkpoint.")
     base_path: str | None = Field(None, description="The folder of the model that was cut, where that was local.")
-    bytes_before: int
-    bytes_after: int
+    bytes_before: Count
+    bytes_after: Count
     proof: Proof | None = None
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _fits(self) -> Manifest:
+        if sorted(set(self.blocks)) != self.blocks:
+            raise ValueError("blocks must be different indices in order")
+        return self
 
 
 def load_plan(path: Path | str) -> CutPlan:
     """A CutPlan from its own file or from the `manifest.json` of a checkpoint that was cut by it."""
-    path = Path(path)
+    path = user_path(path)
     if path.is_dir():
         path = path / "manifest.json"
-    if path.is_file() and b'"Manifest"' in path.read_bytes()[:200]:
+    if path.is_file() and b'"Manifest"' in beginning(path):
         return Manifest.load(path).plan
     return CutPlan.load(path)

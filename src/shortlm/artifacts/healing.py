@@ -6,29 +6,40 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from shortlm.artifacts.base import Artifact, DataFacts, ModelFacts, Provenance, Record
+from shortlm.artifacts.base import (
+    Artifact,
+    Count,
+    DataFacts,
+    ModelFacts,
+    Positive,
+    Provenance,
+    Record,
+    Seconds,
+    Share,
+    Size,
+)
 
 
 class LogEntry(Record):
     """The mean since the entry before it."""
 
-    step: int
-    tokens: int = Field(description="Computed up to here in this phase, padding apart.")
-    targets: int = Field(
+    step: Count
+    tokens: Count = Field(description="Computed up to here in this phase, padding apart.")
+    targets: Count = Field(
         description="Learnt from up to here: answer tokens, or all but the first of each window (or document)."
     )
     loss: float = Field(description="As trained, per target: cross-entropy in nats, or the loss of distillation.")
     rate: float = Field(description="Learning rate.")
     grad_norm: float
-    seconds: float = Field(description="Spent training up to here, validation and saving apart.")
+    seconds: Seconds = Field(description="Spent training up to here, validation and saving apart.")
 
 
 class Validation(Record):
     """The losses on all validation sets at one step."""
 
-    step: int
-    tokens: int
-    seconds: float
+    step: Count
+    tokens: Count
+    seconds: Seconds
     nats_per_token: dict[str, float] = Field(description="Mean cross-entropy over the targets of each set.")
 
 
@@ -39,20 +50,20 @@ class Phase(Record):
     settings: dict[str, Any]
     data: DataFacts = Field(description="Of all records; of plain text, which is read on and on, the first 512 rows.")
     validation_data: dict[str, DataFacts]
-    trainable: int = Field(description="Parameters trained.")
-    parameters: int
-    steps: int
-    processes: int
+    trainable: Count = Field(description="Parameters trained.")
+    parameters: Positive
+    steps: Count
+    processes: Positive
     precision: str
     log: list[LogEntry]
     validations: list[Validation]
-    padding: float = Field(0.0, description="Share of what was computed that is padding.")
-    kept_step: int = Field(description="The step whose weights are the result.")
+    padding: Share = Field(0.0, description="Share of what was computed that is padding.")
+    kept_step: Count = Field(description="The step whose weights are the result.")
     merge_difference: float | None = Field(
         None, description="Largest difference of logits between the adapter model and the merged one."
     )
-    peak_bytes: int = Field(description="Of the first process: resident, or of its accelerator's memory.")
-    seconds: float = Field(description="Training, validation and saving.")
+    peak_bytes: Count = Field(description="Of the first process: resident, or of its accelerator's memory.")
+    seconds: Seconds = Field(description="Training, validation and saving.")
 
     @property
     def targets_per_second(self) -> float:
@@ -74,17 +85,17 @@ class PhasePlan(Record):
     """What one phase will take."""
 
     method: str
-    trainable: int
-    steps: int
-    rows_per_step: int
-    tokens_per_step: int
-    tokens: int
-    micro_batches: int = Field(description="Per step, over all processes.")
-    processes: int
-    parts: dict[str, int] = Field(description="What the peak memory of one process is made of, in bytes.")
-    peak_bytes: int
-    flops: float
-    seconds: float | None = Field(None, description="At the measured speed of this device, or at the rate given.")
+    trainable: Count
+    steps: Count
+    rows_per_step: Count
+    tokens_per_step: Count
+    tokens: Count
+    micro_batches: Count = Field(description="Per step, over all processes.")
+    processes: Positive
+    parts: dict[str, Count] = Field(description="What the peak memory of one process is made of, in bytes.")
+    peak_bytes: Count
+    flops: Size
+    seconds: Seconds | None = Field(None, description="At the measured speed of this device, or at the rate given.")
     rate: str = Field("", description="Where the time comes from.")
 
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from shortlm.artifacts.base import Artifact, DataFacts, ModelFacts, Provenance, Record
+from shortlm.artifacts.base import (
+    ONE_MISTAKE,
+    Artifact,
+    Count,
+    DataFacts,
+    ModelFacts,
+    Positive,
+    Provenance,
+    Record,
+    Share,
+    Values,
+)
 
 
 class Perplexity(Record):
@@ -14,14 +25,20 @@ class Perplexity(Record):
 
     text: str
     data: DataFacts
-    perplexity: float
+    perplexity: float = Field(gt=0)
     nats_per_token: float
     stderr_nats: float | None = Field(
         None, description="Over windows; that of the perplexity is perplexity times this."
     )
-    per_sequence_nats: list[float]
-    tokens_per_sequence: list[int]
+    per_sequence_nats: Values
+    tokens_per_sequence: Annotated[list[Positive], ONE_MISTAKE]
     healed_on: bool = Field(False, description="Whether the model was healed on this very text.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Perplexity:
+        if len(self.per_sequence_nats) != len(self.tokens_per_sequence):
+            raise ValueError("per_sequence_nats and tokens_per_sequence must be of one length")
+        return self
 
 
 class TaskResult(Record):
@@ -33,14 +50,14 @@ class TaskResult(Record):
     stderr: float | None = None
     higher_is_better: bool = True
     metrics: dict[str, float] = Field(description="All metrics of the task.")
-    shots: int = 0
+    shots: Count = 0
     version: str = ""
     generates: bool = Field(False, description="Whether the model writes its answer, instead of ranking choices.")
     dataset: str = ""
-    per_question: list[float] = Field([], description="The main metric of each question, where it is their mean.")
+    per_question: Values = Field([], description="The main metric of each question, where it is their mean.")
     questions_sha256: str = Field("", description="Hash of the questions, their order and their prompts.")
-    questions: int
-    available: int = Field(0, description="Questions that the task has; more than `questions` if they were limited.")
+    questions: Count
+    available: Count = Field(0, description="Questions that the task has; more than `questions` if they were limited.")
 
     @property
     def key(self) -> str:
@@ -53,7 +70,7 @@ class TaskMean(Record):
 
     name: str
     tasks: list[str]
-    weights: list[float]
+    weights: Values
     value: float
     stderr: float | None = None
 
@@ -68,10 +85,10 @@ class Sample(Record):
 class Fluency(Record):
     """How much texts repeat themselves, by tokens."""
 
-    texts: int
-    tokens: int
-    distinct: list[float] = Field(description="Different n-grams over all n-grams of all texts, n = 1, 2, 3.")
-    repeated: float = Field(description="Share of the 4-grams of a text that it had before, mean over texts.")
+    texts: Count
+    tokens: Count
+    distinct: list[Share] = Field(description="Different n-grams over all n-grams of all texts, n = 1, 2, 3.")
+    repeated: Share = Field(description="Share of the 4-grams of a text that it had before, mean over texts.")
     repeated_stderr: float | None = None
 
 
@@ -81,7 +98,7 @@ class Measurement(Artifact):
     kind: Literal["Measurement"] = "Measurement"
     model: ModelFacts
     role: str = Field("model", description="Its place in a comparison: dense, cut, ...")
-    bytes: int = Field(0, description="Size of the weights on disk.")
+    bytes: Count = Field(0, description="Size of the weights on disk.")
     perplexities: list[Perplexity] = []
     tasks: list[TaskResult] = []
     task_means: list[TaskMean] = []

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from shortlm.artifacts.base import Artifact, DataFacts, ModelFacts, Provenance, Record
+from shortlm.artifacts.base import (
+    ONE_MISTAKE,
+    Artifact,
+    Block,
+    Blocks,
+    Count,
+    Counts,
+    DataFacts,
+    ModelFacts,
+    Positive,
+    Provenance,
+    Record,
+    Seconds,
+    Size,
+    Values,
+)
+from shortlm.errors import shown
+
+MOST_SEQUENCES = 1_000_000
 
 
 class Race(Record):
     """The blocks that scoring with `--select` has found; it answers for this number and this protection only."""
 
-    selected: list[int] = Field(description="The least important blocks, in order of index.")
-    protected: list[int]
-    sequences: list[int] = Field(description="How many sequences each block's score is from.")
-    block_forwards_full: int = Field(description="What the full sweep would have taken, in the same batches.")
+    selected: Blocks = Field(description="The least important blocks, in order of index.")
+    protected: Blocks
+    sequences: Counts = Field(description="How many sequences each block's score is from.")
+    block_forwards_full: Positive = Field(description="What the full sweep would have taken, in the same batches.")
 
     @property
     def longest(self) -> int:
@@ -32,28 +50,56 @@ class Race(Record):
 class CriterionScores(Record):
     """The scores of all blocks by one criterion; lower = less important = removed first."""
 
-    scores: list[float] = Field(description="One per block.")
+    scores: Values = Field(description="One per block.")
     unit: str
-    per_sequence: list[list[float]] | None = Field(
+    per_sequence: Annotated[list[Values], ONE_MISTAKE] | None = Field(
         None, description="L x S; their mean by `weights` orders the blocks."
     )
-    weights: list[float] | None = Field(None, description="S: the share of each sequence in the mean.")
-    stderr: list[float] | None = Field(None, description="Standard error of each score.")
-    paired_stderr: list[float] | None = Field(
+    weights: Values | None = Field(None, description="S: the share of each sequence in the mean.")
+    stderr: Values | None = Field(None, description="Standard error of each score.")
+    paired_stderr: Values | None = Field(
         None, description="Standard error of each score's difference to the whole model's, on the same sequences."
     )
-    rank_interval: list[tuple[int, int]] | None = Field(None, description="5 % and 95 % of each block's rank.")
-    rank_agreement: float | None = Field(None, description="Mean Kendall tau of resampled orders with this order.")
-    table: list[list[float]] | None = Field(None, description="Runs: row n-1, column l: blocks l..l+n-1.")
+    rank_interval: Annotated[list[tuple[Block, Block]], ONE_MISTAKE] | None = Field(
+        None, description="5 % and 95 % of each block's rank."
+    )
+    rank_agreement: float | None = Field(
+        None, ge=-1, le=1, description="Mean Kendall tau of resampled orders with this order."
+    )
+    table: Annotated[list[Values], ONE_MISTAKE] | None = Field(
+        None, description="Runs: row n-1, column l: blocks l..l+n-1."
+    )
     options: dict[str, Any] = {}
     race: Race | None = Field(None, description="Set if blocks left the race early, with fewer sequences seen.")
 
     @model_validator(mode="after")
     def _fits(self) -> CriterionScores:
-        rows = self.per_sequence or []
-        if rows and (len(rows) != len(self.scores) or any(len(row) != len(self.weights or ()) for row in rows)):
+        blocks, rows, weights = len(self.scores), self.per_sequence or [], self.weights or []
+        if rows and (len(rows) != blocks or any(len(row) != len(weights) for row in rows)):
             raise ValueError("per_sequence must have a row per block and a column per weight")
+        if len(weights) > MOST_SEQUENCES:
+            raise ValueError(f"at most {MOST_SEQUENCES:,} sequences are read")
+        for name in ("stderr", "paired_stderr", "rank_interval"):
+            if (values := getattr(self, name)) is not None and len(values) != blocks:
+                raise ValueError(f"{name} must have a value per block")
+        if self.table is not None and [len(row) for row in self.table] != list(range(blocks, 0, -1)):
+            raise ValueError(f"table must have {blocks} rows of {blocks}, {blocks - 1}, ... 1 runs")
         return self
+
+    def refuse_wild(self) -> None:
+        """Raise ValueError for numbers that can't be; to be asked when a model's own NaN have been told."""
+        if not all(math.isfinite(value) for value in self.scores):
+            raise ValueError("has a score that is NaN or infinite")
+        if self.weights and not (min(self.weights) >= 0 and sum(self.weights) > 0):
+            raise ValueError("has weights that don't sum to more than 0")
+        if min([0.0, *(self.stderr or []), *(self.paired_stderr or [])]) < 0:
+            raise ValueError("has a negative standard error")
+
+    @property
+    def first_start(self) -> int:
+        """The first block that a run may begin with (angular:pruneme never offers block 0)."""
+        start = self.options.get("first_start", 0)
+        return min(start, len(self.scores)) if isinstance(start, int) and start > 0 else 0
 
     def order(self) -> list[int]:
         """Block indices, least important first; ties go to the lower index."""
@@ -66,20 +112,31 @@ class BlockScores(Artifact):
     kind: Literal["BlockScores"] = "BlockScores"
     model: ModelFacts
     data: DataFacts | None = None
-    base_perplexity: float | None = Field(None, description="Of the whole model on the same windows.")
-    block_forwards: int = Field(0, description="Blocks computed, each for one batch; the work that was done.")
-    processes: int = Field(1, description="How many shared the sequences.")
-    criteria: dict[str, CriterionScores] = Field(min_length=1)
+    base_perplexity: float | None = Field(None, gt=0, description="Of the whole model on the same windows.")
+    block_forwards: Count = Field(0, description="Blocks computed, each for one batch; the work that was done.")
+    processes: Positive = Field(1, description="How many shared the sequences.")
+    criteria: dict[str, CriterionScores] = Field(min_length=1, max_length=1000)
     provenance: Provenance
 
     @model_validator(mode="after")
     def _fits(self) -> BlockScores:
         for name, criterion in self.criteria.items():
             if len(criterion.scores) != self.model.n_blocks:
-                raise ValueError(f"'{name}' has {len(criterion.scores)} scores for {self.model.n_blocks} blocks")
-            if not all(math.isfinite(value) for value in criterion.scores):
-                raise ValueError(f"'{name}' has a score that is NaN or infinite")
+                raise ValueError(f"{shown(name)} has {len(criterion.scores)} scores for {self.model.n_blocks} blocks")
+            try:
+                criterion.refuse_wild()
+            except ValueError as error:
+                raise ValueError(f"{shown(name)} {error}") from error
+            if criterion.race and not self._raced(criterion.race):
+                raise ValueError(f"the race of {shown(name)} does not fit {self.model.n_blocks} blocks")
         return self
+
+    def _raced(self, race: Race) -> bool:
+        """Whether a race names different blocks of this model, in order."""
+        inside = all(
+            sorted({i for i in part if i < self.model.n_blocks}) == part for part in (race.selected, race.protected)
+        )
+        return inside and 0 < len(race.selected) < self.model.n_blocks and len(race.sequences) == self.model.n_blocks
 
 
 class WorkRow(Record):
@@ -87,14 +144,14 @@ class WorkRow(Record):
 
     name: str = Field(description="The criterion, or 'all together'.")
     streamed: bool = Field(description="Blocks are read from disk one by one.")
-    batch_size: int
-    passes: int
-    peak_bytes: int = Field(description="Of the whole process, or of the accelerator's memory.")
-    parts: dict[str, int] = Field(description="What the peak is made of.")
-    bytes_read: int
-    block_forwards: int
-    flops: float
-    seconds: float | None = None
+    batch_size: Positive
+    passes: Positive
+    peak_bytes: Count = Field(description="Of the whole process, or of the accelerator's memory.")
+    parts: dict[str, Count] = Field(description="What the peak is made of.")
+    bytes_read: Count
+    block_forwards: Count
+    flops: Size
+    seconds: Seconds | None = None
     exact: bool = Field(True, description="False where memory is an estimate: the code could not be run on shapes.")
 
 
@@ -103,9 +160,9 @@ class WorkPlan(Artifact):
 
     kind: Literal["WorkPlan"] = "WorkPlan"
     model: ModelFacts
-    sequences: int
-    tokens: int
-    weights_bytes: int = Field(description="All weights in the compute type.")
-    disk_bytes_per_second: float | None = Field(None, description="Measured; none if the weights are not here.")
+    sequences: Count
+    tokens: Count
+    weights_bytes: Count = Field(description="All weights in the compute type.")
+    disk_bytes_per_second: Size | None = Field(None, description="Measured; none if the weights are not here.")
     rows: list[WorkRow]
     provenance: Provenance

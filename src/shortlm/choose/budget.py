@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from shortlm.artifacts import ModelFacts
-from shortlm.errors import PlanError
+from shortlm.errors import PlanError, shortened
 from shortlm.recipe import ChooseSettings
 from shortlm.sizes import quantity
 
@@ -84,7 +84,7 @@ def removed_parameters(order: list[int], model: ModelFacts) -> list[int]:
 
 def share(text: str, name: str) -> float:
     """'25%' or '0.25' as 0.25. Raises PlanError unless it lies between 0 and 1."""
-    number = re.fullmatch(r"\s*([0-9.]+)\s*(%?)\s*", text)
+    number = re.fullmatch(r"\s*([0-9.]+)\s*(%?)\s*", text[:100])
     option = "--" + name.replace("_", "-")
     try:
         value = float(number[1]) / (100 if number[2] else 1) if number else -1.0
@@ -92,7 +92,8 @@ def share(text: str, name: str) -> float:
         value = -1.0
     if not 0 < value < 1:
         raise PlanError(
-            f"{option} {text}: a share between 0 and 100% is needed, e.g. 25% (a number of blocks is --blocks)"
+            f"{option} {shortened(text, 100)}: a share between 0 and 100% is needed, e.g. 25% "
+            "(a number of blocks is --blocks)"
         )
     return value
 
@@ -102,4 +103,6 @@ def parameter_count(text: str) -> int:
     try:
         return quantity(text)
     except ValueError as error:
-        raise PlanError(f"--to-params {text}: a parameter count is needed, e.g. 5.5B, 780M or 5524115456") from error
+        raise PlanError(
+            f"--to-params {shortened(text, 100)}: a parameter count is needed, e.g. 5.5B, 780M or 5524115456"
+        ) from error

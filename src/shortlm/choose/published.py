@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import BlockScores, CriterionScores, ModelFacts, provenance
-from shortlm.errors import PlanError, did_you_mean
+from shortlm.errors import PlanError, did_you_mean, shown
 
 DATA = Path(__file__).with_name("published.json")
 
@@ -31,7 +31,7 @@ def published_names() -> list[str]:
 def published_scores(name: str) -> BlockScores:
     """The published scores called model/criterion. Raises PlanError, naming the nearest known name."""
     if name not in published_names():
-        raise PlanError(f"no published scores '{name}'; {did_you_mean(name, published_names())}")
+        raise PlanError(f"no published scores {shown(name)}; {did_you_mean(name, published_names())}")
     model, _, criterion = name.partition("/")
     entry = _published()["models"][model]
     # one published perplexity overflowed to infinity, which JSON can't hold: it stands there as null

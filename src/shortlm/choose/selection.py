@@ -7,7 +7,7 @@ from itertools import takewhile
 from shortlm.artifacts import BlockScores, CriterionScores, CutPlan, ModelFacts, Race
 from shortlm.blocks import plan_of, protected_blocks
 from shortlm.choose.budget import Budget, blocks_to_remove, read_budget, removed_parameters
-from shortlm.errors import PlanError, did_you_mean
+from shortlm.errors import PlanError, did_you_mean, shown
 from shortlm.recipe import ChooseSettings
 
 
@@ -15,7 +15,7 @@ def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> C
     """A CutPlan within the budget. Raises PlanError if the criterion wasn't scored or the budget can't be met."""
     name = settings.criterion or next(iter(scores.criteria))
     if name not in scores.criteria:
-        raise PlanError(f"criterion '{name}' was not scored; {did_you_mean(name, scores.criteria)}")
+        raise PlanError(f"criterion {shown(name)} was not scored; {did_you_mean(name, scores.criteria)}")
     criterion, model = scores.criteria[name], scores.model
     protected = protected_blocks(settings.protect, model.n_blocks)
     budget = read_budget(settings, model)
@@ -33,7 +33,8 @@ def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> C
 
 
 def _one_shot(criterion: CriterionScores, model: ModelFacts, protected: list[int], budget: Budget) -> list[int]:
-    order = [i for i in criterion.order() if i not in protected]
+    staying = set(protected)
+    order = [i for i in criterion.order() if i not in staying]
     if criterion.race:
         return _raced(criterion.race, protected, blocks_to_remove(budget, order, model))
     return sorted(order[: blocks_to_remove(budget, order, model)])
@@ -51,7 +52,7 @@ def _raced(race: Race, protected: list[int], count: int) -> list[int]:
 
 def _contiguous(criterion: CriterionScores, model: ModelFacts, protected: list[int], budget: Budget) -> list[int]:
     """The run with the lowest score: that of the criterion's table of runs, or the mean of its blocks."""
-    taken = {*protected, *range(criterion.options.get("first_start", 0))}
+    taken = {*protected, *range(criterion.first_start)}
     blocks_to_remove(budget, _longest_run(model.n_blocks, taken), model)  # refuses a budget that no run can meet
     runs = _runs_within(budget, model, taken)
     return min(runs, key=lambda run: (_run_score(criterion, run[0], len(run)), run[0]))
@@ -75,12 +76,11 @@ def _runs_within(budget: Budget, model: ModelFacts, taken: set[int]) -> list[lis
 
 def _longest_run(n_blocks: int, taken: set[int]) -> list[int]:
     """The longest stretch of neighbours that may go: no run can be longer."""
-    best: list[int] = []
-    current: list[int] = []
-    for i in range(n_blocks):
-        current = [] if i in taken else [*current, i]
-        best = max(best, current, key=len)
-    return best
+    stretches, start = [range(0)], 0
+    for i in sorted({*taken, n_blocks}):
+        stretches.append(range(start, i))
+        start = i + 1
+    return list(max(stretches, key=len))
 
 
 def _run_score(criterion: CriterionScores, start: int, length: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
@@ -12,26 +11,51 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from shortlm.errors import ShortLMError, is_out_of_memory
-from shortlm.paths import user_path
+from shortlm.cli.streams import flush_output, hush_libraries, prepare_output, unwritable, while_printing
+from shortlm.errors import ShortLMError, is_out_of_memory, shortened, shown
+from shortlm.paths import is_text, user_path
 from shortlm.progress import ask_to_stop, is_main
+
+UsageError: Any = typer.BadParameter.__base__  # wherever typer has its click
 
 
 class OneLineErrors(TyperGroup):
     """Users' mistakes become one line and exit code 2; `--debug` shows where they were noticed."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before the command; the command reads its own when it is invoked."""
+        try:
+            odd = next((arg for arg in args if not is_text(arg) or "\0" in arg), None)
+            if odd is not None:
+                raise ShortLMError(f"{shown(odd)}: is not valid UTF-8 text; rename the file, or write it otherwise")
+            return super().parse_args(ctx, args)
+        except (ShortLMError, UsageError) as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                raise
+            _tell(error)
+            raise typer.Exit(2) from error
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
-        except (ShortLMError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
-            if ctx.params.get("debug") or not (line := _line(error)):
+            result = super().invoke(ctx)
+            flush_output()
+            return result
+        except SystemExit as error:  # of rich, where the reader of a pipe is gone
+            _tell(unwritable("broken pipe"))
+            raise typer.Exit(2) from error
+        except (ShortLMError, UsageError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+            if isinstance(error, typer.Exit | typer.Abort) or ctx.params.get("debug") or _line(error) is None:
                 raise
-            who = "shortlm" if is_main() else f"shortlm (rank {os.environ['RANK']})"
-            typer.echo(f"{who}: {line}", err=True)
+            _tell(error)
             if isinstance(error, KeyboardInterrupt):
                 _leave()
             raise typer.Exit(2) from error
+
+
+def _tell(error: BaseException) -> None:
+    who = "shortlm" if is_main() else f"shortlm (rank {os.environ['RANK']})"
+    typer.echo(shortened(f"{who}: {_line(error)}"), err=True)
 
 
 def _leave() -> None:
@@ -51,8 +75,12 @@ def _line(error: BaseException) -> str | None:
         what = (str(error).splitlines() or ["MemoryError"])[0][:120]
         return f"out of memory ({what}); try a smaller --length, --batch-size, --task-batch, or --micro-tokens of heal"
     if isinstance(error, OSError):
-        return f"{error.filename or 'input or output'}: {error.strerror or error}"
-    return " ".join(str(error).split()) if isinstance(error, ShortLMError) else None
+        said = error.strerror or str(error)
+        return str(unwritable(said.lower())) if while_printing(error) else f"{error.filename or 'a file'}: {said}"
+    if isinstance(error, UsageError):
+        said, command = error.format_message().rstrip("."), error.ctx.command_path if error.ctx else "shortlm"
+        return f"{shortened(said[:1].lower() + said[1:], 600)}; see {command} --help"
+    return str(error) if isinstance(error, ShortLMError) else None
 
 
 app = typer.Typer(
@@ -92,8 +120,9 @@ def main(
     """Make language models shorter: score, choose, cut, heal, prove."""
     if not is_main() and ctx.invoked_subcommand not in SHARED:
         raise typer.Exit
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without ± must not cost the result
+    prepare_output()
+    if not debug:
+        ctx.call_on_close(hush_libraries())
     signal.signal(signal.SIGTERM, ask_to_stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a background job of a script has it
         signal.signal(signal.SIGINT, ask_to_stop)

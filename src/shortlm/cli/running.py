@@ -58,7 +58,7 @@ def run(
     ] = None,
     heal: Annotated[str | None, typer.Option(help="Heal after the cut: a preset of 'heal' or a YAML recipe.")] = None,
     heal_data: Annotated[list[str] | None, typer.Option(help="Training data for it; again for each source.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Prune and heal in so many rounds.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Prune and heal in so many rounds.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Redo the stages whose settings differ.")] = False,
 ) -> None:
     """The whole path in one command: score, choose, cut, heal, eval, bench, report. Goes on where it was stopped."""
@@ -69,15 +69,18 @@ def run(
     given = {"model": model_settings, "text": text_settings, "score": score_settings, "choose": choose_settings,
              "cut": cut_settings, "eval": eval_settings}  # fmt: skip
     base = base.model_copy(update={"bench": bench_of(bench)}) if bench else base
-    merged = _with_healing(_laid_over(base, given, eval_text), heal, heal_data, rounds)
+    merged = _with_healing(_laid_over(base, given, eval_text, rounds), heal, heal_data)
     page = do_run(merged, out, force, typer.echo if is_main() else lambda line: None)
     if not is_main():
         return
     typer.echo(f"\nopen {page}")
 
 
-def _laid_over(recipe: Recipe, given: dict[str, dict[str, Any]], eval_text: list[str] | None) -> Recipe:
+def _laid_over(
+    recipe: Recipe, given: dict[str, dict[str, Any]], eval_text: list[str] | None, rounds: int | None
+) -> Recipe:
     values = recipe.model_dump()
+    values["rounds"] = rounds if rounds is not None else recipe.rounds
     budgets = {"blocks", "drop", "drop_params", "to_params"}
     if budgets & given["choose"].keys():  # a budget given here replaces the recipe's
         values["choose"] |= dict.fromkeys(budgets)
@@ -89,7 +92,7 @@ def _laid_over(recipe: Recipe, given: dict[str, dict[str, Any]], eval_text: list
     return validated(Recipe, values)
 
 
-def _with_healing(recipe: Recipe, heal: str | None, data: list[str] | None, rounds: int | None) -> Recipe:
+def _with_healing(recipe: Recipe, heal: str | None, data: list[str] | None) -> Recipe:
     from shortlm.errors import RecipeError
     from shortlm.recipe import HealSettings, healing_of, laid_over
 
@@ -101,4 +104,4 @@ def _with_healing(recipe: Recipe, heal: str | None, data: list[str] | None, roun
         raise RecipeError("--heal-data: nothing is healed; give --heal with a preset or a recipe")
     else:
         settings = recipe.heal and validated(HealSettings, laid_over(recipe.heal.model_dump(), given))
-    return recipe.model_copy(update={"heal": settings, "rounds": rounds or recipe.rounds})
+    return recipe.model_copy(update={"heal": settings})

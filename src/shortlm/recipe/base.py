@@ -9,7 +9,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from shortlm.documents import MOST_YAML, parse_yaml, read_bytes
-from shortlm.errors import RecipeError, did_you_mean, shown
+from shortlm.errors import RecipeError, did_you_mean, shortened, shown
 from shortlm.paths import user_path
 from shortlm.sizes import byte_size, quantity
 
@@ -54,17 +54,19 @@ def validated(kind: type[Settings], values: dict[str, Any], where: str = "") -> 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         names = [str(part) for part in first["loc"]]
         option = next((part for part in reversed(first["loc"]) if isinstance(part, str)), "settings")
-        place = f"{where}: {'.'.join(names)}" if where else "--" + option.replace("_", "-")
+        place = (
+            f"{where}: {shortened('.'.join(names), 100)}" if where else "--" + shortened(option.replace("_", "-"), 100)
+        )
         raise RecipeError(f"{place}: {_reason(kind, first)}") from error
 
 
 def _reason(kind: type[BaseModel], error: Any) -> str:
     if error["type"] != "extra_forbidden":
-        message = error["msg"].removeprefix("Value error, ")
-        return f"{message[0].lower()}{message[1:]} (got {shown(error['input'])})"
+        message = shortened(error["msg"].removeprefix("Value error, "), 300)
+        return f"{message[:1].lower()}{message[1:]} (got {shown(error['input'])})"
     fields: Any = kind
     for part in error["loc"][:-1]:
         fields = _settings_in(fields if isinstance(part, int) else _fields(fields)[part].annotation)

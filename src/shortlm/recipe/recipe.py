@@ -32,7 +32,10 @@ class Recipe(Settings):
     cut: CutSettings = CutSettings()
     heal: HealSettings | None = Field(None, description="Training after the cut; none if empty.")
     rounds: int = Field(
-        1, ge=1, description="Prune and heal in so many rounds, each scoring anew and removing its share of the blocks."
+        1,
+        ge=1,
+        le=1000,
+        description="Prune and heal in so many rounds, each scoring anew and removing its share of the blocks.",
     )
     eval: EvalSettings = EvalSettings()
     bench: BenchSettings | None = Field(None, description="Speed and memory before and after; none if empty.")

@@ -9,6 +9,8 @@ from pydantic import Field
 from shortlm.recipe.base import Settings, Size
 
 WIKITEXT = {"text": "Salesforce/wikitext", "subset": "wikitext-2-raw-v1", "split": "train", "field": "text"}
+# No honest use has more; what is beyond would run for days, or out of memory, before anything is said.
+MOST_WINDOWS = MOST_TOKENS = 10_000_000
 DEFAULT_CRITERIA = ["ppl", "taylor", "bi", "angular", "magnitude"]
 
 
@@ -44,9 +46,9 @@ class TextSettings(Settings):
     split: str = Field("train", description="Split of a hub data set.")
     name: str | None = Field(None, description="What it is called in results; its source if empty.")
     ids: str | None = Field(None, description="Token ids instead of text: a .json or .npy file, sequences x tokens.")
-    sequences: int = Field(10, ge=0, description="How many windows; 0 for all of the text.")
-    skip: int = Field(0, ge=0, description="Windows passed over first, to hold them out.")
-    length: int = Field(128, ge=2, description="Tokens per window (a BOS comes on top).")
+    sequences: int = Field(10, ge=0, le=MOST_WINDOWS, description="How many windows; 0 for all of the text.")
+    skip: int = Field(0, ge=0, le=MOST_WINDOWS, description="Windows passed over first, to hold them out.")
+    length: int = Field(128, ge=2, le=MOST_TOKENS, description="Tokens per window (a BOS comes on top).")
     bos: Literal["auto", "every", "first", "none", "auto-first"] = Field(
         "auto",
         description="BOS token on every window, on the first only, or none; 'auto': every, if the tokenizer adds one, "
@@ -55,7 +57,7 @@ class TextSettings(Settings):
     packing: Literal["joined", "documents"] = Field(
         "joined", description="Windows of the joined text, or one random window from each long enough document."
     )
-    separator: str = Field("\n\n", description="What joins two documents.")
+    separator: str = Field("\n\n", max_length=1000, description="What joins two documents.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the embedded text and of random windows.")
 
     @property
@@ -77,11 +79,14 @@ class ScoreSettings(Settings):
     criteria: list[str] = Field(
         DEFAULT_CRITERIA,
         min_length=1,
+        max_length=100,
         description="Criteria, each as name or name:preset (bi:shortgpt) or name:key=value (magnitude:p=2).",
     )
-    batch_size: int = Field(0, ge=0, description="Sequences that are computed together; 0: as many as run fastest.")
+    batch_size: int = Field(
+        0, ge=0, le=1_000_000, description="Sequences that are computed together; 0: as many as run fastest."
+    )
     resamples: int = Field(
-        200, ge=0, description="Bootstrap resamples of the sequences for the stability of the ranks."
+        200, ge=0, le=10_000, description="Bootstrap resamples of the sequences for the stability of the ranks."
     )
     check: bool = Field(
         True,
@@ -89,7 +94,7 @@ class ScoreSettings(Settings):
     )
     select: str | None = Field(
         None,
-        pattern=r"^[1-9][0-9]*(:.+)?$",
+        pattern=r"^[1-9][0-9]{0,4}(:.+)?$",
         description="Only find so many least important blocks, by ppl, with fewer block forwards: a race. "
         "As 4, or with what to protect as 4:ends (else +).",
     )
@@ -107,7 +112,7 @@ class ChooseSettings(Settings):
     method: Literal["one-shot", "contiguous"] = Field(
         "one-shot", description="The lowest scores, or the best run of neighbouring blocks."
     )
-    blocks: int | None = Field(None, description="Budget: this many blocks go.")
+    blocks: int | None = Field(None, ge=0, le=100_000, description="Budget: this many blocks go.")
     drop: str | None = Field(
         None, description="Budget: this share of the blocks goes, e.g. 25% (nearest whole number)."
     )

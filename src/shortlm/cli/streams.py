@@ -1,0 +1,65 @@
+"""Standard output and standard error: closed, broken or full ones, and what other libraries would write there."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+
+from shortlm.errors import OutputError
+
+
+def prepare_output() -> None:
+    """Make standard output take whatever commands print."""
+    if sys.stdout is None:  # closed by the shell (>&-): nobody wants to see it
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  it lives as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without ± must not cost the result
+
+
+def flush_output() -> None:
+    """Write what commands printed. Raises OutputError if nobody can take it."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        drop_output()
+        raise unwritable(os.strerror(error.errno or 0).lower()) from error
+
+
+def drop_output() -> None:
+    """Let what is still to be written go nowhere, or it fails once more when Python ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def while_printing(error: OSError) -> bool:
+    """Whether it was raised by what prints for us, not by work on files."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    inside = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+    if printing := error.filename is None and inside.partition(".")[0] in ("rich", "typer", "click"):
+        drop_output()
+    return printing
+
+
+def unwritable(why: str) -> OutputError:
+    """That nobody reads what is printed."""
+    return OutputError(f"standard output: can't be written ({why}); what --out names is whole")
+
+
+def hush_libraries() -> Callable[[], None]:
+    """Keep warnings and logs of libraries from standing before our one line; returns what undoes it."""
+    show, level = warnings.showwarning, logging.root.manager.disable
+    setattr(warnings, "showwarning", lambda *args, **kwargs: None)  # noqa: B010  of another signature
+    logging.disable(logging.ERROR)
+
+    def undo() -> None:
+        warnings.showwarning = show
+        logging.disable(level)
+
+    return undo
