@@ -25,6 +25,11 @@ class Case:
     workload: WorkloadSettings
     text: str | None = None
 
+    @property
+    def name(self) -> str:
+        """For lines at the terminal and notes."""
+        return f"batch {self.batch}, prompt {self.prompt_tokens}, output {self.output_tokens}"
+
     def prompt(self, tokenizer: Any, vocabulary: int, device: torch.device) -> torch.Tensor:
         """Token ids, batch x prompt_tokens; random ones are the same for every model of that vocabulary."""
         if self.text is not None:

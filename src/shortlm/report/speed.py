@@ -176,8 +176,8 @@ def types_of(benchmark: Benchmark) -> str:
 
 
 def noise_warnings(benchmark: Benchmark | None) -> list[str]:
-    """A line for each difference that the machine was too noisy to tell."""
-    return [
+    """What was noted while it ran, and a line for each difference that the machine was too noisy to tell."""
+    return [*(benchmark.notes if benchmark else ())] + [
         f"{row.case.words}: {row.role} is {row.ratio.value:.2f} times as fast, but the 95 % interval "
         f"({row.ratio.low:.2f} to {row.ratio.high:.2f}) holds 1: too noisy a machine, or too few runs, to tell"
         for row in speed_rows(benchmark)
