@@ -57,7 +57,10 @@ def shown(value: object) -> str:
     """A value as it stands in a message: quoted, and shortened in the middle."""
     short = Repr()
     short.maxstring = short.maxother = short.maxlong = 80
-    return short.repr(value)
+    try:
+        return short.repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def shortened(text: str, most: int = LONGEST) -> str:

@@ -26,7 +26,7 @@ INPUTS = {
     "report --scores": ["report", "-o", "out", "--scores"],
     "report --eval": ["report", "-o", "out", "--eval"],
     "report --healing": ["report", "-o", "out", "--healing"],
-    "run": ["run", "-o", "out"],
+    "run": ["run", "-m", "./nowhere", "-o", "out"],
     "run --heal": ["run", "-m", "./nowhere", "-o", "out", "--heal"],
     "run --bench": ["run", "-m", "./nowhere", "-o", "out", "--bench"],
     "heal": ["heal", "-o", "out", "--method", "cpt", "--steps", "1", "--data", "{w}/text.txt"],
