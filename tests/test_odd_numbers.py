@@ -65,7 +65,7 @@ def shown(folder, monkeypatch, **changes: Artifact) -> str:
     model_card(parts["manifest"], measured, title="t", license=None, base_model=None, benchmark=bench,
                healing=parts["healing"])  # fmt: skip
     said = io.StringIO()
-    monkeypatch.setattr(console.out, "file", said)
+    monkeypatch.setattr(console.out, "_file", said)  # `file` would leave the stream of this test behind
     console.show_scores(parts["scores"])
     console.show_plan(parts["plan"])
     console.show_manifest(parts["manifest"], folder)
