@@ -10,10 +10,12 @@ from shortlm.artifacts import Benchmark, provenance
 from shortlm.bench.cases import Case, cases, sampling_words
 from shortlm.bench.clock import device_name
 from shortlm.bench.limits import budget_of
+from shortlm.bench.load import busy_cores
 from shortlm.checkpoint import short_names
 from shortlm.errors import RecipeError
 from shortlm.model import ModelFiles, open_files
 from shortlm.recipe import BenchSettings, ModelSettings
+from shortlm.report.speed import load_note
 
 
 def bench(
@@ -35,6 +37,9 @@ def bench(
     if len(set(roles)) != len(models):
         raise RecipeError(f"{len(models)} models need as many different roles, not {', '.join(roles)}")
     files, found = check_bench(models, settings)
+    busy, cores = busy_cores()
+    if note := load_note(busy, cores):
+        say(f"warning: {note}")
     fleet = _fleet(files, settings, roles)
     fleet.measure(found, say)
     seconds, dtype = round(time.perf_counter() - started, 3), str(files[0].dtype).removeprefix("torch.")
@@ -42,6 +47,7 @@ def bench(
         models=fleet.models(), device=device_name(files[0].device), backend=fleet.name, interleaved=fleet.together,
         sampling="; ".join(sorted({sampling_words(case.workload) for case in found})),
         cells=list(fleet.cells.values()), breakdowns=fleet.breakdowns, limits=fleet.limits,
+        busy_cores=busy, cores=cores, minutes=settings.minutes, left_out=fleet.left_out,
         provenance=provenance(str(files[0].device), dtype, seconds, key),
     )  # fmt: skip
 

@@ -11,7 +11,8 @@ import torch
 
 from shortlm.artifacts import BenchedModel, Breakdown, Cell, Limit
 from shortlm.bench.breakdown import breakdowns
-from shortlm.bench.cases import Case, sampling_words
+from shortlm.bench.budget import ENOUGH, Budget
+from shortlm.bench.cases import Case
 from shortlm.bench.limits import limits
 from shortlm.bench.runners import Runner
 from shortlm.errors import ModelError, is_out_of_memory
@@ -32,6 +33,7 @@ class Fleet:
         self.facts: dict[str, BenchedModel] = {}
         self.breakdowns: list[Breakdown] = []
         self.limits: list[Limit] = []
+        self.left_out: list[str] = []
         needed = [f.checkpoint.nbytes_as(f.dtype.itemsize) for f in files]
         free = free_memory(files[0].device)
         if max(needed) > FILLED * free:
@@ -48,7 +50,11 @@ class Fleet:
         """Every model on every case."""
         everyone = list(range(len(self.files)))
         visits = [everyone] if self.together else [[i] for _ in range(TURNS) for i in everyone]
+        extras = (1 if self.together else len(everyone)) * (self.settings.breakdown + self.settings.limits)
+        self.budget = Budget(self.settings.minutes, len(visits) * len(found) + extras)
         for number, group in enumerate(visits):
+            if number >= len(self.files) and self.budget.spent:
+                break  # all have been there once
             self._visit(group, found, number, say)
             tidy()  # out here, where nothing holds the models any more
 
@@ -59,23 +65,32 @@ class Fleet:
         for runner in runners:
             self.facts.setdefault(runner.role, runner.facts)
         for case in track(found, "bench"):
+            if not self._begin(runners, case):
+                continue
             say(f"batch {case.batch}, prompt {case.prompt_tokens}, output {case.output_tokens}")
+            ended = self.budget.rounds_until(-(-ENOUGH // turns))
             able = [r for r in runners if self._fits(r, case, len(runners) > 1)]
             for runner in able:
                 runner.forget_cache()
             rounds = case.workload.runs // turns + (first and case.workload.runs % turns)
-            take_turns(able, case, rounds, {r.role: self.cells[r.role, case] for r in able})
+            take_turns(able, case, rounds, {r.role: self.cells[r.role, case] for r in able}, ended)
         if first:
             self._more(runners, found)
+
+    def _begin(self, runners: list[Runner], case: Case) -> bool:
+        """Whether there is time for the case; if not, models that have no runs of it yet are marked."""
+        if self.budget.begin():
+            return True
+        for runner in runners:
+            cell = self.cells.setdefault((runner.role, case), case.cell(runner.role))
+            if not cell.runs and cell.failed is None:
+                cell.failed = f"left out, {self.budget.reason}"
+        return False
 
     def _fits(self, runner: Runner, case: Case, shared: bool) -> bool:
         """The cell with its memory; False if the case doesn't fit."""
         if (runner.role, case) not in self.cells:
-            cell = Cell(
-                role=runner.role, batch=case.batch, prompt_tokens=case.prompt_tokens,
-                output_tokens=case.output_tokens, sampling=sampling_words(case.workload),
-            )  # fmt: skip
-            self.cells[runner.role, case] = cell
+            cell = self.cells[runner.role, case] = case.cell(runner.role)
             try:
                 cell.peak_bytes, cell.cache_bytes = runner.memory(case)
             except RuntimeError as error:
@@ -87,22 +102,36 @@ class Fleet:
         """Breakdown and limits, on the first case that writes more than a token and fits."""
         fitting = [c for c in found if all(self.cells[r.role, c].failed is None for r in runners)]
         case = next((c for c in fitting if c.output_tokens > 1), None)
-        if case is None:
-            return
-        if self.settings.breakdown and not self.settings.compile:  # compiled code has no blocks to be timed
+        names = ", ".join(runner.role for runner in runners)
+        apart = self.settings.breakdown and not self.settings.compile  # compiled code has no blocks to be timed
+        if apart and self._time_for(f"the parts of a decoding step, {names}") and case:
             self.breakdowns += breakdowns(runners, case)
-        for runner in runners if self.settings.limits else ():
-            with alone(runner, runners):
-                self.limits += limits(runner, case, self.settings.largest)
+        if self.settings.limits and self._time_for(f"limits, {names}") and case:
+            for runner in runners:
+                with alone(runner, runners):
+                    self.limits += limits(runner, case, self.settings.largest)
+
+    def _time_for(self, what: str) -> bool:
+        there_is = self.budget.begin()
+        self.left_out += [] if there_is else [f"{what}: left out, {self.budget.reason}"]
+        return there_is
 
 
-def take_turns(runners: list[Any], case: Case, rounds: int, cells: dict[str, Cell]) -> None:
+def take_turns(
+    runners: list[Any],
+    case: Case,
+    rounds: int,
+    cells: dict[str, Cell],
+    ended: Callable[[int], bool] = lambda rounds: False,
+) -> None:
     """Rounds in which every runner has its turn, in alternating order; warm-up first.
 
-    Whoever runs out of memory leaves, with its cell marked.
+    Whoever runs out of memory leaves, with its cell marked. `ended` is asked before every round, with those done.
     """
     able = list(runners)
     for number in range(-case.workload.warmup, rounds):
+        if ended(number):
+            break
         for runner in able[:] if number % 2 == 0 else able[::-1]:
             try:
                 timing = runner.time(case, seed=number + case.workload.warmup)

@@ -125,6 +125,12 @@ class BenchSettings(Settings):
     compile: bool = Field(False, description="Run the model through torch.compile.")
     breakdown: bool = Field(True, description="Also tell blocks, head and the rest of a decoding step apart.")
     limits: bool = Field(False, description="Also find the largest batch and the longest output that fit.")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time for all of it: rounds are cut short, and what doesn't fit is left out and said.",
+    )
     largest: int = Field(65536, ge=1, description="With --limits: batches above this are not tried.")
 
     @model_validator(mode="before")

@@ -175,6 +175,32 @@ def types_of(benchmark: Benchmark) -> str:
     return kinds.pop() if len(kinds) == 1 else ", ".join(f"{role} {dtype}" for role, dtype in found.items())
 
 
+LOADED = 0.1  # share of the cores that others may keep busy without a word
+
+
+def load_note(busy: float | None, cores: int) -> str | None:
+    """What to say of a machine that others use too."""
+    if busy is None or busy <= LOADED * cores:
+        return None
+    return f"other processes kept {busy:.1f} of {cores} cores busy before the start, so times are longer and noisier"
+
+
+def bench_notes(benchmark: Benchmark | None) -> list[str]:
+    """A line for the machine's load, for every case that was cut short, and for all that was left out."""
+    if benchmark is None:
+        return []
+    load, short = load_note(benchmark.busy_cores, benchmark.cores), {}
+    for cell in benchmark.cells:
+        if 0 < len(cell.runs) < cell.rounds:
+            short.setdefault((case_of(cell), len(cell.runs), cell.rounds), []).append(cell.role)
+    found = [
+        f"{case.words}: {', '.join(roles)} cut short after {done} of {asked} rounds, the time was up "
+        f"(--minutes {benchmark.minutes or 0:g})"
+        for (case, done, asked), roles in short.items()
+    ]
+    return [*([load] if load else []), *found, *benchmark.left_out]
+
+
 def noise_warnings(benchmark: Benchmark | None) -> list[str]:
     """A line for each difference that the machine was too noisy to tell."""
     return [
