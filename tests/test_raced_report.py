@@ -20,8 +20,7 @@ def raced(seen: list[int] | None = None) -> BlockScores:
     return scores.model_copy(update={"criteria": {"ppl": ppl}})
 
 
-def shown(scores: BlockScores, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(console.out, "file", None)  # the standard output of now
+def shown(scores: BlockScores, capsys: pytest.CaptureFixture[str]) -> list[str]:
     console.show_scores(scores)
     return capsys.readouterr().out.splitlines()
 
@@ -49,16 +48,16 @@ def test_the_page_makes_no_order_of_them(tmp_path):
     assert "lowest" not in page(tmp_path, scores=raced(), measurements=[])
 
 
-def test_the_table_gives_sequences_instead_of_ranks(capsys, monkeypatch):
-    lines = shown(raced(), capsys, monkeypatch)
+def test_the_table_gives_sequences_instead_of_ranks(capsys):
+    lines = shown(raced(), capsys)
     assert lines[0] == "embedded: score of each block, and on how many sequences"
     rows = {line.split()[0]: line.split()[2:] for line in lines[3:] if re.match(r" \d", line)}
     assert rows == {str(i): (["*"] if n < 32 else []) + [str(n)] for i, n in enumerate(SEEN)}
     assert "* left the race early: scores on other sequences can't be compared, so there are no ranks" in lines
 
 
-def test_scores_of_equal_sequences_have_ranks(capsys, monkeypatch, tmp_path):
+def test_scores_of_equal_sequences_have_ranks(capsys, tmp_path):
     scores = raced([8] * N)
-    lines = shown(scores, capsys, monkeypatch)
+    lines = shown(scores, capsys)
     assert lines[0].endswith("rank 0 is the least important and goes first") and "*" not in "".join(lines)
     assert "left the race" not in page(tmp_path, scores=scores)

@@ -167,7 +167,7 @@ def _show_tasks(measurement: Measurement) -> None:
 def show_benchmark(benchmark: Benchmark) -> None:
     """One row per case and model, then where a step's time goes, what fits, and what was too noisy to tell."""
     from shortlm.report.numbers import duration, significant, size
-    from shortlm.report.speed import limit_pairs, noise_warnings, shares, speed_rows
+    from shortlm.report.speed import bench_notes, limit_pairs, noise_warnings, shares, speed_rows
 
     kind = f"{benchmark.backend}, {benchmark.provenance.dtype}; {benchmark.sampling}"
     out.print(f"{benchmark.device}: {kind}")
@@ -200,6 +200,8 @@ def show_benchmark(benchmark: Benchmark) -> None:
         weights = next(m.weight_bytes for m in benchmark.models if m.role == limit.role)
         none = f"; the weights alone take {gib(weights)}" if not limit.value else ""
         out.print(f"{most} (stopped by {limit.stopped_by}{none})")
+    for note in bench_notes(benchmark):
+        out.print(f"note: {note}")
     for warning in noise_warnings(benchmark):
         out.print(f"noisy: {warning}")
 

@@ -42,7 +42,8 @@ class Cell(Record):
     runs: list[Timing] = Field([], description="In the order of the rounds, warm-up apart.")
     peak_bytes: Count | None = Field(None, description="Most bytes alive at one time, weights included.")
     cache_bytes: Count | None = Field(None, description="The KV cache after the last token.")
-    failed: str | None = Field(None, description="Why there are no runs: out of memory.")
+    rounds: Count = Field(0, description="How many runs were asked for; there are fewer if the time was up.")
+    failed: str | None = Field(None, description="Why there are no runs: out of memory, or out of time.")
 
 
 class Breakdown(Record):
@@ -83,5 +84,8 @@ class Benchmark(Artifact):
     cells: list[Cell]
     breakdowns: list[Breakdown] = []
     limits: list[Limit] = []
-    notes: list[str] = Field([], description="What the times have to be read with: a busy machine, runs cut short.")
+    busy_cores: float | None = Field(None, description="Cores that other processes kept busy just before the start.")
+    cores: int = Field(0, description="Cores that we may use.")
+    minutes: float | None = Field(None, description="The time that all of it might take.")
+    left_out: list[str] = Field([], description="What there was no time for, beside cells that have failed.")
     provenance: Provenance

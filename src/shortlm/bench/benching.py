@@ -9,12 +9,13 @@ from typing import Any
 from shortlm.artifacts import Benchmark, provenance
 from shortlm.bench.cases import Case, cases, sampling_words
 from shortlm.bench.clock import device_name
-from shortlm.bench.conditions import TimeBudget, loaded_machine
 from shortlm.bench.limits import budget_of
+from shortlm.bench.load import busy_cores
 from shortlm.checkpoint import short_names
 from shortlm.errors import RecipeError
 from shortlm.model import ModelFiles, open_files
 from shortlm.recipe import BenchSettings, ModelSettings
+from shortlm.report.speed import load_note
 
 
 def bench(
@@ -36,16 +37,17 @@ def bench(
     if len(set(roles)) != len(models):
         raise RecipeError(f"{len(models)} models need as many different roles, not {', '.join(roles)}")
     files, found = check_bench(models, settings)
+    busy, cores = busy_cores()
+    if note := load_note(busy, cores):
+        say(f"warning: {note}")
     fleet = _fleet(files, settings, roles)
-    if loaded := loaded_machine():
-        say(f"warning: {loaded}")
-        fleet.notes.append(loaded)
     fleet.measure(found, say)
     seconds, dtype = round(time.perf_counter() - started, 3), str(files[0].dtype).removeprefix("torch.")
     return Benchmark(
         models=fleet.models(), device=device_name(files[0].device), backend=fleet.name, interleaved=fleet.together,
         sampling="; ".join(sorted({sampling_words(case.workload) for case in found})),
-        cells=list(fleet.cells.values()), breakdowns=fleet.breakdowns, limits=fleet.limits, notes=fleet.notes,
+        cells=list(fleet.cells.values()), breakdowns=fleet.breakdowns, limits=fleet.limits,
+        busy_cores=busy, cores=cores, minutes=settings.minutes, left_out=fleet.left_out,
         provenance=provenance(str(files[0].device), dtype, seconds, key),
     )  # fmt: skip
 
@@ -67,4 +69,4 @@ def _fleet(files: list[ModelFiles], settings: BenchSettings, roles: list[str]) -
         return VllmFleet(files, settings, roles)
     from shortlm.bench.fleet import Fleet
 
-    return Fleet(files, settings, roles, TimeBudget(settings.minutes))
+    return Fleet(files, settings, roles)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from shortlm.artifacts import Cell
 from shortlm.errors import ModelError, RecipeError
 from shortlm.model import ModelFiles, context_of
 from shortlm.recipe import BenchSettings, WorkloadSettings
@@ -25,10 +26,12 @@ class Case:
     workload: WorkloadSettings
     text: str | None = None
 
-    @property
-    def name(self) -> str:
-        """For lines at the terminal and notes."""
-        return f"batch {self.batch}, prompt {self.prompt_tokens}, output {self.output_tokens}"
+    def cell(self, role: str) -> Cell:
+        """An empty one for a model."""
+        return Cell(
+            role=role, batch=self.batch, prompt_tokens=self.prompt_tokens, output_tokens=self.output_tokens,
+            sampling=sampling_words(self.workload), rounds=self.workload.runs,
+        )  # fmt: skip
 
     def prompt(self, tokenizer: Any, vocabulary: int, device: torch.device) -> torch.Tensor:
         """Token ids, batch x prompt_tokens; random ones are the same for every model of that vocabulary."""

@@ -11,8 +11,8 @@ import torch
 
 from shortlm.artifacts import BenchedModel, Breakdown, Cell, Limit
 from shortlm.bench.breakdown import breakdowns
-from shortlm.bench.cases import Case, sampling_words
-from shortlm.bench.conditions import TimeBudget
+from shortlm.bench.budget import ENOUGH, Budget
+from shortlm.bench.cases import Case
 from shortlm.bench.limits import limits
 from shortlm.bench.runners import Runner
 from shortlm.errors import ModelError, is_out_of_memory
@@ -20,7 +20,6 @@ from shortlm.model import ModelFiles, free_memory
 from shortlm.progress import track
 from shortlm.recipe import BenchSettings
 
-FEWEST = 3  # rounds that tell a spread
 TURNS = 2  # how often each model is loaded when they don't fit together
 FILLED = 0.6  # share of the free memory that the weights of all models may take
 
@@ -28,15 +27,13 @@ FILLED = 0.6  # share of the free memory that the weights of all models may take
 class Fleet:
     """Opens the models and measures them; one after the other, twice, if they don't fit together."""
 
-    def __init__(
-        self, files: list[ModelFiles], settings: BenchSettings, roles: list[str], budget: TimeBudget | None = None
-    ):
-        self.budget, self.notes = budget or TimeBudget(None), list[str]()
+    def __init__(self, files: list[ModelFiles], settings: BenchSettings, roles: list[str]):
         self.files, self.settings, self.roles = files, settings, roles
         self.cells: dict[tuple[str, Case], Cell] = {}
         self.facts: dict[str, BenchedModel] = {}
         self.breakdowns: list[Breakdown] = []
         self.limits: list[Limit] = []
+        self.left_out: list[str] = []
         needed = [f.checkpoint.nbytes_as(f.dtype.itemsize) for f in files]
         free = free_memory(files[0].device)
         if max(needed) > FILLED * free:
@@ -53,7 +50,11 @@ class Fleet:
         """Every model on every case."""
         everyone = list(range(len(self.files)))
         visits = [everyone] if self.together else [[i] for _ in range(TURNS) for i in everyone]
+        extras = (1 if self.together else len(everyone)) * (self.settings.breakdown + self.settings.limits)
+        self.budget = Budget(self.settings.minutes, len(visits) * len(found) + extras)
         for number, group in enumerate(visits):
+            if number >= len(self.files) and self.budget.spent:
+                break  # all have been there once
             self._visit(group, found, number, say)
             tidy()  # out here, where nothing holds the models any more
 
@@ -64,37 +65,32 @@ class Fleet:
         for runner in runners:
             self.facts.setdefault(runner.role, runner.facts)
         for case in track(found, "bench"):
-            if self._left_out(runners, case):
+            if not self._begin(runners, case):
                 continue
-            say(case.name)
+            say(f"batch {case.batch}, prompt {case.prompt_tokens}, output {case.output_tokens}")
+            ended = self.budget.rounds_until(-(-ENOUGH // turns))
             able = [r for r in runners if self._fits(r, case, len(runners) > 1)]
             for runner in able:
                 runner.forget_cache()
             rounds = case.workload.runs // turns + (first and case.workload.runs % turns)
-            if take_turns(able, case, rounds, {r.role: self.cells[r.role, case] for r in able}, self.budget) < rounds:
-                self._note(f"{case.name}: fewer than the {case.workload.runs} runs: --minutes was spent")
-        if first and not self.budget.spent():
+            take_turns(able, case, rounds, {r.role: self.cells[r.role, case] for r in able}, ended)
+        if first:
             self._more(runners, found)
 
-    def _left_out(self, runners: list[Runner], case: Case) -> bool:
-        """Whether the time budget is spent before a case has begun."""
-        begun = any((runner.role, case) in self.cells for runner in runners)
-        if begun or not self.budget.spent():
-            return False
+    def _begin(self, runners: list[Runner], case: Case) -> bool:
+        """Whether there is time for the case; if not, models that have no runs of it yet are marked."""
+        if self.budget.begin():
+            return True
         for runner in runners:
-            self.cells[runner.role, case] = _empty(runner, case, "left out: --minutes was spent")
-        self._note(f"{case.name}: left out: --minutes was spent")
-        return True
-
-    def _note(self, line: str) -> None:
-        if line not in self.notes:
-            self.notes.append(line)
+            cell = self.cells.setdefault((runner.role, case), case.cell(runner.role))
+            if not cell.runs and cell.failed is None:
+                cell.failed = f"left out, {self.budget.reason}"
+        return False
 
     def _fits(self, runner: Runner, case: Case, shared: bool) -> bool:
         """The cell with its memory; False if the case doesn't fit."""
         if (runner.role, case) not in self.cells:
-            cell = _empty(runner, case)
-            self.cells[runner.role, case] = cell
+            cell = self.cells[runner.role, case] = case.cell(runner.role)
             try:
                 cell.peak_bytes, cell.cache_bytes = runner.memory(case)
             except RuntimeError as error:
@@ -106,34 +102,36 @@ class Fleet:
         """Breakdown and limits, on the first case that writes more than a token and fits."""
         fitting = [c for c in found if all(self.cells[r.role, c].failed is None for r in runners)]
         case = next((c for c in fitting if c.output_tokens > 1), None)
-        if case is None:
-            return
-        if self.settings.breakdown and not self.settings.compile:  # compiled code has no blocks to be timed
+        names = ", ".join(runner.role for runner in runners)
+        apart = self.settings.breakdown and not self.settings.compile  # compiled code has no blocks to be timed
+        if apart and self._time_for(f"the parts of a decoding step, {names}") and case:
             self.breakdowns += breakdowns(runners, case)
-        for runner in runners if self.settings.limits else ():
-            with alone(runner, runners):
-                self.limits += limits(runner, case, self.settings.largest)
+        if self.settings.limits and self._time_for(f"limits, {names}") and case:
+            for runner in runners:
+                with alone(runner, runners):
+                    self.limits += limits(runner, case, self.settings.largest)
 
-
-def _empty(runner: Runner, case: Case, failed: str | None = None) -> Cell:
-    return Cell(
-        role=runner.role, batch=case.batch, prompt_tokens=case.prompt_tokens, output_tokens=case.output_tokens,
-        sampling=sampling_words(case.workload), failed=failed,
-    )  # fmt: skip
+    def _time_for(self, what: str) -> bool:
+        there_is = self.budget.begin()
+        self.left_out += [] if there_is else [f"{what}: left out, {self.budget.reason}"]
+        return there_is
 
 
 def take_turns(
-    runners: list[Any], case: Case, rounds: int, cells: dict[str, Cell], budget: TimeBudget | None = None
-) -> int:
-    """Rounds in which every runner has its turn, in alternating order; warm-up first. Returns how many were done.
+    runners: list[Any],
+    case: Case,
+    rounds: int,
+    cells: dict[str, Cell],
+    ended: Callable[[int], bool] = lambda rounds: False,
+) -> None:
+    """Rounds in which every runner has its turn, in alternating order; warm-up first.
 
-    Whoever runs out of memory leaves, with its cell marked. Once the budget is spent no round begins, beyond the first
-    few.
+    Whoever runs out of memory leaves, with its cell marked. `ended` is asked before every round, with those done.
     """
     able = list(runners)
     for number in range(-case.workload.warmup, rounds):
-        if budget and number >= FEWEST and budget.spent():
-            return number
+        if ended(number):
+            break
         for runner in able[:] if number % 2 == 0 else able[::-1]:
             try:
                 timing = runner.time(case, seed=number + case.workload.warmup)
@@ -143,7 +141,6 @@ def take_turns(
                 continue
             if number >= 0:
                 cells[runner.role].runs.append(timing)
-    return rounds
 
 
 def fail(cell: Cell, error: RuntimeError, shared: bool) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from shortlm.artifacts import BenchedModel, Cell, Timing
-from shortlm.bench.cases import Case, sampling_words
+from shortlm.bench.budget import ENOUGH, Budget
+from shortlm.bench.cases import Case
 from shortlm.bench.clock import mark, seconds, wait
 from shortlm.bench.gauge import Gauge
 from shortlm.errors import ModelError, RecipeError
@@ -27,8 +28,8 @@ class VllmFleet:
     together, name = False, "vllm"
 
     def __init__(self, files: list[ModelFiles], settings: BenchSettings, roles: list[str]):
-        if settings.limits or settings.cache != "dynamic" or settings.minutes:
-            raise RecipeError("--backend vllm: manages its own memory; leave out --limits, --cache and --minutes")
+        if settings.limits or settings.cache != "dynamic":
+            raise RecipeError("--backend vllm: manages its own memory; leave out --limits and --cache")
         try:
             self.vllm: Any = import_module("vllm")
         except ImportError as error:
@@ -37,7 +38,7 @@ class VllmFleet:
         self.cells: dict[tuple[str, Case], Cell] = {}
         self.breakdowns: list[Any] = []
         self.limits: list[Any] = []
-        self.notes: list[str] = []
+        self.left_out: list[str] = []
 
     def models(self) -> list[BenchedModel]:
         """From the configs: the engines are gone by now."""
@@ -53,6 +54,7 @@ class VllmFleet:
 
     def measure(self, found: list[Case], say: Callable[[str], object]) -> None:
         """Every model on every case, an engine at a time."""
+        self.budget = Budget(self.settings.minutes, len(self.files) * len(found))
         for files, role in zip(self.files, self.roles, strict=True):
             self._visit(files, role, found, say)
             gc.collect()
@@ -65,12 +67,17 @@ class VllmFleet:
             trust_remote_code=files.settings.trust_remote_code, enforce_eager=not self.settings.compile,
         )  # fmt: skip
         for case in found:
+            cell = self.cells[role, case] = case.cell(role)
+            if not self.budget.begin():
+                cell.failed = f"left out, {self.budget.reason}"
+                continue
             say(f"batch {case.batch}, prompt {case.prompt_tokens}, output {case.output_tokens}")
-            runs = [self._time(engine, files, case) for _ in range(case.workload.warmup + case.workload.runs)]
-            self.cells[role, case] = Cell(
-                role=role, batch=case.batch, prompt_tokens=case.prompt_tokens, output_tokens=case.output_tokens,
-                sampling=sampling_words(case.workload), runs=runs[case.workload.warmup :],
-            )  # fmt: skip
+            ended = self.budget.rounds_until(ENOUGH)
+            for number in range(-case.workload.warmup, case.workload.runs):
+                if ended(number):
+                    break
+                timing = self._time(engine, files, case)
+                cell.runs += [timing] * (number >= 0)
 
     def _time(self, engine: Any, files: ModelFiles, case: Case) -> Timing:
         w, device = case.workload, files.device

@@ -139,7 +139,7 @@ class BenchSettings(Settings):
         None,
         gt=0,
         le=100_000,
-        description="Time budget: no round begins after it, beyond three that tell a spread.",
+        description="Time for all of it: rounds are cut short, and what doesn't fit is left out and said.",
     )
     largest: int = Field(65536, ge=1, le=MOST, description="With --limits: batches above this are not tried.")
 

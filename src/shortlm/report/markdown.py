@@ -15,7 +15,7 @@ from shortlm.report import numbers
 from shortlm.report.headline import headline
 from shortlm.report.origin import model_rows
 from shortlm.report.quality import comparison, dense_first, trained_notes
-from shortlm.report.speed import limit_pairs, noise_warnings, shares, speed_rows, types_of
+from shortlm.report.speed import bench_notes, limit_pairs, noise_warnings, shares, speed_rows, types_of
 from shortlm.report.tasks import task_rows
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
@@ -45,7 +45,8 @@ def tables(measurements: list[Measurement], benchmark: Benchmark | None) -> dict
     return {
         "rows": comparison(measurements), "trained": trained_notes(measurements),
         "task_rows": task_rows(measurements), "benchmark": benchmark,
-        "speed": speed_rows(benchmark), "warnings": noise_warnings(benchmark), "shares": shares(benchmark),
+        "speed": speed_rows(benchmark), "warnings": noise_warnings(benchmark), "bench_notes": bench_notes(benchmark),
+        "shares": shares(benchmark),
         "limits": limit_pairs(benchmark), "types": types_of(benchmark) if benchmark else "",
     }  # fmt: skip
 

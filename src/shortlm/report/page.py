@@ -25,7 +25,7 @@ from shortlm.report.quality_charts import parameters_chart, perplexity_chart, ta
 from shortlm.report.roles import all_roles, colours
 from shortlm.report.runs import runs_chart
 from shortlm.report.score_charts import ceiling, scores_chart, within_reach
-from shortlm.report.speed import limit_pairs, noise_warnings, shares, speed_rows, types_of
+from shortlm.report.speed import bench_notes, limit_pairs, noise_warnings, shares, speed_rows, types_of
 from shortlm.report.speed_charts import memory_chart, step_chart, throughput_chart
 from shortlm.report.tasks import task_rows
 from shortlm.report.tradeoff import Point, by_size, by_speed, quality
@@ -57,7 +57,8 @@ def write_page(
         measurements=measurements,
         settings=settings_yaml.strip(), headline=headline(scores, plan, measurements, benchmark),
         figures=key_figures(plan, manifest, measurements, benchmark), benchmark=benchmark,
-        speed=speed_rows(benchmark), warnings=noise_warnings(benchmark), shares=shares(benchmark),
+        speed=speed_rows(benchmark), warnings=noise_warnings(benchmark),
+        bench_notes=bench_notes(benchmark), shares=shares(benchmark),
         limits=limit_pairs(benchmark), types=types_of(benchmark) if benchmark else "",
         task_rows=task_rows(measurements), fluent=_fluent(measurements),
         criteria=_criteria(scores, plan), cut_off=_cut_off(scores),

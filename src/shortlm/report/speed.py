@@ -175,9 +175,35 @@ def types_of(benchmark: Benchmark) -> str:
     return kinds.pop() if len(kinds) == 1 else ", ".join(f"{role} {dtype}" for role, dtype in found.items())
 
 
+LOADED = 0.1  # share of the cores that others may keep busy without a word
+
+
+def load_note(busy: float | None, cores: int) -> str | None:
+    """What to say of a machine that others use too."""
+    if busy is None or busy <= LOADED * cores:
+        return None
+    return f"other processes kept {busy:.1f} of {cores} cores busy before the start, so times are longer and noisier"
+
+
+def bench_notes(benchmark: Benchmark | None) -> list[str]:
+    """A line for the machine's load, for every case that was cut short, and for all that was left out."""
+    if benchmark is None:
+        return []
+    load, short = load_note(benchmark.busy_cores, benchmark.cores), {}
+    for cell in benchmark.cells:
+        if 0 < len(cell.runs) < cell.rounds:
+            short.setdefault((case_of(cell), len(cell.runs), cell.rounds), []).append(cell.role)
+    found = [
+        f"{case.words}: {', '.join(roles)} cut short after {done} of {asked} rounds, the time was up "
+        f"(--minutes {benchmark.minutes or 0:g})"
+        for (case, done, asked), roles in short.items()
+    ]
+    return [*([load] if load else []), *found, *benchmark.left_out]
+
+
 def noise_warnings(benchmark: Benchmark | None) -> list[str]:
-    """What was noted while it ran, and a line for each difference that the machine was too noisy to tell."""
-    return [*(benchmark.notes if benchmark else ())] + [
+    """A line for each difference that the machine was too noisy to tell."""
+    return [
         f"{row.case.words}: {row.role} is {row.ratio.value:.2f} times as fast, but the 95 % interval "
         f"({row.ratio.low:.2f} to {row.ratio.high:.2f}) holds 1: too noisy a machine, or too few runs, to tell"
         for row in speed_rows(benchmark)
