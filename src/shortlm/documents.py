@@ -81,8 +81,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def parse_yaml(text: str, where: str, kind: Kind) -> Any:
     """What YAML says; dates stay text. Raises `kind` for what is no YAML, or stands for too much."""
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)  # which looks for characters that YAML does not have
         node = loader.get_single_node()
         if node is None:
             return None
@@ -94,7 +95,8 @@ def parse_yaml(text: str, where: str, kind: Kind) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         raise kind(f"{where}: is not valid YAML ({reason(error, lines=True)})") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _size(node: Any, known: dict[int, int]) -> int:

@@ -57,7 +57,10 @@ def shown(value: object) -> str:
     """A value as it stands in a message: quoted, and shortened in the middle."""
     short = Repr()
     short.maxstring = short.maxother = short.maxlong = 80
-    return short.repr(value)
+    try:
+        return short.repr(value)
+    except ValueError:  # of a number with thousands of digits, which Python doesn't write out
+        return f"{type(value).__name__} too long to show"
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
