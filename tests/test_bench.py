@@ -15,6 +15,7 @@ from shortlm.artifacts import Benchmark, Cell, Timing
 from shortlm.bench import bench
 from shortlm.bench.breakdown import breakdowns
 from shortlm.bench.cases import Case, cases
+from shortlm.bench.conditions import TimeBudget, loaded_machine
 from shortlm.bench.fleet import Fleet, fail, take_turns
 from shortlm.bench.gauge import Gauge
 from shortlm.bench.limits import largest_that_fits, limits, peak_of
@@ -24,6 +25,7 @@ from shortlm.cut import cut
 from shortlm.errors import ModelError, RecipeError
 from shortlm.model import free_memory, open_files, open_model
 from shortlm.recipe import BenchSettings, CutSettings, ModelSettings, WorkloadSettings, bench_of, benching_of
+from shortlm.report.speed import noise_warnings
 
 QUICK = WorkloadSettings(batches=[1, 3], prompt_tokens=[7], output_tokens=[5], runs=3, warmup=1)
 
@@ -96,6 +98,40 @@ def test_models_take_turns_and_change_places():
     take_turns([Fake("a"), Fake("b")], case(), 2, cells)
     assert order == [("b", 0), ("a", 0), ("a", 1), ("b", 1), ("b", 2), ("a", 2)]
     assert [len(cells[role].runs) for role in "ab"] == [2, 2]
+
+
+def test_a_spent_time_budget_ends_a_case_between_rounds():
+    now = [0.0]
+
+    class Slow:
+        def __init__(self, role):
+            self.role = role
+
+        def time(self, case, seed):
+            now[0] += 30
+            return Timing(seconds=30)
+
+    for minutes, done in ((None, 9), (100, 9), (2.4, 3), (5, 4)):  # a round takes a minute, the warm-up another
+        now[0] = 0.0
+        cells = {role: Cell(role=role, batch=1, prompt_tokens=7, output_tokens=5) for role in "ab"}
+        budget = TimeBudget(minutes, clock=lambda: now[0])
+        assert take_turns([Slow("a"), Slow("b")], case(), 9, cells, budget) == done
+        assert [len(cells[role].runs) for role in "ab"] == [done, done]
+
+
+def test_what_a_time_budget_leaves_out_is_said(shorter):
+    quick = WorkloadSettings(batches=[1, 2], prompt_tokens=[7], output_tokens=[5], runs=4, warmup=0)
+    settings = BenchSettings(workloads=[quick], breakdown=False, minutes=1e-6)
+    found = bench([ModelSettings(), ModelSettings(model=shorter)], settings, ["dense", "cut"])
+    assert all(cell.failed == "left out: --minutes was spent" and not cell.runs for cell in found.cells)
+    assert "batch 2, prompt 7, output 5: left out: --minutes was spent" in noise_warnings(found)
+
+
+def test_a_loaded_machine_is_said(monkeypatch):
+    for share, line in ((3.0, None), (85.0, "other processes kept 85% of the cores busy just before")):
+        monkeypatch.setattr("psutil.cpu_percent", lambda interval, share=share: share)
+        told = loaded_machine()
+        assert told is None if line is None else told.startswith(line)
 
 
 def test_who_runs_out_of_memory_leaves_and_the_others_go_on():
@@ -257,14 +293,14 @@ def test_a_text_is_a_prompt_of_its_own_length():
     assert files.tokenizer.decode(ids_BT[1], skip_special_tokens=True) == "Mira has the key."
     with pytest.raises(RecipeError, match="--prompt: embedded has no tokenizer"):
         cases(BenchSettings(workloads=[text]), [files, replace(files, tokenizer=None)])
-    other = types.SimpleNamespace(settings=ModelSettings(model="x"), tokenizer=_Letters())
+    other = types.SimpleNamespace(settings=ModelSettings(model="x"), tokenizer=_Letters(), config=files.config)
     with pytest.raises(RecipeError, match=r"is not as many tokens for all models \(embedded: .*, x: 17\)"):
         cases(BenchSettings(workloads=[text]), [files, other])
 
 
 class _Letters:
     def __call__(self, text):
-        return types.SimpleNamespace(input_ids=list(text))
+        return types.SimpleNamespace(input_ids=[ord(letter) for letter in text])
 
 
 def test_published_presets():

@@ -222,7 +222,7 @@ def test_ids_of_another_models_tokenizer_are_refused():
     """Read from disk row by row they would be rows of the next tensor."""
     settings = TextSettings(text="embedded", sequences=3, length=16)
     with pytest.raises(
-        TextError, match=r"embedded: token id \d+ is outside the model's vocabulary \(0..99\); its token"
+        TextError, match=r"embedded: token id \d+ is outside the model's vocabulary \(0..99\); the tokenizer in"
     ):
         open_windows(settings, TOKENIZER, 100)
 

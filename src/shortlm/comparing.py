@@ -14,10 +14,10 @@ from shortlm.artifacts import Artifact, Benchmark, Measurement, kept
 from shortlm.bench import bench, check_bench
 from shortlm.checkpoint import short_names
 from shortlm.errors import ModelError, OutputError, RecipeError
-from shortlm.evaluate import evaluate, refuse_unknown_tasks
+from shortlm.evaluate import check_evaluation, evaluate
 from shortlm.keys import fingerprint, key_of, measured_from
-from shortlm.model import open_files
 from shortlm.outputs import write_text
+from shortlm.paths import user_path
 from shortlm.recipe import BenchSettings, EvalSettings, ModelSettings, to_yaml
 from shortlm.report import headline, write_markdown, write_page, write_results
 from shortlm.report.quality import trained_notes
@@ -44,11 +44,9 @@ def compare(
     if len(models) < 2:
         raise RecipeError("one model alone can't be compared; name two or more, the reference first")
     evaluation = evaluation.for_model(models[0].model)
-    work = _Comparison(models, evaluation, benching, Path(out).expanduser(), say)
+    work = _Comparison(models, evaluation, benching, user_path(out), say)
     work.claim(force)
-    for model in models:
-        open_files(model)  # a wrong name is told before hours of work on the others
-    refuse_unknown_tasks(evaluation)
+    check_evaluation(models, evaluation)  # a wrong name is told before hours of work on the others
     if benching and benching.limits:
         check_bench(models, benching)
     measured = [work.measured(number) for number in range(len(models))]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from math import exp
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -23,7 +23,7 @@ from shortlm.artifacts import (
 )
 from shortlm.sizes import gib
 
-WIDE = None if sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
+WIDE = None if sys.stdout is not None and sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
 out = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)  # names and texts are taken literally
 
 
@@ -49,7 +49,8 @@ def show_scores(scores: BlockScores) -> None:
         out.print("rank agreement over resampled sequences (Kendall tau): " + ", ".join(agreement))
     for race in (c.race for c in scores.criteria.values() if c.race):
         out.print(f"least important of those that may go: {', '.join(map(str, race.selected))}")
-        work = f"{scores.block_forwards:,} block forwards, {scores.block_forwards / race.block_forwards_full:.0%}"
+        share = scores.block_forwards / max(race.block_forwards_full, 1)
+        work = f"{scores.block_forwards:,} block forwards, {share:.0%}"
         out.print(f"found with {work} of the full sweep's")
     if scores.base_perplexity is not None:
         out.print(f"perplexity of the whole model on the same windows: {scores.base_perplexity:.4f}")
@@ -71,7 +72,7 @@ def show_plan(plan: CutPlan) -> None:
     before, after = plan.model.parameters, plan.parameters_after
     out.print(f"remove {len(plan.removed)} of {plan.model.n_blocks} blocks: {', '.join(map(str, plan.removed))}")
     out.print(f"by {plan.criterion} ({plan.method}), budget {plan.budget}, protected: {plan.protected or 'none'}")
-    out.print(f"parameters {before:,} -> {after:,} (-{1 - after / before:.1%})")
+    out.print(f"parameters {before:,} -> {after:,} (-{1 - after / max(before, 1):.1%})")
     if plan.agreement is not None:
         out.print(f"the same blocks are chosen in {plan.agreement:.0%} of resamples of the sequences")
 
@@ -84,7 +85,8 @@ def show_manifest(manifest: Manifest, folder: object) -> None:
         p = manifest.proof
         line = f"proved ({p.dtype}): logits differ by at most {p.max_abs_difference:.2g} (allowed {p.tolerance:.2g})"
         if p.max_abs_difference_cached is not None:
-            line += f", with KV cache {p.max_abs_difference_cached:.2g} (allowed {p.tolerance_cached:.2g})"
+            allowed = p.tolerance_cached or p.tolerance
+            line += f", with KV cache {p.max_abs_difference_cached:.2g} (allowed {allowed:.2g})"
         out.print(line)
 
 
@@ -98,10 +100,15 @@ def show_healing(healing: Healing, folder: object) -> None:
         kept = next((v for v in phase.validations if v.step == phase.kept_step), None)
         for name, nats in (kept.nats_per_token if kept else {}).items():
             before = phase.validations[0].nats_per_token[name]
-            out.print(f"  {name}: {before:.4f} -> {nats:.4f} nats, perplexity {exp(before):.3f} -> {exp(nats):.3f}")
+            first, last = _perplexity(before), _perplexity(nats)
+            out.print(f"  {name}: {before:.4f} -> {nats:.4f} nats, perplexity {first} -> {last}")
         if phase.merge_difference is not None:
             out.print(f"  merged; logits differ from the adapter model's by at most {phase.merge_difference:.2g}")
     out.print(str(folder))
+
+
+def _perplexity(nats: float) -> str:
+    return f"{math.exp(nats):.3f}" if nats < 30 else f"e^{nats:.4g}"
 
 
 def show_heal_plan(plan: HealPlan) -> None:

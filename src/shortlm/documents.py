@@ -81,9 +81,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def parse_yaml(text: str, where: str, kind: Kind) -> Any:
     """What YAML says; dates stay text. Raises `kind` for what is no YAML, or stands for too much."""
-    loader = None
     try:
-        loader = _Loader(text)  # which looks for characters that YAML does not have
+        loader = _Loader(text)  # refuses control characters
         node = loader.get_single_node()
         if node is None:
             return None
@@ -94,9 +93,6 @@ def parse_yaml(text: str, where: str, kind: Kind) -> Any:
         raise kind(f"{where}: is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
         raise kind(f"{where}: is not valid YAML ({reason(error, lines=True)})") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
 
 
 def _size(node: Any, known: dict[int, int]) -> int:

@@ -59,8 +59,8 @@ def shown(value: object) -> str:
     short.maxstring = short.maxother = short.maxlong = 80
     try:
         return short.repr(value)
-    except ValueError:  # of a number with thousands of digits, which Python doesn't write out
-        return f"{type(value).__name__} too long to show"
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def shortened(text: str, most: int = LONGEST) -> str:

@@ -18,7 +18,7 @@ from shortlm.bench import bench, check_bench
 from shortlm.choose import choose, refuse_infeasible
 from shortlm.cut import cut, refuse_uncuttable
 from shortlm.errors import ModelError, OutputError
-from shortlm.evaluate import evaluate, refuse_unknown_tasks
+from shortlm.evaluate import check_evaluation, evaluate
 from shortlm.keys import fingerprint, key_of, measured_from, phase_keys
 from shortlm.model import facts_from_config
 from shortlm.outputs import write_text
@@ -59,7 +59,11 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
         stages.claim()
         if not (out / "model").exists():  # before hours of scoring
             refuse_uncuttable(recipe.model)
-        refuse_unknown_tasks(recipe.eval.for_model(recipe.model.model))
+        check_evaluation([recipe.model], recipe.eval.model_copy(update={"texts": recipe.eval_texts()}))
+        if recipe.heal:
+            from shortlm.heal import check_healing
+
+            check_healing(recipe.model, recipe.heal)
         if recipe.bench and recipe.bench.limits:
             check_bench([recipe.model], recipe.bench)
     _meet(recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -47,4 +48,5 @@ class Bar(tqdm):
 
 def track(items: Iterable[Any] | None = None, what: str = "", total: int | None = None) -> Bar:
     """A bar on standard error, shown only on a terminal (`disable=None`)."""
-    return Bar(items, desc=what, total=total, disable=None if is_main() else True, leave=False, dynamic_ncols=True)
+    seen = is_main() and sys.stderr is not None  # closed by `2>&-`
+    return Bar(items, desc=what, total=total, disable=None if seen else True, leave=False, dynamic_ncols=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-MOST = 1e18  # more digits than anything has
+MOST = 1e18  # more than there is of anything
 COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 

@@ -19,8 +19,8 @@ KINDS = {
 
 @cache
 def cases(kind: str) -> list[Case]:
-    """All cases of a kind, in a fixed order."""
-    return KINDS[kind].cases()
+    """All cases of a kind, in a fixed order; of several with one name the first."""
+    return list({case.name: case for case in reversed(KINDS[kind].cases())}.values())[::-1]
 
 
 def sample(kind: str, count: int) -> list[Case]:

@@ -8,53 +8,27 @@ from hostile.case import DEEP, HUGE, Case, places, replaced, some, written
 from hostile.world import ARTIFACTS
 
 COMMANDS = {
-    "scores": [
-        ["choose", "{in}/a.json", "--blocks", "2", "-o", "out"],
-        ["choose", "{in}/a.json", "--drop-params=20%", "--method=contiguous", "--criterion=angular", "-o", "out"],
-        ["report", "--scores", "{in}/a.json", "-o", "out"],
-    ],
-    "plan": [
-        ["cut", "-m", "{w}/llama", "--plan", "{in}/a.json", "-o", "out"],
-        ["report", "--plan", "{in}/a.json", "-o", "out"],
-    ],
-    "manifest": [
-        ["cut", "-m", "{w}/llama", "--plan", "{in}/a.json", "-o", "out"],
-        ["report", "--manifest", "{in}/a.json", "-o", "out"],
-    ],
+    "scores": [["choose", "{in}/a.json", "--blocks", "2", "-o", "out"],
+               ["choose", "{in}/a.json", "--drop-params=20%", "--method=contiguous", "--criterion=angular", "-o", "out"],
+               ["report", "--scores", "{in}/a.json", "-o", "out"]],
+    "plan": [["cut", "-m", "{w}/llama", "--plan", "{in}/a.json", "-o", "out"],
+             ["report", "--plan", "{in}/a.json", "-o", "out"]],
+    "manifest": [["cut", "-m", "{w}/llama", "--plan", "{in}/a.json", "-o", "out"],
+                 ["report", "--manifest", "{in}/a.json", "-o", "out"]],
     "eval": [["report", "--eval", "{w}/eval.json", "--eval", "{in}/a.json", "-o", "out"]],
     "bench": [["report", "--bench", "{in}/a.json", "-o", "out"]],
     "healing": [["report", "--healing", "{in}/a.json", "-o", "out"]],
-}
+}  # fmt: skip
 VALUES = {
-    "null": "null",
-    "list": "[]",
-    "text": '"x"',
-    "negative": "-5",
-    "1e308": "1e308",
-    "NaN": "NaN",
-    "zero": "0",
-    "5000 digits": HUGE,
-    "1e9": "1000000000",
-    "deep": DEEP,
-    "lists": "[[[[1]]]]",
-    "mapping": '{"x": 1}',
-    "surrogate": '"\\ud800"',
+    "null": "null", "list": "[]", "text": '"x"', "negative": "-5", "1e308": "1e308", "NaN": "NaN", "zero": "0",
+    "5000 digits": HUGE, "1e9": "1000000000", "deep": DEEP, "lists": "[[[[1]]]]", "mapping": '{"x": 1}', "surrogate": '"\\ud800"',
     "markup": '"<script>alert(1)</script>"',
-}
+}  # fmt: skip
 NONE = {
-    "empty": b"",
-    "null": b"null",
-    "a list": b"[]",
-    "a number": b"5",
-    "a text": b'"x"',
-    "binary": bytes(range(256)) * 9,
-    "deep": DEEP.encode(),
-    "NaN": b"NaN",
-    "UTF-16": '{"kind": "x"}'.encode("utf-16"),
-    "zeros": b"\0" * 5000,
-    "50,000 keys": b'{"a": 1' + b"".join(b',"k%d":1' % i for i in range(50_000)) + b"}",
-    "crowded": b'{"x":[' + b"[]," * 1_000_000 + b"1]}",
-}
+    "empty": b"", "null": b"null", "a list": b"[]", "a number": b"5", "a text": b'"x"', "binary": bytes(range(256)) * 9,
+    "deep": DEEP.encode(), "NaN": b"NaN", "UTF-16": '{"kind": "x"}'.encode("utf-16"), "zeros": b"\0" * 5000,
+    "50,000 keys": b'{"a": 1' + b"".join(b',"k%d":1' % i for i in range(50_000)) + b"}", "crowded": b'{"x":[' + b"[]," * 1_000_000 + b"1]}",
+}  # fmt: skip
 
 
 def cases() -> list[Case]:
@@ -77,8 +51,5 @@ def cases() -> list[Case]:
                 for name, raw in changed
             ]
             found += some(made, 45 if slow else 100, f"{kind} {number}")
-            found += [
-                Case(f"{args[0]} ({number}) {kind} {name}", args, written("a.json", raw), long=len(raw) > 10**6)
-                for name, raw in NONE.items()
-            ]
+            found += [Case(f"{args[0]} ({number}) {kind} {name}", args, written("a.json", raw), long=len(raw) > 10**6) for name, raw in NONE.items()]  # fmt: skip
     return found

@@ -14,67 +14,25 @@ from hostile.case import DEEP, HUGE, Case, World, replaced, some
 COMMANDS = [
     ["plan-memory", "-m", "{in}/model", "-c", "bi", "--length", "16"],
     ["score", "-m", "{in}/model", "-c", "bi", "--text", "{w}/text.txt", "--sequences", "2", "--length", "16"],
-    [
-        "score",
-        "-m",
-        "{in}/model",
-        "-c",
-        "bi",
-        "--text",
-        "{w}/text.txt",
-        "--sequences",
-        "2",
-        "--length",
-        "16",
-        "--stream=on",
-    ],
+    ["score", "-m", "{in}/model", "-c", "bi", "--text", "{w}/text.txt", "--sequences", "2", "--length", "16", "--stream=on"],
     ["cut", "-m", "{in}/model", "--remove", "2", "--no-prove", "-o", "out"],
-]
+]  # fmt: skip
 VALUES = {
-    "null": "null",
-    "list": "[]",
-    "text": '"x"',
-    "negative": "-3",
-    "1e308": "1e308",
-    "1e9": "1000000000",
-    "zero": "0",
-    "mapping": '{"x": [1]}',
-    "true": "true",
-    "half": "0.5",
-    "5000 digits": HUGE,
-    "NaN": "NaN",
-}
+    "null": "null", "list": "[]", "text": '"x"', "negative": "-3", "1e308": "1e308", "1e9": "1000000000", "zero": "0",
+    "mapping": '{"x": [1]}', "true": "true", "half": "0.5", "5000 digits": HUGE, "NaN": "NaN",
+}  # fmt: skip
 MORE = {
-    "100,000 blocks": {"num_hidden_layers": 100_000},
-    "a billion blocks": {"num_hidden_layers": 10**9},
-    "quantized": {"quantization_config": {"quant_method": "gptq"}},
-    "quantized by a list": {"quantization_config": []},
-    "quantized by nothing": {"quantization_config": {}},
-    "unknown type": {"model_type": "lama"},
-    "type is a list": {"model_type": ["llama"]},
-    "remote code": {"auto_map": {"AutoConfig": "c.C"}, "model_type": "x"},
-    "layer types": {"layer_types": ["x"]},
-    "layer types long": {"layer_types": ["full_attention"] * 10_000},
-    "scaled": {"rope_scaling": {"type": "x", "factor": -1}},
-    "wide": {"hidden_size": 10**7},
-    "vocabulary": {"vocab_size": 10**12},
-    "dtype": {"dtype": "float7"},
-    "attention": {"_attn_implementation": "x"},
-    "t5": {"model_type": "t5"},
-}
+    "100,000 blocks": {"num_hidden_layers": 100_000}, "a billion blocks": {"num_hidden_layers": 10**9}, "quantized": {"quantization_config": {"quant_method": "gptq"}},
+    "quantized by a list": {"quantization_config": []}, "quantized by nothing": {"quantization_config": {}}, "unknown type": {"model_type": "lama"},
+    "type is a list": {"model_type": ["llama"]}, "remote code": {"auto_map": {"AutoConfig": "c.C"}, "model_type": "x"}, "layer types": {"layer_types": ["x"]},
+    "layer types long": {"layer_types": ["full_attention"] * 10_000}, "scaled": {"rope_scaling": {"type": "x", "factor": -1}}, "wide": {"hidden_size": 10**7},
+    "vocabulary": {"vocab_size": 10**12}, "dtype": {"dtype": "float7"}, "attention": {"_attn_implementation": "x"}, "t5": {"model_type": "t5"},
+}  # fmt: skip
 FILES = {
-    "empty": b"",
-    "null": b"null",
-    "list": b"[]",
-    "number": b"5",
-    "not JSON": b"{",
-    "binary": bytes(range(256)) * 9,
-    "deep": DEEP.encode(),
-    "UTF-16": '{"model_type": "llama"}'.encode("utf-16"),
-    "mapping": b"{}",
-    "half": None,
+    "empty": b"", "null": b"null", "list": b"[]", "number": b"5", "not JSON": b"{", "binary": bytes(range(256)) * 9,
+    "deep": DEEP.encode(), "UTF-16": '{"model_type": "llama"}'.encode("utf-16"), "mapping": b"{}", "half": None,
     "5000 digits": b'{"x": ' + HUGE.encode() + b"}",
-}
+}  # fmt: skip
 
 
 def changed(file: str, content: bytes | None, model: str = "llama") -> Callable[[World, Path], object]:

@@ -5,29 +5,8 @@ from __future__ import annotations
 from hostile.case import Case
 from hostile.numbers import MODEL
 
-NAMES = [
-    "privateuseone",
-    "privateuseone:0",
-    "meta",
-    "cuda",
-    "cuda:99",
-    "cuda:-1",
-    "cuda:x",
-    "mps",
-    "xla",
-    "hip",
-    "cpu:1",
-    "cpu:99999999999",
-    "nonsense",
-    "",
-    "CPU ",
-    "auto:1",
-    "x" * 5000,
-    "vulkan",
-    "fpga",
-    "mtia",
-    "xpu",
-]
+NAMES = ["privateuseone", "privateuseone:0", "meta", "cuda", "cuda:99", "cuda:-1", "cuda:x", "mps", "xla", "hip", "cpu:1",
+         "cpu:99999999999", "nonsense", "", "CPU ", "auto:1", "x" * 5000, "vulkan", "fpga", "mtia", "xpu"]  # fmt: skip
 COMMANDS = [
     ["score", *MODEL, "-c", "magnitude"],
     ["eval", *MODEL, "--sequences", "2", "--new-tokens", "0"],

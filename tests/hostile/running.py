@@ -61,10 +61,10 @@ def _message(stderr: str) -> str | None:
 
 
 def _left_behind(case: Case, folder: Path, code: int) -> str | None:
-    allowed = {"in", "out", "tmp"} if code == 0 or case.args[0] in ("run", "compare", "heal") else {"in", "tmp"}
+    allowed = {"in", "out"} if code == 0 or case.args[0] in ("run", "compare", "heal") else {"in"}
     found = {path.name for path in folder.iterdir()} - allowed
     found |= {path.name for path in folder.rglob(".*") if path.name.endswith((".partial", ".old"))}
-    found |= {path.name for path in (folder / "tmp").glob("shortlm-*")}
+    found |= {path.name for path in (folder.parent / "scratch").iterdir()}
     return f"left behind: {sorted(found)[:3]}" if found else None
 
 
@@ -86,16 +86,16 @@ def _digest(folder: Path) -> str:
 
 @contextmanager
 def _inside(folder: Path) -> Iterator[None]:
-    """There, and with a place for temporary files of its own."""
-    here, scratch = Path.cwd(), tempfile.tempdir
-    (folder / "tmp").mkdir()
+    """In this folder, with a folder for temporary files that no other process uses."""
+    here, scratch, before = Path.cwd(), folder.parent / "scratch", tempfile.tempdir
+    scratch.mkdir(exist_ok=True)
     os.chdir(folder)
-    tempfile.tempdir = str(folder / "tmp")
+    tempfile.tempdir = str(scratch)
     try:
         yield
     finally:
-        tempfile.tempdir = scratch
         os.chdir(here)
+        tempfile.tempdir = before
 
 
 @contextmanager

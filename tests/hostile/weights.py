@@ -33,46 +33,19 @@ def _swapped(header: dict[str, Any]) -> None:
 
 
 HEADERS: dict[str, Change] = {
-    "a list": lambda h: [h],
-    "null": lambda h: "null",
-    "empty": lambda h: "{}",
-    "deep": lambda h: DEEP,
-    "not JSON": lambda h: "{",
-    "metadata list": lambda h: h.update(__metadata__=[1]),
-    "metadata number": lambda h: h.update(__metadata__={"format": 5}),
-    "metadata deep": lambda h: h.update(__metadata__={"format": [[]]}),
-    "dtype 5": _with(dtype=5),
-    "dtype null": _with(dtype=None),
-    "dtype unknown": _with(dtype="F31"),
-    "dtype list": _with(dtype=["F32"]),
-    "dtype wider": _with(dtype="F64"),
-    "offsets float": _with(data_offsets=[0.0, 4.0]),
-    "offsets negative": _with(data_offsets=[-4, 0]),
-    "offsets beyond": _with(data_offsets=[0, 10**12]),
-    "offsets huge": _with(data_offsets=[0, 10**100]),
-    "offsets short": _with(data_offsets=[0]),
-    "offsets text": _with(data_offsets="ab"),
-    "offsets null": _with(data_offsets=None),
-    "shape text": _with(shape="ab"),
-    "shape null": _with(shape=None),
-    "shape float": _with(shape=[2.5]),
-    "shape negative": _with(shape=[-1, -1]),
-    "shape zero": _with(shape=[0, 10**18]),
-    "shape long": _with(shape=[1] * 100_000),
-    "shape huge": _with(shape=[10**100]),
-    "shape true": _with(shape=[True]),
-    "shape empty": _with(shape=[]),
-    "more keys": _with(more=1),
-    "an entry is null": lambda h: h.update({next(iter(h)): None}),
-    "transposed": _swapped,
-    "names of other blocks": _renamed,
-    "an extra empty tensor": lambda h: h.update(extra={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}),
-    "long name": lambda h: h.update({"x" * 10**6: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}),
-    "5000 digits": lambda h: '{"x": ' + HUGE + "}",
-    "twice": lambda h: json.dumps(h)[:-1] + "," + json.dumps(h)[1:],
-    "scalar": lambda h: '"x"',
-    "emoji": lambda h: {"\U0001f600": h},
-}
+    "a list": lambda h: [h], "null": lambda h: "null", "empty": lambda h: "{}", "deep": lambda h: DEEP, "not JSON": lambda h: "{",
+    "metadata list": lambda h: h.update(__metadata__=[1]), "metadata number": lambda h: h.update(__metadata__={"format": 5}),
+    "metadata deep": lambda h: h.update(__metadata__={"format": [[]]}), "dtype 5": _with(dtype=5), "dtype null": _with(dtype=None),
+    "dtype unknown": _with(dtype="F31"), "dtype list": _with(dtype=["F32"]), "dtype wider": _with(dtype="F64"), "offsets float": _with(data_offsets=[0.0, 4.0]),
+    "offsets negative": _with(data_offsets=[-4, 0]), "offsets beyond": _with(data_offsets=[0, 10**12]), "offsets huge": _with(data_offsets=[0, 10**100]),
+    "offsets short": _with(data_offsets=[0]), "offsets text": _with(data_offsets="ab"), "offsets null": _with(data_offsets=None),
+    "shape text": _with(shape="ab"), "shape null": _with(shape=None), "shape float": _with(shape=[2.5]), "shape negative": _with(shape=[-1, -1]),
+    "shape zero": _with(shape=[0, 10**18]), "shape long": _with(shape=[1] * 100_000), "shape huge": _with(shape=[10**100]), "shape true": _with(shape=[True]),
+    "shape empty": _with(shape=[]), "more keys": _with(more=1), "an entry is null": lambda h: h.update({next(iter(h)): None}), "transposed": _swapped,
+    "names of other blocks": _renamed, "an extra empty tensor": lambda h: h.update(extra={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}),
+    "long name": lambda h: h.update({"x" * 10**6: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}), "5000 digits": lambda h: '{"x": ' + HUGE + "}",
+    "twice": lambda h: json.dumps(h)[:-1] + "," + json.dumps(h)[1:], "scalar": lambda h: '"x"', "emoji": lambda h: {"\U0001f600": h},
+}  # fmt: skip
 
 
 def _header(change: Change, length: int | None = None) -> Callable[[World, Path], object]:
@@ -111,37 +84,16 @@ def _all(shard: Any) -> Callable[[dict[str, str]], Any]:
 
 
 SHARDS = {
-    "empty": lambda raw: b"",
-    "four bytes": lambda raw: raw[:4],
-    "header only": lambda raw: raw[:500],
-    "one byte short": lambda raw: raw[:-1],
-    "one byte more": lambda raw: raw + b"\0",
-    "length beyond": lambda raw: struct.pack("<Q", 2**63) + raw[8:],
-    "length 0": lambda raw: b"\0" * 8 + raw[8:],
-    "pickle": lambda raw: b"\x80\x02}q\x00." + raw,
-    "zeros": lambda raw: b"\0" * len(raw),
-    "NaN weights": lambda raw: raw[:-400] + b"\xff" * 400,
-}
+    "empty": lambda raw: b"", "four bytes": lambda raw: raw[:4], "header only": lambda raw: raw[:500], "one byte short": lambda raw: raw[:-1],
+    "one byte more": lambda raw: raw + b"\0", "length beyond": lambda raw: struct.pack("<Q", 2**63) + raw[8:], "length 0": lambda raw: b"\0" * 8 + raw[8:],
+    "pickle": lambda raw: b"\x80\x02}q\x00." + raw, "zeros": lambda raw: b"\0" * len(raw), "NaN weights": lambda raw: raw[:-400] + b"\xff" * 400,
+}  # fmt: skip
 INDEXES: dict[str, Callable[[dict[str, str]], Any]] = {
-    "list": lambda m: [],
-    "null": lambda m: "",
-    "numbers": _all(5),
-    "lists": _all([]),
-    "empty": _all(""),
-    "dot": _all("."),
-    "outside": _all("../x.safetensors"),
-    "absolute": _all("/etc/passwd"),
-    "windows": _all("C:\\x"),
-    "long": _all("x" * 5000),
-    "zero byte": _all("a\0b"),
-    "surrogate": _all("\ud800"),
-    "no file": _all("nowhere.safetensors"),
-    "config": _all("config.json"),
-    "one more": lambda m: m.update(extra=next(iter(m.values()))),
-    "one less": lambda m: m.pop(next(iter(m))) and None,
-    "swapped": lambda m: dict(zip(m, reversed(m.values()), strict=True)),
-    "nothing": lambda m: {},
-}
+    "list": lambda m: [], "null": lambda m: "", "numbers": _all(5), "lists": _all([]), "empty": _all(""), "dot": _all("."), "outside": _all("../x.safetensors"),
+    "absolute": _all("/etc/passwd"), "windows": _all("C:\\x"), "long": _all("x" * 5000), "zero byte": _all("a\0b"), "surrogate": _all("\ud800"),
+    "no file": _all("nowhere.safetensors"), "config": _all("config.json"), "one more": lambda m: m.update(extra=next(iter(m.values()))),
+    "one less": lambda m: m.pop(next(iter(m))) and None, "swapped": lambda m: dict(zip(m, reversed(m.values()), strict=True)), "nothing": lambda m: {},
+}  # fmt: skip
 
 
 def cases() -> list[Case]:

@@ -38,46 +38,26 @@ def benchmark() -> Benchmark:
     runs = [Timing(seconds=1 + i / 100, first_token=0.1) for i in range(5)]
     return Benchmark(
         models=[BenchedModel(role=role, model=facts(), weight_bytes=7_000_000, context=256) for role in roles],
-        device="CPU",
-        backend="transformers",
-        sampling="always the likeliest token",
-        interleaved=True,
+        device="CPU", backend="transformers", sampling="always the likeliest token", interleaved=True,
         cells=[Cell(role=r, batch=1, prompt_tokens=64, output_tokens=64, runs=runs, peak_bytes=10**8) for r in roles],
         provenance=origin(),
-    )
+    )  # fmt: skip
 
 
 def healing() -> Healing:
     """One phase of ten steps."""
-    log = [
-        LogEntry(step=i, tokens=64 * i, targets=63 * i, loss=3 - i / 10, rate=1e-4, grad_norm=1.0, seconds=i)
-        for i in (5, 10)
-    ]
+    log = [LogEntry(step=i, tokens=64 * i, targets=63 * i, loss=3 - i / 10, rate=1e-4, grad_norm=1.0, seconds=i)
+           for i in (5, 10)]  # fmt: skip
     seen = [Validation(step=i, tokens=64 * i, seconds=i, nats_per_token={"text": 3 - i / 10}) for i in (0, 10)]
     phase = Phase(
-        method="cpt",
-        settings={"lr": 1e-4, "data": [{"data": "t.txt"}]},
-        data=data(),
-        validation_data={"text": data()},
-        trainable=1000,
-        parameters=2000,
-        steps=10,
-        processes=1,
-        precision="float32",
-        log=log,
-        validations=seen,
-        kept_step=10,
-        peak_bytes=10**8,
-        seconds=12.0,
-    )
+        method="cpt", settings={"lr": 1e-4, "data": [{"data": "t.txt"}]}, data=data(), validation_data={"text": data()},
+        trainable=1000, parameters=2000, steps=10, processes=1, precision="float32", log=log, validations=seen,
+        kept_step=10, peak_bytes=10**8, seconds=12.0,
+    )  # fmt: skip
     return Healing(model=facts(), phases=[phase], provenance=origin())
 
 
 ARTIFACTS = {
-    "scores": block_scores,
-    "plan": cut_plan,
-    "manifest": manifest,
-    "eval": lambda: measurement("cut"),
-    "bench": benchmark,
-    "healing": healing,
-}
+    "scores": block_scores, "plan": cut_plan, "manifest": manifest, "eval": lambda: measurement("cut"),
+    "bench": benchmark, "healing": healing,
+}  # fmt: skip

@@ -62,7 +62,7 @@ class Limit(Record):
 
     role: str
     kind: Literal["batch", "output"]
-    batch: Positive
+    batch: Count
     prompt_tokens: Count
     output_tokens: Count
     value: Count = Field(description="0 if not even one fits.")
@@ -83,4 +83,5 @@ class Benchmark(Artifact):
     cells: list[Cell]
     breakdowns: list[Breakdown] = []
     limits: list[Limit] = []
+    notes: list[str] = Field([], description="What the times have to be read with: a busy machine, runs cut short.")
     provenance: Provenance

@@ -9,6 +9,7 @@ from typing import Any
 from shortlm.artifacts import Benchmark, provenance
 from shortlm.bench.cases import Case, cases, sampling_words
 from shortlm.bench.clock import device_name
+from shortlm.bench.conditions import TimeBudget, loaded_machine
 from shortlm.bench.limits import budget_of
 from shortlm.checkpoint import short_names
 from shortlm.errors import RecipeError
@@ -36,12 +37,15 @@ def bench(
         raise RecipeError(f"{len(models)} models need as many different roles, not {', '.join(roles)}")
     files, found = check_bench(models, settings)
     fleet = _fleet(files, settings, roles)
+    if loaded := loaded_machine():
+        say(f"warning: {loaded}")
+        fleet.notes.append(loaded)
     fleet.measure(found, say)
     seconds, dtype = round(time.perf_counter() - started, 3), str(files[0].dtype).removeprefix("torch.")
     return Benchmark(
         models=fleet.models(), device=device_name(files[0].device), backend=fleet.name, interleaved=fleet.together,
         sampling="; ".join(sorted({sampling_words(case.workload) for case in found})),
-        cells=list(fleet.cells.values()), breakdowns=fleet.breakdowns, limits=fleet.limits,
+        cells=list(fleet.cells.values()), breakdowns=fleet.breakdowns, limits=fleet.limits, notes=fleet.notes,
         provenance=provenance(str(files[0].device), dtype, seconds, key),
     )  # fmt: skip
 
@@ -63,4 +67,4 @@ def _fleet(files: list[ModelFiles], settings: BenchSettings, roles: list[str]) -
         return VllmFleet(files, settings, roles)
     from shortlm.bench.fleet import Fleet
 
-    return Fleet(files, settings, roles)
+    return Fleet(files, settings, roles, TimeBudget(settings.minutes))

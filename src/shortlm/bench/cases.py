@@ -10,6 +10,7 @@ import torch
 from shortlm.errors import ModelError, RecipeError
 from shortlm.model import ModelFiles, context_of
 from shortlm.recipe import BenchSettings, WorkloadSettings
+from shortlm.vocabulary import refuse_foreign_ids
 
 PROMPT_SEED = 0
 
@@ -23,6 +24,11 @@ class Case:
     output_tokens: int
     workload: WorkloadSettings
     text: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For lines at the terminal and notes."""
+        return f"batch {self.batch}, prompt {self.prompt_tokens}, output {self.output_tokens}"
 
     def prompt(self, tokenizer: Any, vocabulary: int, device: torch.device) -> torch.Tensor:
         """Token ids, batch x prompt_tokens; random ones are the same for every model of that vocabulary."""
@@ -58,7 +64,9 @@ def _length(prompt: str, files: list[ModelFiles]) -> int:
     for file in files:
         if file.tokenizer is None:
             raise RecipeError(f"--prompt: {file.settings.model} has no tokenizer; give --prompt-tokens instead")
-        lengths[file.settings.model] = len(file.tokenizer(prompt).input_ids)
+        ids = file.tokenizer(prompt).input_ids
+        refuse_foreign_ids(ids, file.config.get_text_config().vocab_size, f"{file.settings.model}: --prompt")
+        lengths[file.settings.model] = len(ids)
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         raise RecipeError(f"--prompt: is not as many tokens for all models ({told}); give --prompt-tokens instead")

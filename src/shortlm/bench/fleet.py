@@ -12,6 +12,7 @@ import torch
 from shortlm.artifacts import BenchedModel, Breakdown, Cell, Limit
 from shortlm.bench.breakdown import breakdowns
 from shortlm.bench.cases import Case, sampling_words
+from shortlm.bench.conditions import TimeBudget
 from shortlm.bench.limits import limits
 from shortlm.bench.runners import Runner
 from shortlm.errors import ModelError, is_out_of_memory
@@ -19,6 +20,7 @@ from shortlm.model import ModelFiles, free_memory
 from shortlm.progress import track
 from shortlm.recipe import BenchSettings
 
+FEWEST = 3  # rounds that tell a spread
 TURNS = 2  # how often each model is loaded when they don't fit together
 FILLED = 0.6  # share of the free memory that the weights of all models may take
 
@@ -26,7 +28,10 @@ FILLED = 0.6  # share of the free memory that the weights of all models may take
 class Fleet:
     """Opens the models and measures them; one after the other, twice, if they don't fit together."""
 
-    def __init__(self, files: list[ModelFiles], settings: BenchSettings, roles: list[str]):
+    def __init__(
+        self, files: list[ModelFiles], settings: BenchSettings, roles: list[str], budget: TimeBudget | None = None
+    ):
+        self.budget, self.notes = budget or TimeBudget(None), list[str]()
         self.files, self.settings, self.roles = files, settings, roles
         self.cells: dict[tuple[str, Case], Cell] = {}
         self.facts: dict[str, BenchedModel] = {}
@@ -59,22 +64,36 @@ class Fleet:
         for runner in runners:
             self.facts.setdefault(runner.role, runner.facts)
         for case in track(found, "bench"):
-            say(f"batch {case.batch}, prompt {case.prompt_tokens}, output {case.output_tokens}")
+            if self._left_out(runners, case):
+                continue
+            say(case.name)
             able = [r for r in runners if self._fits(r, case, len(runners) > 1)]
             for runner in able:
                 runner.forget_cache()
             rounds = case.workload.runs // turns + (first and case.workload.runs % turns)
-            take_turns(able, case, rounds, {r.role: self.cells[r.role, case] for r in able})
-        if first:
+            if take_turns(able, case, rounds, {r.role: self.cells[r.role, case] for r in able}, self.budget) < rounds:
+                self._note(f"{case.name}: fewer than the {case.workload.runs} runs: --minutes was spent")
+        if first and not self.budget.spent():
             self._more(runners, found)
+
+    def _left_out(self, runners: list[Runner], case: Case) -> bool:
+        """Whether the time budget is spent before a case has begun."""
+        begun = any((runner.role, case) in self.cells for runner in runners)
+        if begun or not self.budget.spent():
+            return False
+        for runner in runners:
+            self.cells[runner.role, case] = _empty(runner, case, "left out: --minutes was spent")
+        self._note(f"{case.name}: left out: --minutes was spent")
+        return True
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
 
     def _fits(self, runner: Runner, case: Case, shared: bool) -> bool:
         """The cell with its memory; False if the case doesn't fit."""
         if (runner.role, case) not in self.cells:
-            cell = Cell(
-                role=runner.role, batch=case.batch, prompt_tokens=case.prompt_tokens,
-                output_tokens=case.output_tokens, sampling=sampling_words(case.workload),
-            )  # fmt: skip
+            cell = _empty(runner, case)
             self.cells[runner.role, case] = cell
             try:
                 cell.peak_bytes, cell.cache_bytes = runner.memory(case)
@@ -96,13 +115,25 @@ class Fleet:
                 self.limits += limits(runner, case, self.settings.largest)
 
 
-def take_turns(runners: list[Any], case: Case, rounds: int, cells: dict[str, Cell]) -> None:
-    """Rounds in which every runner has its turn, in alternating order; warm-up first.
+def _empty(runner: Runner, case: Case, failed: str | None = None) -> Cell:
+    return Cell(
+        role=runner.role, batch=case.batch, prompt_tokens=case.prompt_tokens, output_tokens=case.output_tokens,
+        sampling=sampling_words(case.workload), failed=failed,
+    )  # fmt: skip
 
-    Whoever runs out of memory leaves, with its cell marked.
+
+def take_turns(
+    runners: list[Any], case: Case, rounds: int, cells: dict[str, Cell], budget: TimeBudget | None = None
+) -> int:
+    """Rounds in which every runner has its turn, in alternating order; warm-up first. Returns how many were done.
+
+    Whoever runs out of memory leaves, with its cell marked. Once the budget is spent no round begins, beyond the first
+    few.
     """
     able = list(runners)
     for number in range(-case.workload.warmup, rounds):
+        if budget and number >= FEWEST and budget.spent():
+            return number
         for runner in able[:] if number % 2 == 0 else able[::-1]:
             try:
                 timing = runner.time(case, seed=number + case.workload.warmup)
@@ -112,6 +143,7 @@ def take_turns(runners: list[Any], case: Case, rounds: int, cells: dict[str, Cel
                 continue
             if number >= 0:
                 cells[runner.role].runs.append(timing)
+    return rounds
 
 
 def fail(cell: Cell, error: RuntimeError, shared: bool) -> None:

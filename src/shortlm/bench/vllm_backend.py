@@ -27,8 +27,8 @@ class VllmFleet:
     together, name = False, "vllm"
 
     def __init__(self, files: list[ModelFiles], settings: BenchSettings, roles: list[str]):
-        if settings.limits or settings.cache != "dynamic":
-            raise RecipeError("--backend vllm: manages its own memory; leave out --limits and --cache")
+        if settings.limits or settings.cache != "dynamic" or settings.minutes:
+            raise RecipeError("--backend vllm: manages its own memory; leave out --limits, --cache and --minutes")
         try:
             self.vllm: Any = import_module("vllm")
         except ImportError as error:
@@ -37,6 +37,7 @@ class VllmFleet:
         self.cells: dict[tuple[str, Case], Cell] = {}
         self.breakdowns: list[Any] = []
         self.limits: list[Any] = []
+        self.notes: list[str] = []
 
     def models(self) -> list[BenchedModel]:
         """From the configs: the engines are gone by now."""

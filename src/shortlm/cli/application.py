@@ -62,8 +62,8 @@ def _leave() -> None:
     """Exit with code 2 at once. All is cleaned up by now, and an interrupt that came while Python ran a string (as
     dataclasses do when modules are imported) would otherwise end the process by the signal, whatever we return.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where they were closed
+        stream.flush()
     os._exit(2)
 
 

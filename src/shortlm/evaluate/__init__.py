@@ -1,7 +1,6 @@
 """Measure quality."""
 
-from shortlm.evaluate.evaluation import evaluate
-from shortlm.evaluate.harness import refuse_unknown_tasks
+from shortlm.evaluate.evaluation import check_evaluation, evaluate
 from shortlm.evaluate.perplexity import perplexity
 
-__all__ = ["evaluate", "perplexity", "refuse_unknown_tasks"]
+__all__ = ["check_evaluation", "evaluate", "perplexity"]

@@ -3,49 +3,62 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import Measurement, Perplexity, provenance
 from shortlm.errors import RecipeError, TextError
 from shortlm.evaluate.fluency import fluency, of_the_same_length
-from shortlm.evaluate.harness import loaded_tasks
+from shortlm.evaluate.harness import check_tasks, loaded_tasks
 from shortlm.evaluate.history import sources_of
 from shortlm.evaluate.perplexity import perplexity
 from shortlm.evaluate.samples import sample_prompts, write_samples
 from shortlm.evaluate.task_names import wanted
 from shortlm.model import ModelFiles, OpenModel, context_of, open_files
+from shortlm.paths import user_path
 from shortlm.recipe import EvalSettings, ModelSettings, SourceSettings, TextSettings, trained_on
 from shortlm.sweep import Plan, Work, plan_for
 from shortlm.text import Windows, open_windows
+from shortlm.vocabulary import only_own_ids
 
 
 def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", key: str | None = None) -> Measurement:
     """Measure one model. Raises ShortLMError for bad input; there must be a text or a task."""
     started = time.perf_counter()
     settings = settings.for_model(model.model).with_local_texts()
-    asked = wanted(settings.tasks).names
-    if not (settings.texts or asked or settings.prompts):
-        raise RecipeError("nothing to measure: give --text, --tasks or --prompt")
-    _refuse_unused_files(settings, asked)
-    files = open_files(model)
-    windows = [_windows(text, files, settings) for text in settings.texts]
+    files, windows = _opened(model, settings)
     plans = [plan_for(files, Work(*w.shape), settings.batch_size) for w in windows]
     healed_on = sources_of(files.checkpoint.folder)
     opened = files.open(any(p and p.streamed for p in plans) if plans else not files.fits())
     prompts = sample_prompts(opened, settings, windows[0].ids_BT[0].tolist() if windows else [])
-    with loaded_tasks(opened, settings) as tasks:  # so that what can't be had is told before hours of work
+    with only_own_ids(opened.model, opened.facts.name), loaded_tasks(opened, settings) as tasks:
         measured = [
             _perplexity(opened, text, ids, plan, settings, healed_on)
             for text, ids, plan in zip(settings.texts, windows, plans, strict=True)
         ]
         found = tasks()
-    written = _written(opened, settings, prompts, windows) if prompts else {}
+        written = _written(opened, settings, prompts, windows) if prompts else {}
     return Measurement(
         model=opened.facts, role=role, bytes=opened.checkpoint.nbytes, perplexities=measured, tasks=found.tasks,
         task_means=found.means, **written,
         provenance=provenance(str(opened.device), opened.dtype, round(time.perf_counter() - started, 3), key),
     )  # fmt: skip
+
+
+def check_evaluation(models: list[ModelSettings], settings: EvalSettings) -> None:
+    """Raise what `evaluate` would for texts, tasks and their data, before any weight is read."""
+    settings = settings.for_model(models[0].model).with_local_texts()
+    for model in models:
+        _opened(model, settings)
+    check_tasks(settings)
+
+
+def _opened(model: ModelSettings, settings: EvalSettings) -> tuple[ModelFiles, list[Windows]]:
+    asked = wanted(settings.tasks).names
+    if not (settings.texts or asked or settings.prompts):
+        raise RecipeError("nothing to measure: give --text, --tasks or --prompt")
+    _refuse_unused_files(settings, asked)
+    files = open_files(model)
+    return files, [_windows(text, files, settings) for text in settings.texts]
 
 
 def _perplexity(
@@ -72,7 +85,7 @@ def _windows(text: TextSettings, files: ModelFiles, settings: EvalSettings) -> W
     except TextError as error:
         if not text.name:
             raise
-        missing = {t.data_name for t in settings.texts if t.name and not Path(t.text).expanduser().exists()}
+        missing = {t.data_name for t in settings.texts if t.name and not user_path(t.text).exists()}
         local = " ".join(f"--local {name}=FILE" for name in sorted(missing))
         raise TextError(f"{error}; for this preset: {local}") from error
 

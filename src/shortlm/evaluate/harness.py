@@ -25,6 +25,7 @@ from shortlm.evaluate.harness_results import Found, means, task_results
 from shortlm.evaluate.local_tasks import write_local_tasks
 from shortlm.evaluate.task_names import SETS, Wanted, wanted
 from shortlm.model import OpenModel, free_memory
+from shortlm.paths import user_path
 from shortlm.recipe import EvalSettings
 
 LOGITS_SHARE = 16  # on a CPU, at most this part of the free memory is taken by one batch's logits
@@ -64,13 +65,18 @@ def loaded_tasks(opened: OpenModel, settings: EvalSettings) -> Generator[Callabl
         yield lambda: _evaluated(opened, manager, items, replace(asked, metrics=metrics), settings)
 
 
-def refuse_unknown_tasks(settings: EvalSettings) -> None:
-    """Raise TextError for tasks that don't exist, before hours of other work. Their data is looked for later."""
+def check_tasks(settings: EvalSettings) -> None:
+    """Raise TextError for tasks that don't exist or whose data is not there, before hours of other work.
+
+    Of those that are only asked of models that can write (a ? behind them) the data is looked for later.
+    """
     asked = wanted(settings.tasks)
     if asked.names:
         _installed()
         with tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder, only_what_matters():
-            _manager(asked.names, settings, Path(folder))
+            manager, files = _manager(asked.names, settings, Path(folder)), _task_files(settings)
+            for name in wanted(settings.tasks, can_write=False).names:
+                _loaded(manager, name, files)
 
 
 def _refuse_unfit(opened: OpenModel, leaves: list[Any], settings: EvalSettings) -> None:
@@ -178,7 +184,7 @@ def _manager(names: list[str], settings: EvalSettings, folder: Path) -> Any:
 
     files = _task_files(settings)
     for task, file in files.items():  # before the index of all stock tasks is read
-        if not Path(file).expanduser().is_file():
+        if not user_path(file).is_file():
             raise TextError(f"--local {task}={file}: no such file; a .jsonl, .json or .tsv file of questions is needed")
     folders: list[str | Path] = [tasks_path(), *(_folder(path) for path in settings.task_path)]
     if files:
@@ -202,7 +208,7 @@ def _stock() -> Any:
 
 
 def _folder(path: str) -> Path:
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if not folder.is_dir():
         raise TextError(f"--task-path {path}: no such folder; it should hold task files (.yaml) of the harness's form")
     return folder

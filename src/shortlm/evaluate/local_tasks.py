@@ -14,6 +14,7 @@ import yaml
 
 from shortlm.errors import TextError
 from shortlm.evaluate.originals import records
+from shortlm.paths import user_path
 
 
 def write_local_tasks(files: dict[str, str], stock: dict[str, Any], folder: Path) -> None:
@@ -30,7 +31,7 @@ def write_local_tasks(files: dict[str, str], stock: dict[str, Any], folder: Path
         if "class" in entry.cfg or "custom_dataset" in entry.cfg:
             raise TextError(f"--local {task}={name}: this task makes its data by its own code; no file can replace it")
         file = folder / f"{task}.jsonl"
-        lines = [json.dumps(record, ensure_ascii=False) for record in records(task, Path(name).expanduser())]
+        lines = [json.dumps(record, ensure_ascii=False) for record in records(task, user_path(name))]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         split = entry.cfg.get("test_split") or entry.cfg.get("validation_split") or "test"
         config = _config(task, entry.yaml_path, file, split, bool(entry.cfg.get("test_split")))

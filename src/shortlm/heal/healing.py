@@ -27,6 +27,7 @@ from shortlm.paths import user_path
 from shortlm.progress import is_main
 from shortlm.recipe import HealSettings, ModelSettings
 from shortlm.report import loss_chart
+from shortlm.text.mixture import first_item
 
 Say = Callable[[str], object]
 
@@ -125,6 +126,18 @@ def _deliver(space: Workspace, healing: Healing, phases: int) -> None:
         (part / "loss.svg").write_text(loss_chart(healing), encoding="utf-8")
         healing.save(part / "healing.json", force=True)  # in place of an earlier one that was carried along
     space.remove()
+
+
+def check_healing(model: ModelSettings, settings: HealSettings) -> None:
+    """Raise ModelError, RecipeError or TextError for methods that can't be had and data that is not there, before the
+    model that is to be healed exists. The first item of every source is read.
+    """
+    files = open_files(model)
+    for phase in settings.phases:
+        check_method(files, phase)
+        for source in phase.data:
+            first_item(source)
+    reporters(settings.report_to)
 
 
 def _checked(files: ModelFiles, settings: HealSettings, trained: set[int], say: Say) -> dict[int, Work]:

@@ -222,6 +222,8 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device).cpu()  # the meta device can't
     except Exception as error:  # backends that are registered and not built in have their own
         raise ModelError(f"device {shown(name)} is not there; known here: {', '.join(_devices())}") from error
+    if device.type == "cpu":  # torch takes a number here, which means nothing and equals no other device
+        return torch.device("cpu")
     return _of_this_rank(device)
 
 

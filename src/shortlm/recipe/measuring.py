@@ -11,8 +11,10 @@ from shortlm.recipe.base import Settings, read_yaml, validated
 from shortlm.recipe.presets import with_preset
 from shortlm.recipe.stages import TextSettings
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
+MOST = 1_000_000  # of anything that is counted here
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+NonNegative = Annotated[int, Field(ge=0, le=MOST)]
+Batch = Annotated[int, Field(ge=1, le=65_536)]
 # What 'default' stands for; with a ?: if the model can write. Perplexity and choices hide broken generation.
 STOCK_TASKS = ["commonsense-7", "squad_completion?"]
 EMBEDDED_TASKS = ["village", "village_answers?"]
@@ -26,8 +28,12 @@ class EvalSettings(Settings):
         [],
         description="Texts for perplexity; empty: held-out windows of the scoring text (or the same --ids).",
     )
-    held_out: int = Field(64, ge=1, description="Windows of the scoring text, after those scored, for perplexity.")
-    batch_size: int = Field(0, ge=0, description="Windows that are computed together; 0: as many as run fastest.")
+    held_out: int = Field(
+        64, ge=1, le=MOST, description="Windows of the scoring text, after those scored, for perplexity."
+    )
+    batch_size: int = Field(
+        0, ge=0, le=MOST, description="Windows that are computed together; 0: as many as run fastest."
+    )
     tasks: list[str] = Field(
         [],
         description="Tasks and groups of lm-evaluation-harness, as arc_easy or arc_easy:acc_norm (its main metric); "
@@ -37,14 +43,18 @@ class EvalSettings(Settings):
     local: list[str] = Field(
         [], description="Local files in place of hub data, each as NAME=FILE; NAME is a task or a preset's text."
     )
-    shots: int | None = Field(None, ge=0, description="Examples before each question; the task's own number if empty.")
-    limit: int = Field(0, ge=0, description="Only so many questions of each task, for trying; 0 for all.")
-    task_batch: int = Field(0, ge=0, description="Questions that are computed together; 0: found automatically.")
+    shots: int | None = Field(
+        None, ge=0, le=MOST, description="Examples before each question; the task's own number if empty."
+    )
+    limit: int = Field(0, ge=0, le=MOST, description="Only so many questions of each task, for trying; 0 for all.")
+    task_batch: int = Field(
+        0, ge=0, le=MOST, description="Questions that are computed together; 0: found automatically."
+    )
     prompts: list[str] = Field([], description="Prompts of text samples; empty: the beginning of the first text.")
-    samples: int = Field(1, ge=0, description="Text samples of each prompt.")
-    new_tokens: int = Field(48, ge=0, description="Tokens of a text sample; 0 for none.")
-    temperature: float = Field(0.0, ge=0, description="Of the samples; 0: always the likeliest token.")
-    top_k: int = Field(0, ge=0, description="Draw from so many likeliest tokens; 0: from all.")
+    samples: int = Field(1, ge=0, le=MOST, description="Text samples of each prompt.")
+    new_tokens: int = Field(48, ge=0, le=MOST, description="Tokens of a text sample; 0 for none.")
+    temperature: float = Field(0.0, ge=0, le=1000, description="Of the samples; 0: always the likeliest token.")
+    top_k: int = Field(0, ge=0, le=MOST, description="Draw from so many likeliest tokens; 0: from all.")
     top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens that have this probability.")
     sample_seed: int = Field(0, ge=0, lt=2**32, description="Seed of the samples.")
 
@@ -102,16 +112,16 @@ def evaluation_of(preset: str | None, given: dict[str, Any], text: dict[str, Any
 class WorkloadSettings(Settings):
     """A grid of batches, prompts and outputs, each measured so many times."""
 
-    batches: list[Positive] = Field([1, 8], min_length=1, description="Sequences at once; several as 1,8,64.")
+    batches: list[Batch] = Field([1, 8], min_length=1, description="Sequences at once; several as 1,8,64.")
     prompt_tokens: list[Positive] = Field([64], min_length=1, description="Lengths of the prompt; several as 64,512.")
     output_tokens: list[NonNegative] = Field(
         [64], min_length=1, description="Tokens that are written, never fewer; 0: the prompt is only read."
     )
     prompt: str | None = Field(None, description="This text is the prompt, instead of --prompt-tokens random tokens.")
-    runs: int = Field(10, ge=1, description="Measured runs of every model on every case.")
-    warmup: int = Field(2, ge=0, description="Runs before, which don't count.")
-    temperature: float = Field(0.0, ge=0, description="0: always the likeliest token.")
-    top_k: int = Field(0, ge=0, description="Draw from so many likeliest tokens; 0: from all.")
+    runs: int = Field(10, ge=1, le=10_000, description="Measured runs of every model on every case.")
+    warmup: int = Field(2, ge=0, le=10_000, description="Runs before, which don't count.")
+    temperature: float = Field(0.0, ge=0, le=1000, description="0: always the likeliest token.")
+    top_k: int = Field(0, ge=0, le=MOST, description="Draw from so many likeliest tokens; 0: from all.")
     top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens that have this probability.")
 
 
@@ -125,7 +135,13 @@ class BenchSettings(Settings):
     compile: bool = Field(False, description="Run the model through torch.compile.")
     breakdown: bool = Field(True, description="Also tell blocks, head and the rest of a decoding step apart.")
     limits: bool = Field(False, description="Also find the largest batch and the longest output that fit.")
-    largest: int = Field(65536, ge=1, description="With --limits: batches above this are not tried.")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="Time budget: no round begins after it, beyond three that tell a spread.",
+    )
+    largest: int = Field(65536, ge=1, le=MOST, description="With --limits: batches above this are not tried.")
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shortlm.paths import user_path
 from shortlm.recipe.healing import SourceSettings
 from shortlm.recipe.stages import TextSettings
 
@@ -24,4 +25,4 @@ def trained_on(measured: TextSettings, source: SourceSettings) -> bool:
 
 def _place(name: str) -> Path:
     """Two spellings of one file are one; names of hub data sets stay different ones."""
-    return Path(name).expanduser().resolve()
+    return user_path(name).resolve()

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from shortlm.report.numbers import significant, tick
+
+LARGEST = 1e60  # what is beyond it, or nearer to 0 than its inverse, matplotlib can't place on an axis
+
+
+def placeable(value: float) -> float:
+    """The nearest value that an axis can hold; what is not a number stands at 0."""
+    if math.isnan(value) or abs(value) < 1 / LARGEST:
+        return 0.0
+    return min(max(value, -LARGEST), LARGEST)
+
+
+def placeable_on_log(value: float) -> float:
+    """The same for a logarithmic axis, which has no place for 0 and less."""
+    return max(placeable(value), 1 / LARGEST)
 
 
 def decades(axis: Axis) -> None:

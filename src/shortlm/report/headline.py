@@ -65,7 +65,8 @@ def key_figures(
     pair = _pair(measurements)
     if pair:
         before, after = (row.result.perplexity for row in pair)
-        note = f"× {significant(after / before, 4)} on {pair[1].text}{_seen(pair[1].result)}"
+        ratio = pair[1].difference.ratio if pair[1].difference else 1.0
+        note = f"× {significant(ratio, 4)} on {pair[1].text}{_seen(pair[1].result)}"
         note += _before_healing(measurements, pair)
         found.append(Figure("Perplexity", significant(before), significant(after), note))
     return found + _task_figures(measurements) + _speed_figures(benchmark)

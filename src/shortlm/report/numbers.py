@@ -11,6 +11,11 @@ import math
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def exp(value: float) -> float:
+    """e to the power of `value`; infinite where floats end."""
+    return math.exp(value) if value < 709 else math.inf
+
+
 def significant(value: float, digits: int = 3) -> str:
     """3.02, 12.3, 123, 12,345; below 0.001 and from 10 million on with a power of ten."""
     if not math.isfinite(value):
@@ -70,6 +75,8 @@ def change(before: float, after: float) -> str:
 
 def duration(seconds: float) -> str:
     """12.3 s, 4 min 10 s, 2 h 5 min."""
+    if not seconds < 1e9:  # nobody waited so long
+        return f"{significant(seconds)} s"
     if 0 < seconds < 0.1:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 60:
@@ -110,6 +117,8 @@ def _decimals(value: float, digits: int) -> int:
 
 
 def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:
+    if not abs(value) < 1e18:
+        return significant(value)
     unit, scale = next((u for u in reversed(units) if float(f"{value:.2e}") >= u[1]), units[0])
     number = f"{value:g}" if scale == 1 else f"{value / scale:.{_decimals(value / scale, 3)}f}"
     return f"{number} {unit}".rstrip()

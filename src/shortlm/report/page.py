@@ -24,7 +24,7 @@ from shortlm.report.quality import comparison, dense_first, trained_notes
 from shortlm.report.quality_charts import parameters_chart, perplexity_chart, tasks_chart, tradeoff_chart
 from shortlm.report.roles import all_roles, colours
 from shortlm.report.runs import runs_chart
-from shortlm.report.score_charts import ceiling, scores_chart
+from shortlm.report.score_charts import ceiling, scores_chart, within_reach
 from shortlm.report.speed import limit_pairs, noise_warnings, shares, speed_rows, types_of
 from shortlm.report.speed_charts import memory_chart, step_chart, throughput_chart
 from shortlm.report.tasks import task_rows
@@ -113,7 +113,7 @@ def _criteria(scores: BlockScores | None, plan: CutPlan | None) -> list[dict[str
 def _cut_off(scores: BlockScores | None) -> bool:
     """Whether a chart has bars that are taller than it."""
     dense = scores.base_perplexity if scores else None
-    return any(ceiling(values, dense) for values in (scores.criteria.values() if scores else ()))
+    return any(ceiling(*within_reach(values, dense)[:2]) for values in (scores.criteria.values() if scores else ()))
 
 
 def _charts(scores: BlockScores | None, plan: CutPlan | None, measurements: list[Measurement]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from shortlm.artifacts import Measurement, Perplexity
+from shortlm.report.numbers import exp
 from shortlm.report.roles import reference_of
 
 
@@ -91,7 +92,7 @@ def difference(before: Perplexity, after: Perplexity) -> Difference:
     paired = _same_windows(before, after)
     nats = after.nats_per_token - before.nats_per_token
     stderr = _paired_error(before, after) if paired else _independent_error(before, after)
-    return Difference(nats, stderr, math.exp(nats), paired)
+    return Difference(nats, stderr, exp(nats), paired)
 
 
 def incomparable(reference: Measurement, other: Measurement) -> str | None:
@@ -137,8 +138,7 @@ def _paired_error(a: Perplexity, b: Perplexity) -> float | None:
     weights = [tokens / total for tokens in a.tokens_per_sequence]
     deltas = [y - x for x, y in zip(_window_means(a), _window_means(b), strict=True)]
     mean = sum(w * d for w, d in zip(weights, deltas, strict=True))
-    squares = sum((w * (d - mean)) ** 2 for w, d in zip(weights, deltas, strict=True))
-    return math.sqrt(squares * count / (count - 1))
+    return math.hypot(*(w * (d - mean) for w, d in zip(weights, deltas, strict=True))) * math.sqrt(count / (count - 1))
 
 
 def _window_means(p: Perplexity) -> list[float]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from shortlm.artifacts import Measurement
-from shortlm.report.axes import decades, lanes, short
+from shortlm.report.axes import decades, lanes, placeable, placeable_on_log, short
 from shortlm.report.labels import LINE, label_dots
 from shortlm.report.numbers import count, significant, tick, with_error
 from shortlm.report.quality import Row
@@ -54,7 +54,7 @@ def parameters_chart(chart: str, measurements: list[Measurement], palette: Palet
             axes.barh(y, max(total - inside, 0), height=0.56, left=inside, color=colour, alpha=0.4)
             axes.annotate(count(total), (total, y), (5, 0), textcoords="offset points", va="center", fontsize=10.5)
         axes.set_yticks(range(len(ordered)), [short(m.role) for m in ordered])
-        axes.set_xlim(0, 1.2 * max(m.model.parameters for m in ordered))
+        axes.set_xlim(0, 1.2 * max(m.model.parameters for m in ordered) or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(lambda value, _: tick(value))
         axes.set_xlabel("parameters (solid: blocks; pale: embeddings, head, norm)")
@@ -72,17 +72,18 @@ def tasks_chart(chart: str, rows: list[TaskRow], palette: Palette) -> str:
         axes = figure.add_subplot()
         for y, row in zip(heights, rows, strict=True):
             colour = palette.get(row.role, COLOURS["kept"])
-            axes.barh(y, row.value, height=0.8, color=colour, label=short(row.role))
-            if row.stderr:
-                ends = [row.value - row.stderr, row.value + row.stderr]
+            value, error = placeable(row.value), placeable(row.stderr or 0.0)
+            axes.barh(y, value, height=0.8, color=colour, label=short(row.role))
+            if error:
+                ends = [value - error, value + error]
                 axes.plot(ends, [y, y], color=COLOURS["ink"], linewidth=1.2, solid_capstyle="butt")
         middles = [
             statistics.mean(y for y, r in zip(heights, rows, strict=True) if (r.task, r.metric) == t) for t in tasks
         ]
         axes.set_yticks(middles, [f"{short(task)}\n{metric}" for task, metric in tasks], fontsize=9.5)
         axes.set_ylim(heights[-1] - 0.9, heights[0] + 0.9)
-        top = max(row.value + (row.stderr or 0) for row in rows)
-        axes.set_xlim(min(0.0, *(row.value for row in rows)), 1.0 if 0.4 < top <= 1 else 1.08 * top or 1.0)
+        top = max(placeable(row.value) + placeable(row.stderr or 0.0) for row in rows)
+        axes.set_xlim(min(0.0, *(placeable(row.value) for row in rows)), 1.0 if 0.4 < top <= 1 else 1.08 * top or 1.0)
         lanes(axes)
         _legend_above(figure, axes)
         label = "; ".join(f"{r.task}, {r.role}: {with_error(r.value, r.stderr)}" for r in rows)
@@ -99,6 +100,7 @@ def tradeoff_chart(chart: str, points: list[Point], x_label: str, y_label: str, 
 
 def tradeoff_figure(points: list[Point], x_label: str, y_label: str, palette: Palette) -> Figure:
     """The same before it is written. Names never cover one another, whatever is equal (a cut and a healed model)."""
+    points = [Point(p.role, placeable(p.x), placeable(p.y), placeable(p.stderr or 0.0)) for p in points]
     figure = new_figure(max(250, 90 + 2 * LINE * len(points)))
     axes = figure.add_subplot()
     for point in points:
@@ -136,11 +138,12 @@ def _room(axes: Axes, points: list[Point]) -> None:
 
 def _lane(axes: Axes, y: float, row: Row, colour: str) -> None:
     """One model: a dot, its standard error, and the value beside them."""
-    value, error = row.result.perplexity, row.stderr or 0.0
-    axes.plot([value - error, value + error], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
+    value = placeable_on_log(row.result.perplexity)
+    low, high = (placeable_on_log(value + sign * placeable(row.stderr or 0.0)) for sign in (-1, 1))
+    axes.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
     axes.plot(value, y, marker="o", markersize=7, color=colour)
-    words = f"{short(row.role)} {significant(value)}"
-    axes.annotate(words, (value + error, y), (7, 0), textcoords="offset points", va="center", fontsize=10.5)
+    words = f"{short(row.role)} {significant(row.result.perplexity)}"
+    axes.annotate(words, (high, y), (7, 0), textcoords="offset points", va="center", fontsize=10.5)
 
 
 def _perplexity_axis(axes: Axes) -> None:

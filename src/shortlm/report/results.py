@@ -23,7 +23,8 @@ def result_rows(measurements: list[Measurement], benchmark: Benchmark | None = N
     rows = [row for m in measurements for row in _quality(m)] + _differences(measurements)
     names = {m.role: m.model.name for m in (benchmark.models if benchmark else [])}
     rows += [row | {"name": names[row["model"]]} for row in _speed(benchmark)]
-    return [row for row in rows if math.isfinite(row["value"])]  # one run has no interval
+    rows = [row for row in rows if math.isfinite(row["value"])]  # one run has no interval
+    return [row | {"stderr": None} if row["stderr"] and not math.isfinite(row["stderr"]) else row for row in rows]
 
 
 def _row(

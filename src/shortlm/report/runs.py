@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 
+from shortlm.report.axes import placeable
 from shortlm.report.numbers import significant
 from shortlm.report.svg import COLOURS, new_figure, styled, tick_step, to_svg
 
@@ -14,6 +15,7 @@ SHADES = 24  # steps of colour; more can't be told apart
 
 def runs_chart(chart: str, name: str, table: list[list[float]], removed: list[int]) -> str:
     """Row n - 1, column l: the run of n blocks that starts at l. Stronger colour: closer, so easier to leave out."""
+    table = [[placeable(value) for value in row] for row in table]
     low, high = _range(table)
     best = [min(range(len(row)), key=row.__getitem__) for row in table]
     with styled():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from decimal import Decimal
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from shortlm.artifacts import CriterionScores
-from shortlm.report.axes import decades, engineering
+from shortlm.report.axes import LARGEST, decades, engineering, placeable
 from shortlm.report.numbers import blocks, significant, with_error
 from shortlm.report.svg import COLOURS, new_figure, styled, tick_step, to_svg
 
@@ -25,18 +27,19 @@ def scores_chart(
 
     Blocks that left a race early are pale and hatched: their scores are from fewer sequences.
     """
+    original, (criterion, dense, power) = criterion, within_reach(criterion, dense)
     values = criterion.scores
     errors = criterion.paired_stderr or criterion.stderr or [0.0] * len(values)
     floor, top = _floor(criterion, dense), ceiling(criterion, dense)
     log = top is None and is_log(values)
     base = floor if floor or not log else min(values) / 2
     pairs = list(zip(values, errors, strict=True))
-    notes = {f"block-{i}": _note(criterion, i, error, removed, protected) for i, (_, error) in enumerate(pairs)}
+    notes = {f"block-{i}": _note(original, i, removed, protected) for i in range(len(values))}
     race, left_early = criterion.race, criterion.race.early if criterion.race else []
     with styled():
         figure = new_figure(250 if left_early else 215)
         axes = figure.add_subplot()
-        _axes(axes, len(values), log, criterion.unit)
+        _axes(axes, len(values), log, f"{criterion.unit} × 1e{power}" if power else criterion.unit)
         for i, (value, error) in enumerate(pairs):
             tall = top is not None and value > top
             bar = _bar(axes, i, top if tall else value, base, i in removed, i in protected)
@@ -51,7 +54,22 @@ def scores_chart(
         if race and left_early:
             _legend_of_early(figure, race.longest)
         _room(axes, [(v, e) if top is None or v <= top else (top, 0.06 * (top - base)) for v, e in pairs], base, log)
-        return to_svg(figure, chart, f"{name}: {_summary(criterion, removed)}", notes)
+        return to_svg(figure, chart, f"{name}: {_summary(original, removed)}", notes)
+
+
+def within_reach(criterion: CriterionScores, dense: float | None) -> tuple[CriterionScores, float | None, int]:
+    """The same in units of a power of ten, and that power: 0 unless the scores lie where no axis can hold them."""
+    largest = max(map(abs, [*criterion.scores, _floor(criterion, dense)]))
+    power = 0 if not largest or 1 / LARGEST < largest < LARGEST else int(f"{largest:e}".partition("e")[2])
+
+    def scaled(value: float) -> float:
+        return placeable(float(Decimal(value).scaleb(-power)) if power and math.isfinite(value) else value)
+
+    changes: dict[str, Any] = {"scores": [scaled(value) for value in criterion.scores]}
+    for name in ("stderr", "paired_stderr"):
+        errors = getattr(criterion, name)
+        changes[name] = errors and [scaled(error) for error in errors]
+    return criterion.model_copy(update=changes), None if dense is None else scaled(dense), power
 
 
 def is_log(values: list[float]) -> bool:
@@ -144,7 +162,9 @@ def _room(axes: Axes, pairs: list[tuple[float, float]], base: float, log: bool) 
     axes.yaxis.set_major_formatter(engineering(max(abs(low), abs(high))))
 
 
-def _note(criterion: CriterionScores, i: int, error: float, removed: list[int], protected: list[int]) -> str:
+def _note(criterion: CriterionScores, i: int, removed: list[int], protected: list[int]) -> str:
+    errors = criterion.paired_stderr or criterion.stderr
+    error = errors[i] if errors else None
     state = ", removed" if i in removed else ", protected" if i in protected else ""
     seen = f", on {criterion.race.sequences[i]} windows" if criterion.race else ""
     return f"block {i}{state}: {with_error(criterion.scores[i], error)}{seen}"

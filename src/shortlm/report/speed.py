@@ -11,12 +11,15 @@ import statistics
 from dataclasses import dataclass
 
 from shortlm.artifacts import Benchmark, Breakdown, Cell, Limit
+from shortlm.report.numbers import exp
 from shortlm.report.roles import reference_of
 
 STUDENT = [  # 97.5 % by degrees of freedom
     math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11,
     2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04,
 ]  # fmt: skip
+TICK = 1e-9  # seconds: a run that took less, by a coarse clock or a file from elsewhere, counts as so long
+PART_TICK = 1e-12  # the same for the parts of a step
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def speed_rows(benchmark: Benchmark | None) -> list[SpeedRow]:
 
 
 def _row(case: CaseName, cell: Cell, reference: Cell | None, paired: bool) -> SpeedRow:
-    times = [run.seconds for run in cell.runs]
+    times = [max(run.seconds, TICK) for run in cell.runs]
     latency, firsts = statistics.median(times), [r.first_token for r in cell.runs if r.first_token is not None]
     first = statistics.median(firsts) if firsts else None
     later = [
@@ -109,7 +112,7 @@ def _row(case: CaseName, cell: Cell, reference: Cell | None, paired: bool) -> Sp
         deviation=statistics.pstdev(times), first_token=first, per_token=statistics.median(later) if later else None,
         tokens_per_second=tokens / latency, peak_bytes=cell.peak_bytes, cache_bytes=cell.cache_bytes,
         utilisation=statistics.mean(used) if used else None,
-        joules_per_token=statistics.mean(joules) / tokens if joules else None,
+        joules_per_token=statistics.mean(joules) / tokens if joules and tokens else None,
         ratio=ratio(reference, cell, paired) if reference else None, runs=len(times),
     )  # fmt: skip
 
@@ -126,18 +129,18 @@ def ratio(reference: Cell, cell: Cell, paired: bool) -> Ratio:
 
     Of fewer than six rounds, or where the models did not take turns, the geometric mean with Student's t.
     """
-    a, b = ([math.log(run.seconds) for run in c.runs] for c in (reference, cell))
+    a, b = ([math.log(max(run.seconds, TICK)) for run in c.runs] for c in (reference, cell))
     if paired and len(a) == len(b):
         logs = sorted(x - y for x, y in zip(a, b, strict=True))
         if (rank := order_rank(len(logs))) > 0:
-            return Ratio(*(math.exp(x) for x in (statistics.median(logs), logs[rank - 1], logs[-rank])))
+            return Ratio(*(exp(x) for x in (statistics.median(logs), logs[rank - 1], logs[-rank])))
         mean, error, freedom = statistics.mean(logs), _stderr(logs), len(logs) - 1
     else:
         mean = statistics.mean(a) - statistics.mean(b)
         error, freedom = math.hypot(_stderr(a), _stderr(b)), min(len(a), len(b)) - 1
     student = STUDENT[freedom] if freedom < len(STUDENT) else 1.96 + 2.5 / freedom
     width = error * student if freedom > 0 else math.inf
-    return Ratio(math.exp(mean), math.exp(mean - width), math.exp(mean + width) if width < 700 else math.inf)
+    return Ratio(exp(mean), exp(mean - width), exp(mean + width))
 
 
 def order_rank(count: int) -> int:
@@ -173,8 +176,8 @@ def types_of(benchmark: Benchmark) -> str:
 
 
 def noise_warnings(benchmark: Benchmark | None) -> list[str]:
-    """A line for each difference that the machine was too noisy to tell."""
-    return [
+    """What was noted while it ran, and a line for each difference that the machine was too noisy to tell."""
+    return [*(benchmark.notes if benchmark else ())] + [
         f"{row.case.words}: {row.role} is {row.ratio.value:.2f} times as fast, but the 95 % interval "
         f"({row.ratio.low:.2f} to {row.ratio.high:.2f}) holds 1: too noisy a machine, or too few runs, to tell"
         for row in speed_rows(benchmark)
@@ -206,12 +209,12 @@ def shares(benchmark: Benchmark | None) -> list[Share]:
 
 
 def _share(b: Breakdown, base: Breakdown | None, counts: dict[str, int]) -> Share:
-    step = b.blocks + b.head + b.rest
+    step = max(b.blocks + b.head + b.rest, PART_TICK)
     if base is None:
         return Share(b, counts[b.role], step, None, None, None)
-    before, kept = base.blocks + base.head + base.rest, counts[b.role] / counts[base.role]
-    ideal = before / (base.blocks * kept + base.head + base.rest)
-    return Share(b, counts[b.role], step, before / step, ideal, base.blocks / b.blocks * kept)
+    before, kept = base.blocks + base.head + base.rest, counts[b.role] / max(counts[base.role], 1)
+    ideal = before / max(base.blocks * kept + base.head + base.rest, PART_TICK)
+    return Share(b, counts[b.role], step, before / step, ideal, base.blocks / max(b.blocks, PART_TICK) * kept)
 
 
 def limit_pairs(benchmark: Benchmark | None) -> list[tuple[Limit, float | None]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from matplotlib.ticker import MaxNLocator
 
 from shortlm.artifacts import BenchedModel
-from shortlm.report.axes import decades, lanes, legend, short
+from shortlm.report.axes import decades, lanes, legend, placeable, placeable_on_log, short
 from shortlm.report.numbers import duration, significant, size
 from shortlm.report.speed import CaseName, Share, SpeedRow
 from shortlm.report.svg import COLOURS, new_figure, styled, to_svg
@@ -27,12 +27,13 @@ def throughput_chart(chart: str, rows: list[SpeedRow], palette: Palette) -> str:
         axes.set_yscale("log")
         for role in dict.fromkeys(row.role for row in rows):
             mine = [row for row in rows if row.role == role]
-            xs, ys = [row.latency for row in mine], [row.tokens_per_second for row in mine]
+            xs = [placeable_on_log(row.latency) for row in mine]
+            ys = [placeable_on_log(row.tokens_per_second) for row in mine]
             colour = palette.get(role, COLOURS["kept"])
             axes.plot(xs, ys, color=colour, linewidth=1.6, marker="o", markersize=5, label=short(role))
-            for row in mine:
-                axes.plot(row.quartiles, [row.tokens_per_second] * 2, color=colour, linewidth=1)
-                axes.annotate(str(row.case.batch), (row.latency, row.tokens_per_second), (5, -11),
+            for x, y, row in zip(xs, ys, mine, strict=True):
+                axes.plot([placeable_on_log(q) for q in row.quartiles], [y, y], color=colour, linewidth=1)
+                axes.annotate(str(row.case.batch), (x, y), (5, -11),
                               textcoords="offset points", fontsize=9, color=COLOURS["soft"])  # fmt: skip
         axes.margins(0.12)
         decades(axes.xaxis)
@@ -85,11 +86,13 @@ def step_chart(chart: str, found: list[Share], palette: Palette) -> str:
         for y, share in enumerate(ordered):
             left, colour = 0.0, palette.get(share.breakdown.role, COLOURS["kept"])
             for _, of, alpha in parts:
-                axes.barh(y, 1e3 * of(share), height=0.56, left=left, color=colour, alpha=alpha)
-                left += 1e3 * of(share)
-            axes.annotate(f"{left:.3g} ms", (left, y), (5, 0), textcoords="offset points", va="center", fontsize=10.5)
+                width = placeable(1e3 * of(share))
+                axes.barh(y, width, height=0.56, left=left, color=colour, alpha=alpha)
+                left += width
+            words = f"{1e3 * share.step:.3g} ms"
+            axes.annotate(words, (left, y), (5, 0), textcoords="offset points", va="center", fontsize=10.5)
         axes.set_yticks(range(len(ordered)), [short(s.breakdown.role) for s in ordered])
-        axes.set_xlim(0, 1.25e3 * max(s.step for s in ordered))
+        axes.set_xlim(0, placeable(1.25e3 * max(s.step for s in ordered)) or 1.0)
         axes.set_xlabel("milliseconds per step (blocks, head, rest)")
         lanes(axes)
         label = "; ".join(

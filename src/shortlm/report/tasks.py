@@ -126,7 +126,7 @@ def _mean_difference(reference: Measurement, before: TaskMean, m: Measurement, m
     paired = all(f.paired for f in found)
     if None in errors:
         return TaskDifference(value, None, None, paired)
-    stderr = math.sqrt(sum((w * (e or 0.0)) ** 2 for w, e in zip(mean.weights, errors, strict=True)))
+    stderr = math.hypot(*(w * (e or 0.0) for w, e in zip(mean.weights, errors, strict=True)))
     return TaskDifference(value, stderr, normal_p(value, stderr), paired)
 
 
@@ -140,8 +140,8 @@ def _stderr(deltas: list[float]) -> float | None:
     count = len(deltas)
     if count < 2:
         return None
-    mean = math.fsum(deltas) / count
-    return math.sqrt(math.fsum((d - mean) ** 2 for d in deltas) / (count - 1) / count)
+    mean = math.fsum(d / count for d in deltas)
+    return math.hypot(*(d - mean for d in deltas)) / math.sqrt((count - 1) * count)
 
 
 def mcnemar(won: int, lost: int) -> float:

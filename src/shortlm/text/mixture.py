@@ -90,11 +90,17 @@ def open_rows(settings: PhaseSettings, tokenizer: Any, vocabulary: int) -> Mixtu
     return Mixture(sources, [source.weight for source in settings.data])
 
 
-def _open(source: SourceSettings, settings: PhaseSettings, tokenizer: Any, vocabulary: int) -> Rows:
+def first_item(source: SourceSettings) -> tuple[Any, Any]:
+    """The first item of a source and the position behind it. Raises TextError if there is none."""
     reader = open_reader(source)
     first = next(reader.read(None), None)
     if first is None:
         raise TextError(f"{reader.name}: is empty")
+    return first
+
+
+def _open(source: SourceSettings, settings: PhaseSettings, tokenizer: Any, vocabulary: int) -> Rows:
+    reader, first = open_reader(source), first_item(source)
     kind = kind_of(first[0]) if source.kind == "auto" else source.kind
     if kind == "text":
         held_out = _whole(settings.held_out, reader.name)

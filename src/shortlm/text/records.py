@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from shortlm.errors import TextError, reason
 from shortlm.paths import is_text
 from shortlm.text.readers import HALF, Reader, fields_of, json_name
+from shortlm.vocabulary import refuse_foreign_ids
 
 IGNORED = -100
 """Label of tokens that are not learnt, as in transformers."""
@@ -112,19 +113,9 @@ def _rows(reader: Reader, kind: str, tokenizer: Any, length: int, vocabulary: in
             row = encoded(_laid_out(item, kind, tokenizer), tokenizer, length)
         except MisfitError as error:
             raise TextError(f"{reader.name}: {reader.place(before)} {error}") from error
-        refuse_unknown_ids(row.ids, vocabulary, reader.name)
+        refuse_foreign_ids(row.ids, vocabulary, reader.name)
         before = behind
         yield row
-
-
-def refuse_unknown_ids(ids: list[int], vocabulary: int, source: str) -> None:
-    """Raise TextError for a token that the model does not know."""
-    if ids and (min(ids) < 0 or max(ids) >= vocabulary):
-        wrong = next(i for i in ids if not 0 <= i < vocabulary)
-        raise TextError(
-            f"{source}: token id {wrong} is outside the model's vocabulary (0..{vocabulary - 1}); "
-            "the tokenizer in its folder is another model's"
-        )
 
 
 def encoded(laid: Laid, tokenizer: Any, length: int) -> Row:

@@ -15,8 +15,9 @@ import numpy
 from shortlm.errors import TextError
 from shortlm.recipe import PhaseSettings
 from shortlm.text.readers import Reader, text_of
-from shortlm.text.records import PackedRows, Row, refuse_unknown_ids
+from shortlm.text.records import PackedRows, Row
 from shortlm.text.windows import adds_bos
+from shortlm.vocabulary import refuse_foreign_ids
 
 
 class Rows(Protocol):
@@ -63,7 +64,7 @@ class TextRows:
         self._separator = [] if reader.running else separator(settings.separator, tokenizer)
         self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
         self._vocabulary = vocabulary
-        refuse_unknown_ids(self._separator + self._bos, vocabulary, self.name)
+        refuse_foreign_ids(self._separator + self._bos, vocabulary, self.name)
         self._begin: Any = None
         self._gained = True  # whether this pass has given any token
         self._items, self._behind = iter(()), object()  # the reader at work, and the position behind what it gave
@@ -94,7 +95,7 @@ class TextRows:
         ids = self._tokenizer(
             self._again() if text is None else text, add_special_tokens=False, verbose=False
         ).input_ids
-        refuse_unknown_ids(ids, self._vocabulary, self.name)
+        refuse_foreign_ids(ids, self._vocabulary, self.name)
         self._gained = self._gained or bool(ids)
         at, turn, tokens, used, starts = self.place
         left = tokens[used:]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from shortlm.errors import TextError
+from shortlm.vocabulary import refuse_foreign_ids
 
 PIECE = 2**18  # characters that are tokenised together
 OVERLAP = 2**12
@@ -32,16 +33,6 @@ def token_ids(tokenizer: Any, text: str, vocabulary: int, name: str) -> numpy.nd
     found = numpy.concatenate([numpy.array(ids, dtype=numpy.int64) for ids in _in_pieces(tokenizer, text, name)])
     refuse_foreign_ids(found, vocabulary, name)
     return found
-
-
-def refuse_foreign_ids(ids: Any, vocabulary: int, name: str) -> None:
-    """Raise TextError if an id is outside a vocabulary of this size, as those of another model's tokenizer are."""
-    largest = int(ids.max()) if len(ids) else 0
-    if largest >= vocabulary:
-        raise TextError(
-            f"{name}: token id {largest} is outside the model's vocabulary (0..{vocabulary - 1}); "
-            "its tokenizer is another model's"
-        )
 
 
 def _in_pieces(tokenizer: Any, text: str, name: str) -> list[list[int]]:

@@ -23,7 +23,8 @@ from shortlm.errors import TextError, library_errors, shown
 from shortlm.paths import user_path
 from shortlm.recipe import TextSettings
 from shortlm.text.sources import Source, open_source
-from shortlm.text.tokenizing import refuse_foreign_ids, token_ids
+from shortlm.text.tokenizing import token_ids
+from shortlm.vocabulary import refuse_foreign_ids
 
 MOST_ENDLESS = 2**25  # tokens
 Tokenize = Callable[[str], numpy.ndarray]
