@@ -178,7 +178,7 @@ def test_a_dry_run_writes_nothing(llama_folder, tmp_path):
         (["--preset", "shortened-lora"], "preset 'shortened-lora' is unknown; did you mean 'shortened-llm-lora'?"),
         (["--preset", "distill", "--recipe", "x.yaml"], "give --preset or --recipe, not both"),
         (["--recipe", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
-        (["--method", "cp"], "Invalid value for '--method'"),
+        (["--method", "cp"], "invalid value for '--method'"),
         (["--data", "embedded", "--steps", "3", "--tokens", "2k"], "give one budget, not tokens and steps"),
         (["--data", "embedded", "--tokens", "many"], "a number is needed, e.g. 5.5B"),
         (["--data", "~nosuchuser/x.jsonl", "--steps", "3"], "~nosuchuser/x.jsonl: no such data file"),

@@ -78,7 +78,8 @@ def _line(error: BaseException) -> str | None:
         said = error.strerror or str(error)
         return str(unwritable(said.lower())) if while_printing(error) else f"{error.filename or 'a file'}: {said}"
     if isinstance(error, UsageError):
-        said, command = error.format_message().rstrip("."), error.ctx.command_path if error.ctx else "shortlm"
+        said = error.format_message().rstrip(".").replace("Value error, ", "")
+        command = error.ctx.command_path if error.ctx else "shortlm"
         return f"{shortened(said[:1].lower() + said[1:], 600)}; see {command} --help"
     return str(error) if isinstance(error, ShortLMError) else None
 

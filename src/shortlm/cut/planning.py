@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from shortlm import errors
 from shortlm.artifacts import CutPlan, ModelFacts
 from shortlm.blocks import check_blocks, plan_by_hand
-from shortlm.errors import ModelError, PlanError
+from shortlm.errors import ModelError, PlanError, library_errors
 from shortlm.recipe import ModelSettings
 
 
@@ -83,7 +83,8 @@ def _planned_here(request: Request) -> PlannedCut:
 def _as_json(config: Any) -> str:
     """As save_pretrained writes it."""
     with tempfile.TemporaryDirectory(prefix="shortlm-") as folder:
-        config.save_pretrained(folder)
+        with library_errors(ModelError, f"{config.model_type}: its config can't be written"):
+            config.save_pretrained(folder)
         return (Path(folder) / "config.json").read_text(encoding="utf-8")
 
 

@@ -157,6 +157,8 @@ def open_config(settings: ModelSettings) -> Any:
     except Exception as error:  # validators of all architectures, with all their ways to fail
         raise _unreadable(folder, error) from error
     block_count(config)
+    config.return_dict = True  # outputs are read by name, and no others than the logits, whatever the file says
+    config.output_attentions = config.output_hidden_states = False
     return config
 
 
@@ -174,7 +176,7 @@ def _unreadable(folder: Path, error: Exception) -> ModelError:
     name = fields.get("model_type")
     if "auto_map" in fields:
         return ModelError(f"{folder}: needs the code that comes with it; read it, then give --trust-remote-code")
-    if name not in CONFIG_MAPPING:
+    if not isinstance(name, str) or name not in CONFIG_MAPPING:
         known = [str(key) for key in CONFIG_MAPPING]
         return ModelError(f"{folder}: unknown architecture {shown(name)}; {did_you_mean(str(name), known)}")
     return ModelError(f"{folder / 'config.json'}: can't be used ({_last_line(error)})")
@@ -266,6 +268,8 @@ def facts_of(model: Any, name: str, revision: str | None = None) -> ModelFacts:
     anatomy = find_anatomy(model)
     total = sum(p.numel() for p in model.parameters())  # parameters() gives a tied tensor once
     counts = block_parameters(anatomy)
+    if not total:
+        raise ModelError(f"{name}: its config makes a model without parameters")
     return ModelFacts(
         name=name, revision=revision, architecture=model.config.model_type, n_blocks=len(counts),
         block_parameters=counts, parameters=total,
