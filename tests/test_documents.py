@@ -77,8 +77,8 @@ def test_yaml_with_characters_that_yaml_does_not_have(text):
 
 
 def test_a_number_that_python_does_not_write_out():
-    assert shown(16**5000) == "int too long to show"
-    assert shown([16**5000]) == "list too long to show"
+    assert shown(16**5000) == "a number of thousands of digits"
+    assert shown([16**5000]) == "a number of thousands of digits"
 
 
 def test_a_key_that_is_too_long_to_show():
