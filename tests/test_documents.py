@@ -10,8 +10,8 @@ import pytest
 
 from shortlm import documents, keys
 from shortlm.artifacts import BlockScores, Manifest, Perplexity, load_plan
-from shortlm.documents import parse_json
-from shortlm.errors import PlanError, RecipeError, ShortLMError
+from shortlm.documents import parse_json, parse_yaml
+from shortlm.errors import PlanError, RecipeError, ShortLMError, shown
 from shortlm.keys import fingerprint, measured_from
 from shortlm.paths import user_path
 from shortlm.recipe import EvalSettings, Recipe, ScoreSettings, TextSettings, validated
@@ -68,6 +68,17 @@ def test_numbers_that_no_honest_use_exceeds(kind, values):
     with pytest.raises(RecipeError) as error:
         validated(kind, values)
     assert str(error.value).startswith(f"--{next(iter(values)).replace('_', '-')}: ") and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["name: \x01", "name: \0"])
+def test_yaml_with_characters_that_yaml_does_not_have(text):
+    with pytest.raises(RecipeError, match=r"r\.yaml: is not valid YAML"):
+        parse_yaml(text, "r.yaml", RecipeError)
+
+
+def test_a_number_that_python_does_not_write_out():
+    assert shown(16**5000) == "a number of thousands of digits"
+    assert shown([16**5000]) == "a number of thousands of digits"
 
 
 def test_a_key_that_is_too_long_to_show():
@@ -178,3 +189,16 @@ def test_a_plan_is_told_by_its_beginning(tmp_path):
         file.truncate(2**40)  # without taking any place on disk
     with pytest.raises(ShortLMError, match="has 1,099,511,627,776 bytes, at most 134,217,728 are read"):
         load_plan(tmp_path / "huge.json")
+
+
+def test_resamples_are_the_same_however_many_are_drawn_at_once(monkeypatch):
+    import torch
+
+    from shortlm import statistics
+
+    values_LS, weights_S = torch.rand(3, 50, dtype=torch.float64), torch.full((50,), 0.02, dtype=torch.float64)
+    whole = statistics.resampled(values_LS, weights_S, 64, seed=1)
+    for at_once in (1, 170, 1000):
+        monkeypatch.setattr(statistics, "AT_ONCE", at_once)
+        torch.testing.assert_close(statistics.resampled(values_LS, weights_S, 64, seed=1), whole)
+    assert statistics.resampled(values_LS, weights_S, 0, seed=1).shape == (0, 3)

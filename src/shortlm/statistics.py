@@ -7,10 +7,23 @@ from __future__ import annotations
 
 import torch
 
+AT_ONCE = 2**22  # sequences of all resamples that are drawn together
+
 
 def resampled(values_LS: torch.Tensor, weights_S: torch.Tensor, resamples: int, seed: int) -> torch.Tensor:
-    """Weighted means of bootstrap resamples of the sequences, R x L."""
-    generator = torch.Generator().manual_seed(seed)
+    """Weighted means of bootstrap resamples of the sequences, R x L.
+
+    Drawn some at a time, so that a million sequences don't take gigabytes; the draws are the same.
+    """
+    generator, count = torch.Generator().manual_seed(seed), len(weights_S)
+    rows = max(1, AT_ONCE // count)
+    parts = [_drawn(values_LS, weights_S, min(rows, resamples - i), generator) for i in range(0, resamples, rows)]
+    return torch.cat(parts) if parts else values_LS.new_zeros(0, len(values_LS))
+
+
+def _drawn(
+    values_LS: torch.Tensor, weights_S: torch.Tensor, resamples: int, generator: torch.Generator
+) -> torch.Tensor:
     picks_RS = torch.randint(len(weights_S), (resamples, len(weights_S)), generator=generator)
     times_RS = torch.zeros(picks_RS.shape, dtype=weights_S.dtype).scatter_add_(
         1, picks_RS, torch.ones_like(picks_RS, dtype=weights_S.dtype)
