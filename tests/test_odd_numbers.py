@@ -17,7 +17,7 @@ from test_markdown import healing
 from test_measured_report import benchmark, tasked
 
 from shortlm import console
-from shortlm.artifacts import Artifact, Race, Validation
+from shortlm.artifacts import Artifact, Validation
 from shortlm.report import loss_chart, model_card, numbers, write_markdown, write_results
 from shortlm.report.quality_charts import perplexity_chart, tradeoff_chart
 from shortlm.report.results import result_rows
@@ -80,7 +80,7 @@ ODD = [
     ("healed", "perplexity", 5e-324), ("healed", "perplexity", 1e308), ("healed", "nats_per_token", 1e308),
     ("healed", "stderr_nats", 1e308), ("healed", "value", 1e308), ("healed", "per_question", 1e308),
     ("bench", "seconds", 0.0), ("bench", "seconds", 1e308), ("bench", "blocks", 0.0), ("bench", "blocks", 1e308),
-    ("bench", "batch", 0), ("plan", "parameters", 1), ("dense", "parameters", 0), ("manifest", "bytes_before", 0),
+    ("dense", "block_parameters", 0), ("manifest", "bytes_before", 0),
     ("healing", "nats_per_token", {"t": 1e308}), ("healing", "loss", 1e308), ("healing", "seconds", 5e-324),
 ]  # fmt: skip
 
@@ -126,12 +126,6 @@ def test_points_of_any_size_are_drawn(x, y):
 
 def test_runs_and_no_rows():
     assert runs_chart("r", "n", [[1e308, -1e308], [math.nan]], [0]).startswith("<svg")
-
-
-def test_a_race_of_no_work_is_printed(tmp_path, monkeypatch):
-    scores = block_scores()
-    scores.criteria["ppl"].race = Race(selected=[4], protected=[], sequences=[1] * 12, block_forwards_full=0)
-    assert "found with 780 block forwards" in shown(tmp_path, monkeypatch, scores=scores)
 
 
 def test_what_can_not_be_a_number_has_no_row():
