@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -336,3 +337,21 @@ def test_the_surgery_needs_no_torch(llama_folder, tmp_path):
     ours, other = contents(tmp_path / "here"), contents(tmp_path / "out1,4")
     assert ours.keys() == other.keys()
     assert all(ours[name] == other[name] for name in ours if name != "manifest.json")
+
+
+@pytest.mark.parametrize("content", [b'{"name": "another tool"}', b"[]", b"\xff", b""])
+def test_another_tools_manifest_is_no_business_of_ours(llama_copy, tmp_path, content):
+    (llama_copy / "manifest.json").write_bytes(content)
+    found = cut(ModelSettings(model=str(llama_copy)), [2], CutSettings(prove=False), tmp_path / "out")
+    assert found.blocks == [0, 1, 3, 4, 5]
+    assert (llama_copy / "manifest.json").read_bytes() == content
+
+
+def test_another_models_manifest_is_noticed_before_the_copy(llama_copy, tmp_path, monkeypatch):
+    settings = ModelSettings(model=str(llama_copy))
+    cut(settings, [1, 2], CutSettings(prove=False), tmp_path / "shorter")
+    shutil.copyfile(tmp_path / "shorter" / "manifest.json", llama_copy / "manifest.json")
+    monkeypatch.setattr("shortlm.cut.cutting.write_shards", lambda *args: pytest.fail("copied"))
+    with pytest.raises(ModelError, match=r"manifest\.json: tells of 4 blocks, the model has 6; it is another model's"):
+        cut(settings, [3], CutSettings(prove=False), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -257,3 +257,29 @@ def test_bad_npy(tmp_path, name):
         (tmp_path / "b.npz").rename(path)
     with pytest.raises(TextError, match=f"{name}: (can't be read as token ids|is an archive)"):
         windows(ids=str(path))
+
+
+def test_a_letter_repeated_for_pages_is_no_text(monkeypatch):
+    """Nothing tells where its tokens begin; as a whole it would take memory without bound."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    monkeypatch.setattr("shortlm.text.tokenizing.PIECE", 2000)
+    monkeypatch.setattr("shortlm.text.tokenizing.OVERLAP", 100)
+    made = Tokenizer(models.BPE(vocab={"a": 0, "aa": 1, "b": 2}, merges=[("a", "a")]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    assert token_ids(tokenizer, "aab" * 3000, 3, "t").tolist() == [1, 2] * 3000
+    with pytest.raises(TextError, match="t: 800 characters from character 1,200 on hold nothing"):
+        token_ids(tokenizer, "b" + "a" * 9000, 3, "t")
+
+
+def test_an_alignment_that_fits_by_chance_is_that_of_the_whole(monkeypatch):
+    """Pieces may agree within a run of letters only if they split it alike, and then they are right."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    monkeypatch.setattr("shortlm.text.tokenizing.PIECE", 2000)
+    monkeypatch.setattr("shortlm.text.tokenizing.OVERLAP", 100)
+    made = Tokenizer(models.BPE(vocab={"a": 0, "aa": 1}, merges=[("a", "a")]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    assert token_ids(tokenizer, "a" * 9000, 2, "t").tolist() == [1] * 4500

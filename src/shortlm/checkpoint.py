@@ -94,7 +94,10 @@ def _tensors(folder: Path) -> dict[str, TensorEntry]:
             f"{folder}: holds pickled .bin weights only; save it as safetensors first "
             "(AutoModelForCausalLM.from_pretrained(...).save_pretrained(...))"
         )
-    raise ModelError(f"{folder}: has no weights ({SINGLE} or {INDEX}); download the checkpoint again")
+    raise ModelError(
+        f"{folder}: has no weights ({SINGLE} or {INDEX}); download the checkpoint again, "
+        "or convert it first if its repository holds pickled .bin weights only"
+    )
 
 
 def _indexed(folder: Path) -> dict[str, TensorEntry]:

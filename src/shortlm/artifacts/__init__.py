@@ -16,7 +16,7 @@ from shortlm.artifacts.base import (
     provenance,
 )
 from shortlm.artifacts.benchmarking import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
-from shortlm.artifacts.cutting import CutPlan, Manifest, Proof, load_plan
+from shortlm.artifacts.cutting import CutPlan, Manifest, Proof, load_plan, manifest_of
 from shortlm.artifacts.healing import Healing, HealPlan, LogEntry, Phase, PhasePlan, Validation
 from shortlm.artifacts.measuring import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
 from shortlm.artifacts.scoring import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
@@ -26,5 +26,6 @@ __all__ = [
     "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores", "CutPlan",
     "DataFacts", "Fluency", "HealPlan", "Healing", "Limit", "LogEntry", "Manifest", "Measurement", "ModelFacts",
     "Perplexity", "Phase", "PhasePlan", "Proof", "Provenance", "Race", "Record", "Sample", "TaskMean", "TaskResult",
-    "Timing", "Validation", "WorkPlan", "WorkRow", "installed_version", "kept", "load_plan", "provenance",
+    "Timing", "Validation", "WorkPlan", "WorkRow", "installed_version", "kept", "load_plan", "manifest_of",
+    "provenance",
 ]  # fmt: skip

@@ -85,6 +85,15 @@ class Manifest(Artifact):
         return self
 
 
+def manifest_of(folder: Path) -> Manifest | None:
+    """That of a checkpoint which was cut; None if it was not, or if the file of that name is another tool's.
+
+    Raises ShortLMError for a manifest of ours that can't be read.
+    """
+    path = folder / "manifest.json"
+    return Manifest.load(path) if path.is_file() and b'"Manifest"' in beginning(path) else None
+
+
 def load_plan(path: Path | str) -> CutPlan:
     """A CutPlan from its own file or from the `manifest.json` of a checkpoint that was cut by it."""
     path = user_path(path)

@@ -9,11 +9,11 @@ import shutil
 import time
 from pathlib import Path
 
-from shortlm.artifacts import CutPlan, Manifest, provenance
+from shortlm.artifacts import CutPlan, Manifest, manifest_of, provenance
 from shortlm.checkpoint import Checkpoint, carry_files, open_checkpoint
 from shortlm.cut.planning import planned
 from shortlm.cut.surgery import kept_pieces, write_checksums, write_shards
-from shortlm.errors import OutputError
+from shortlm.errors import ModelError, OutputError
 from shortlm.outputs import refuse_existing, whole_folder
 from shortlm.paths import user_path
 from shortlm.recipe import CutSettings, ModelSettings
@@ -43,6 +43,7 @@ def cut(
     ready = planned(model, plan)
     plan, kept = ready.plan, ready.plan.kept
     pieces = kept_pieces(checkpoint, ready.blocks_path, kept, ready.facts.n_blocks)
+    original = _original(checkpoint, kept, ready.facts.n_blocks)
     with whole_folder(out, force) as part:
         _refuse_full_disk(part, sum(piece.entry.nbytes for piece in pieces), out)
         carry_files(checkpoint.folder, part)
@@ -57,7 +58,7 @@ def cut(
             write_checksums(part)
         seconds = round(time.perf_counter() - started, 3)
         manifest = Manifest(
-            plan=plan.model_copy(update={"model": ready.facts}), blocks=_original(checkpoint, kept),
+            plan=plan.model_copy(update={"model": ready.facts}), blocks=original,
             base_path=_local(model.model), bytes_before=checkpoint.nbytes, bytes_after=written, proof=proof,
             provenance=provenance(dtype=proof.dtype if proof else None, seconds=seconds, key=key),
         )  # fmt: skip
@@ -76,11 +77,17 @@ def refuse_uncuttable(model: ModelSettings) -> None:
     kept_pieces(checkpoint, find_anatomy(before).blocks_path, list(range(count - 1)), count)
 
 
-def _original(checkpoint: Checkpoint, kept: list[int]) -> list[int]:
-    """Indices in the first model of all, if this one was cut before."""
-    manifest = checkpoint.folder / "manifest.json"
-    blocks = Manifest.load(manifest).blocks if manifest.is_file() else None
-    return [blocks[i] for i in kept] if blocks else kept
+def _original(checkpoint: Checkpoint, kept: list[int], n_blocks: int) -> list[int]:
+    """Indices in the first model of all, if this one was cut before. Raises ModelError for another model's manifest."""
+    manifest = manifest_of(checkpoint.folder)
+    if manifest is None:
+        return kept
+    if len(manifest.blocks) != n_blocks:
+        raise ModelError(
+            f"{checkpoint.folder / 'manifest.json'}: tells of {len(manifest.blocks)} blocks, the model has {n_blocks}; "
+            "it is another model's: move it away"
+        )
+    return [manifest.blocks[i] for i in kept]
 
 
 def _local(name: str) -> str | None:

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from shortlm import errors
 from shortlm.artifacts import CutPlan, ModelFacts
 from shortlm.blocks import check_blocks, plan_by_hand
 from shortlm.errors import ModelError, PlanError, library_errors
+from shortlm.leftovers import scratch_folder
 from shortlm.recipe import ModelSettings
 
 
@@ -47,8 +47,8 @@ def planned(model: ModelSettings, what: CutPlan | list[int]) -> PlannedCut:
 
 
 def _planned_elsewhere(request: Request) -> PlannedCut:
-    with tempfile.TemporaryDirectory(prefix="shortlm-") as folder:
-        answer = Path(folder) / "answer.json"
+    with scratch_folder("plan") as folder:
+        answer = folder / "answer.json"
         command = [sys.executable, "-c", f"from {__name__} import main; main({str(answer)!r})"]
         environment = os.environ | {"PYTHONSAFEPATH": "1"}  # nothing is imported from the current folder
         done = subprocess.run(
@@ -82,10 +82,10 @@ def _planned_here(request: Request) -> PlannedCut:
 
 def _as_json(config: Any) -> str:
     """As save_pretrained writes it."""
-    with tempfile.TemporaryDirectory(prefix="shortlm-") as folder:
+    with scratch_folder("config") as folder:
         with library_errors(ModelError, f"{config.model_type}: its config can't be written"):
             config.save_pretrained(folder)
-        return (Path(folder) / "config.json").read_text(encoding="utf-8")
+        return (folder / "config.json").read_text(encoding="utf-8")
 
 
 def _check_plan(plan: CutPlan, facts: ModelFacts) -> None:

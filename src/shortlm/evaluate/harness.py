@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import tempfile
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -24,6 +23,7 @@ from shortlm.evaluate.harness_log import only_what_matters
 from shortlm.evaluate.harness_results import Found, means, task_results
 from shortlm.evaluate.local_tasks import write_local_tasks
 from shortlm.evaluate.task_names import SETS, Wanted, wanted
+from shortlm.leftovers import scratch_folder
 from shortlm.model import OpenModel, free_memory
 from shortlm.paths import user_path
 from shortlm.recipe import EvalSettings
@@ -49,9 +49,9 @@ def loaded_tasks(opened: OpenModel, settings: EvalSettings) -> Generator[Callabl
         yield lambda: Found([], [])
         return
     _refuse_unable(opened)
-    with tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder:
+    with scratch_folder("tasks") as folder:
         with only_what_matters():
-            manager = _manager(asked.names, settings, Path(folder))
+            manager = _manager(asked.names, settings, folder)
             files = _task_files(settings)
             known = {task for name in asked.names for task in _members(manager.task_index, name)}
             _refuse_unused(files, known | set(asked.names))
@@ -73,8 +73,8 @@ def check_tasks(settings: EvalSettings) -> None:
     asked = wanted(settings.tasks)
     if asked.names:
         _installed()
-        with tempfile.TemporaryDirectory(prefix="shortlm-tasks-") as folder, only_what_matters():
-            manager, files = _manager(asked.names, settings, Path(folder)), _task_files(settings)
+        with scratch_folder("tasks") as folder, only_what_matters():
+            manager, files = _manager(asked.names, settings, folder), _task_files(settings)
             for name in wanted(settings.tasks, can_write=False).names:
                 _loaded(manager, name, files)
 

@@ -6,21 +6,20 @@ that was trained on leaves no trace in the result.
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import gc
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from shortlm.artifacts import manifest_of
 from shortlm.checkpoint import carry_files
 from shortlm.errors import ModelError
 from shortlm.heal.adapters import with_adapter
 from shortlm.heal.processes import load_whole
 from shortlm.heal.remains import readable
 from shortlm.heal.writing import writing
+from shortlm.heap import give_back
 from shortlm.model import ModelFiles, compute_type, load_strictly, quiet
 from shortlm.outputs import whole_folder
 
@@ -59,10 +58,7 @@ def write_merged(files: ModelFiles, checkpoint: Path, out: Path) -> float | None
 def make_room() -> None:
     """Give back what training held: trainer and model hold one another, and the C library's heap keeps pages."""
     gc.collect()
-    libc = ctypes.util.find_library("c") if sys.platform == "linux" else None
-    trim = getattr(ctypes.CDLL(libc), "malloc_trim", None) if libc else None
-    if trim:
-        trim(0)
+    give_back()
 
 
 def probe(model: Any) -> torch.Tensor:
@@ -77,6 +73,5 @@ def _save(model: Any, base: Path, out: Path) -> None:
     with writing(out), whole_folder(out, force=True) as part, quiet():
         carry_files(base, part)
         model.save_pretrained(part)
-        manifest = base / "manifest.json"
-        if manifest.is_file():  # what was cut stays known
-            (part / "manifest.json").write_bytes(manifest.read_bytes())
+        if manifest := manifest_of(base):  # what was cut stays known
+            manifest.save(part / "manifest.json")

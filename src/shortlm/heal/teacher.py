@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shortlm.artifacts import Manifest, ModelFacts
+from shortlm.artifacts import Manifest, ModelFacts, manifest_of
 from shortlm.checkpoint import locate
 from shortlm.errors import ModelError
 from shortlm.model import ModelFiles, facts_from_config, open_files
@@ -29,8 +29,7 @@ def find_teacher(files: ModelFiles, settings: PhaseSettings) -> Teacher:
 
     The student's manifest names both; without one, a teacher with as many blocks is needed. Raises ModelError.
     """
-    path = files.checkpoint.folder / "manifest.json"
-    manifest = Manifest.load(path) if path.is_file() else None
+    manifest = manifest_of(files.checkpoint.folder)
     taught = open_files(teacher_of(files.checkpoint.folder, files.settings, settings))
     name = taught.settings.model
     if taught.config.vocab_size != files.config.vocab_size:
@@ -56,16 +55,17 @@ def teacher_of(folder: Path, opened_by: ModelSettings, settings: PhaseSettings) 
 
 def uncut(folder: Path, opened_by: ModelSettings) -> ModelSettings:
     """The model that was cut, by the student's manifest, followed back through earlier cuts. Raises ModelError."""
-    if not (folder / "manifest.json").is_file():
+    manifest, passed = manifest_of(folder), list[Path]()
+    if manifest is None:
         raise ModelError(f"{folder}: has no manifest that names the uncut model; give --teacher MODEL")
-    passed: list[Path] = []
     while True:
         passed.append(folder.resolve())
-        found = _base(Manifest.load(folder / "manifest.json"), folder, opened_by)
+        found = _base(manifest, folder, opened_by)
         before, folder = folder, _located(found, folder)
         if folder.resolve() in passed:
             raise ModelError(f"{before}: its manifest leads back to this folder itself; give --teacher MODEL")
-        if not (folder / "manifest.json").is_file():
+        manifest = manifest_of(folder)
+        if manifest is None:
             return found
 
 

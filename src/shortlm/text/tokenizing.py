@@ -41,23 +41,24 @@ def _in_pieces(tokenizer: Any, text: str, name: str) -> list[list[int]]:
     piece, begin, found = _tokenised(tokenizer, text, 0, name), 0, []
     while piece.end < len(text):
         following, joined = _following(tokenizer, text, piece, begin, name)
-        if joined is None:  # a tokenizer that looks far: as a whole then
-            return [_plain(tokenizer, text, name)]
         found.append(piece.ids[begin : joined[0]])
         piece, begin = following, joined[1]
     return [*found, piece.ids[begin:]]
 
 
-def _following(
-    tokenizer: Any, text: str, piece: _Piece, begin: int, name: str
-) -> tuple[_Piece, tuple[int, int] | None]:
-    """The next piece and where the two are joined; they overlap more and more until that can be told."""
-    overlap = OVERLAP
-    while True:
+def _following(tokenizer: Any, text: str, piece: _Piece, begin: int, name: str) -> tuple[_Piece, tuple[int, int]]:
+    """The next piece and where the two are joined; they overlap more if that can't be told.
+
+    Raises TextError for what is no text: a letter repeated for pages, say, is tokenised from wherever one begins.
+    """
+    for overlap in (OVERLAP, min(8 * OVERLAP, PIECE // 2)):
         following = _tokenised(tokenizer, text, piece.end - overlap, name)
-        joined, overlap = _join(piece, following, begin), 2 * overlap
-        if joined or overlap > PIECE // 2:
+        if joined := _join(piece, following, begin):
             return following, joined
+    raise TextError(
+        f"{name}: {overlap:,} characters from character {piece.end - overlap:,} on hold nothing that tells where words "
+        "begin; is this text? Break its lines, or leave the document out"
+    )
 
 
 def _plain(tokenizer: Any, text: str, name: str, **options: Any) -> Any:
