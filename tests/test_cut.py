@@ -351,7 +351,7 @@ def test_another_models_manifest_is_noticed_before_the_copy(llama_copy, tmp_path
     settings = ModelSettings(model=str(llama_copy))
     cut(settings, [1, 2], CutSettings(prove=False), tmp_path / "shorter")
     shutil.copyfile(tmp_path / "shorter" / "manifest.json", llama_copy / "manifest.json")
-    monkeypatch.setattr("shortlm.cut.cutting.write_shards", lambda *args: pytest.fail("copied"))
+    monkeypatch.setattr(import_module("shortlm.cut.cutting"), "write_shards", lambda *args: pytest.fail("copied"))
     with pytest.raises(ModelError, match=r"manifest\.json: tells of 4 blocks, the model has 6; it is another model's"):
         cut(settings, [3], CutSettings(prove=False), tmp_path / "out")
     assert not (tmp_path / "out").exists()
