@@ -16,12 +16,12 @@ from itertools import product
 import torch
 from machine import describe, save
 
-from shortlm.blocks import protected_blocks
 from shortlm.model import open_model
 from shortlm.recipe import ModelSettings, TextSettings
 from shortlm.score.racing import MARGIN, ROUNDS, Field, _rounds, _selected
 from shortlm.sweep import BlockCaller, sweep
 from shortlm.text import open_windows
+from shortlm.units import blocks_mask, protected_blocks
 
 SEQUENCES, POOL = 64, 768
 
@@ -32,7 +32,7 @@ def table(model: str, text: str) -> torch.Tensor:
     settings = TextSettings(text=text, sequences=POOL).for_model(model)
     windows = open_windows(settings, opened.tokenizer, opened.model.config.vocab_size)
     caller = BlockCaller(opened.model, opened.anatomy)
-    masks = [frozenset({i}) for i in range(len(caller.blocks))]
+    masks = [blocks_mask([i]) for i in range(len(caller.blocks))]
     each = sweep(caller, windows.batches(4), masks, per_token=True).each_MST
     assert each is not None
     return each

@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from shortlm.model import find_anatomy
 from shortlm.sweep import BlockCaller, auto_batch_size, sweep
+from shortlm.units import blocks_mask
 
 SEQUENCES, TOKENS, VOCABULARY = 10, 128, 32000
 
@@ -61,7 +62,7 @@ def by_sweep(model: Any, ids_BT: torch.Tensor, candidates: list[int]) -> list[fl
     caller = BlockCaller(model, find_anatomy(model))
     size = auto_batch_size(*ids_BT.shape, caller.device)
     batches = [(part_BT, torch.ones_like(part_BT, dtype=torch.bool)) for part_BT in ids_BT.split(size)]
-    return sweep(caller, batches, [frozenset({i}) for i in candidates]).nats_MS.sum(1).tolist()
+    return sweep(caller, batches, [blocks_mask([i]) for i in candidates]).nats_MS.sum(1).tolist()
 
 
 def _nats(model: Any, ids_BT: torch.Tensor) -> float:

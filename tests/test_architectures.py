@@ -15,6 +15,7 @@ from shortlm.recipe import CutSettings, ModelSettings, ScoreSettings
 from shortlm.score import CRITERIA, score_model
 from shortlm.sweep import BlockCaller, sweep
 from shortlm.text import windows_from_ids
+from shortlm.units import blocks_mask
 
 IDS_BT = torch.randint(3, 96, (3, 24), generator=torch.Generator().manual_seed(0))
 REMOVED = [1, 3]
@@ -66,7 +67,7 @@ def test_every_criterion_runs(opened):
 
 def test_sweep_equals_really_dropped_blocks(opened):
     windows = windows_from_ids(IDS_BT, 96)
-    masks = [frozenset({i}) for i in range(BLOCKS)] + [frozenset({1, 3, 4}), frozenset({0, 5})]
+    masks = [blocks_mask([i]) for i in range(BLOCKS)] + [blocks_mask([1, 3, 4]), blocks_mask([0, 5])]
     losses = sweep(BlockCaller(opened.model, opened.anatomy), windows.batches(3), masks)
     for mask, nats_S in zip(masks, losses.nats_MS, strict=True):
         logits_BTV = logits_by_plain_loop(opened.model, opened.anatomy.blocks, sorted(mask), IDS_BT)

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from shortlm.artifacts import BlockScores, CriterionScores, ModelFacts, provenance
-from shortlm.blocks import protected_blocks
-from shortlm.choose import block_list, choose, plan_by_hand, published_names, published_scores
+from shortlm.choose import choose, plan_by_hand, published_names, published_scores
 from shortlm.errors import PlanError
 from shortlm.recipe import ChooseSettings
+from shortlm.units import protected_blocks
 
 SCORES = [9.0, 8, 7, 6, 1, 3, 2, 3, 5, 4, 0.5, 0.1]
 
@@ -132,7 +132,6 @@ def test_protection_rules():
     assert protected_blocks("+", 32) == [0, 1, 2, 3, 30, 31]
     assert protected_blocks("ends", 32) == [0, 31]
     assert protected_blocks("+", 5) == [0, 1, 2, 3, 4]
-    assert block_list("3,7-9,-1", "x") == [3, 7, 8, 9, -1]
 
 
 def test_plan_by_hand():

@@ -6,10 +6,10 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, tiny_config
 
-from shortlm.blocks import check_blocks
 from shortlm.errors import ModelError, PlanError
 from shortlm.model import cut_config, find_anatomy, guard, meta_model
 from shortlm.model.config import LAYER_LISTS
+from shortlm.units import check_blocks
 
 KEPT = [0, 2, 3, 5]
 

@@ -173,13 +173,13 @@ def test_manifests_and_perplexities_that_cannot_be():
 
 
 def test_blocks_by_the_million():
-    from shortlm.blocks import block_list, check_blocks
+    from shortlm.units import check_blocks, unit_list
 
     for text in (",".join(["0-9999"] * 1000), ",".join(["1"] * 1_000_000)):
         with pytest.raises(PlanError, match="--remove: names more than 10,000 blocks; give each once"):
-            block_list(text, "--remove")
+            unit_list(text, "--remove")
     with pytest.raises(PlanError) as error:
-        block_list("9" * 5000, "--remove")
+        unit_list("9" * 5000, "--remove")
     assert "is no block index" in str(error.value) and len(str(error.value)) < 300
     assert check_blocks(list(range(9999)), 10_000) == list(range(9999))
 

@@ -12,6 +12,7 @@ from shortlm.recipe import ModelSettings, ScoreSettings
 from shortlm.score import score_model
 from shortlm.sweep import BlockCaller, sweep
 from shortlm.text import windows_from_ids
+from shortlm.units import blocks_mask
 
 MODELS = ["stories260K", "stories260K-planted", "babyllama-105"]
 SPECS = ["ppl", "taylor", "taylor:batches=2", "bi", "bi:shortgpt", "angular", "angular:pruneme", "magnitude"]
@@ -72,7 +73,7 @@ def test_greedy_losses(case):
     caller = BlockCaller(opened.model, opened.anatomy)
     removed: list[int] = []
     for chosen, expected in zip(golden["sleb_removal_order"], golden["sleb_losses_per_round"], strict=True):
-        masks = [frozenset({*removed, int(i)}) for i in expected]
+        masks = [blocks_mask([*removed, int(i)]) for i in expected]
         losses = sweep(caller, windows.batches(10), masks)
         ours = losses.nats_MS / losses.tokens_S * windows.ids_BT.shape[1]
         assert ours.sum(1).tolist() == pytest.approx(list(expected.values()), rel=1e-4)

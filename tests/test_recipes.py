@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from shortlm.artifacts import ModelFacts
-from shortlm.blocks import protected_blocks
 from shortlm.choose.budget import read_budget
 from shortlm.errors import RecipeError
 from shortlm.recipe import Recipe, TextSettings, load_recipe, to_yaml
 from shortlm.score import parse
+from shortlm.units import protected_blocks
 
 SHIPPED = sorted(p for p in (Path(__file__).parents[1] / "recipes").rglob("*.yaml") if p.parent.name != "cluster")
 

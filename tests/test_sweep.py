@@ -14,6 +14,7 @@ from shortlm.sweep import BlockCaller, KeptStates, Tail, backward_sweep, sweep, 
 from shortlm.sweep.slots import Slots
 from shortlm.sweep.tail import TailForm
 from shortlm.sweep.trace import LiveBytes
+from shortlm.units import blocks_mask
 
 IDS_BT = torch.randint(3, 96, (4, 16), generator=torch.Generator().manual_seed(1))
 ALL_BT = torch.ones_like(IDS_BT, dtype=torch.bool)
@@ -41,15 +42,16 @@ def forwards_of(masks) -> int:
 
 
 def test_all_single_removals_cost_half_a_square():
-    assert forwards_of([frozenset({i}) for i in range(BLOCKS)]) == BLOCKS * (BLOCKS + 1) // 2
+    assert forwards_of([blocks_mask([i]) for i in range(BLOCKS)]) == BLOCKS * (BLOCKS + 1) // 2
     assert forwards_of([]) == BLOCKS
-    assert forwards_of([frozenset({0}), frozenset({0}), frozenset()]) == 2 * BLOCKS - 1
+    assert forwards_of([blocks_mask([0]), blocks_mask([0]), frozenset()]) == 2 * BLOCKS - 1
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.frozensets(st.integers(0, BLOCKS - 1), max_size=BLOCKS - 1), max_size=6))
 def test_any_masks_equal_the_plain_loop(masks):
-    losses = sweep(CALLER, [(IDS_BT[:2], ALL_BT[:2]), (IDS_BT[2:], ALL_BT[2:])], masks)
+    batches = [(IDS_BT[:2], ALL_BT[:2]), (IDS_BT[2:], ALL_BT[2:])]
+    losses = sweep(CALLER, batches, [blocks_mask(mask) for mask in masks])
     assert torch.allclose(losses.base_S.float(), plain_nats(()), rtol=1e-5)
     for mask, nats_S in zip(masks, losses.nats_MS, strict=True):
         assert torch.allclose(nats_S.float(), plain_nats(mask), rtol=1e-5)
@@ -58,15 +60,15 @@ def test_any_masks_equal_the_plain_loop(masks):
 def test_padding_changes_nothing():
     longer = torch.cat([IDS_BT, torch.zeros(4, 5, dtype=torch.long)], dim=1)
     keep = torch.cat([ALL_BT, torch.zeros(4, 5, dtype=torch.bool)], dim=1)
-    padded = sweep(CALLER, [(longer, keep)], [frozenset({2})])
-    whole = sweep(CALLER, [(IDS_BT, ALL_BT)], [frozenset({2})])
+    padded = sweep(CALLER, [(longer, keep)], [blocks_mask([2])])
+    whole = sweep(CALLER, [(IDS_BT, ALL_BT)], [blocks_mask([2])])
     assert torch.allclose(padded.nats_MS, whole.nats_MS, rtol=1e-5)
     assert padded.tokens_S.tolist() == whole.tokens_S.tolist() == [15] * 4
 
 
 def test_observer_sees_every_state_once():
     seen = []
-    sweep(CALLER, [(IDS_BT, ALL_BT)], [frozenset({0})], lambda i, a, b, batch: seen.append((i, a, b)))
+    sweep(CALLER, [(IDS_BT, ALL_BT)], [blocks_mask([0])], lambda i, a, b, batch: seen.append((i, a, b)))
     hidden = MODEL(input_ids=IDS_BT, output_hidden_states=True).hidden_states
     assert [i for i, _, _ in seen] == list(range(BLOCKS))
     for i, before, _ in seen:
@@ -155,7 +157,7 @@ def test_a_head_that_mixes_its_logits_is_computed_whole():
 
 
 def test_several_states_in_one_call_change_nothing(monkeypatch):
-    masks = [frozenset({i}) for i in range(BLOCKS)]
+    masks = [blocks_mask([i]) for i in range(BLOCKS)]
     results, calls = [], []
     for tokens in (1, 200):
         monkeypatch.setattr("shortlm.sweep.blocks.working_tokens", lambda device, tokens=tokens: tokens)
@@ -191,7 +193,7 @@ def test_no_logits_are_made_while_arguments_are_recorded(monkeypatch):
 
     monkeypatch.setattr(F, "linear", counted)
     monkeypatch.setattr("shortlm.sweep.blocks.working_tokens", lambda device: 3 * IDS_BT.numel())
-    sweep(CALLER, [(IDS_BT, ALL_BT), (IDS_BT, ALL_BT)], [frozenset({i}) for i in range(BLOCKS)])
+    sweep(CALLER, [(IDS_BT, ALL_BT), (IDS_BT, ALL_BT)], [blocks_mask([i]) for i in range(BLOCKS)])
     assert sum(rows) == 2 * states * 4 * 15
     assert len(rows) == 2 * 3  # three states at a time
 
@@ -222,7 +224,7 @@ def test_a_view_of_a_kept_state_keeps_its_slot(monkeypatch):
 def test_an_observer_may_keep_views_of_states():
     """A criterion that keeps the last token's state sees the state as it was."""
     kept = []
-    masks = [frozenset({i}) for i in range(BLOCKS)]
+    masks = [blocks_mask([i]) for i in range(BLOCKS)]
     sweep(CALLER, [(IDS_BT, ALL_BT)] * 2, masks, lambda i, a, b, batch: kept.append((b[:, -1], b[:, -1].clone())))
     assert len(kept) == 2 * BLOCKS
     assert all(torch.equal(view, copy) for view, copy in kept)
@@ -241,7 +243,7 @@ def test_slots_are_used_again_once_nobody_holds_them(monkeypatch):
 
 def test_kept_states_are_not_overwritten():
     kept = KeptStates()
-    sweep(CALLER, [(IDS_BT, ALL_BT)], [frozenset({i}) for i in range(BLOCKS)], kept)
+    sweep(CALLER, [(IDS_BT, ALL_BT)], [blocks_mask([i]) for i in range(BLOCKS)], kept)
     hidden = MODEL(input_ids=IDS_BT, output_hidden_states=True).hidden_states
     (states,) = kept.taken()
     for ours, theirs in zip(states[:-1], hidden, strict=False):  # the last of theirs is behind the norm

@@ -7,21 +7,22 @@ import platform
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
 from shortlm.documents import read_bytes, refuse_crowded
-from shortlm.errors import ShortLMError, shortened
+from shortlm.errors import PlanError, ShortLMError, shortened
 from shortlm.outputs import write_text
 from shortlm.paths import user_path
+from shortlm.units import BLOCK, MOST_BLOCKS, PARTS, Unit, unit_list
 
 A = TypeVar("A", bound="Artifact")
 MOST_BYTES = 128 * 2**20  # of a file: the scores of 100 blocks on 10,000 sequences by five criteria have 100 million
 MOST_VALUES = 6_000_000  # which take 150 bytes each while they are checked
 MOST_KEYS = 500_000
-MOST_BLOCKS = 10_000
 
 # Bounds within which sums, squares, charts and printing can't go wrong.
 MOST = 1e100
@@ -38,6 +39,20 @@ Counts = Annotated[list[Count], ONE_MISTAKE]
 Values = Annotated[list[float], ONE_MISTAKE]
 
 
+def _sublayer(value: Any) -> Unit:
+    """A sublayer as JSON holds it ("7.attention"), or as it is."""
+    try:
+        (unit,) = [value] if isinstance(value, Unit) else unit_list(value if isinstance(value, str) else "", "units")
+    except ShortLMError as error:
+        raise ValueError("must be the attention or ffn of a block, as 7.attention") from error
+    if unit.part == BLOCK or not 0 <= unit.block < MOST_BLOCKS:
+        raise ValueError("must be the attention or ffn of a block, as 7.attention")
+    return unit
+
+
+Sublayers = Annotated[list[Annotated[Unit, PlainValidator(_sublayer), PlainSerializer(str)]], ONE_MISTAKE]
+
+
 class Record(BaseModel):
     """A part of an artifact; unknown keys are refused, so that a wrong file is noticed."""
 
@@ -52,6 +67,8 @@ class ModelFacts(Record):
     architecture: str
     n_blocks: int = Field(ge=1, le=MOST_BLOCKS)
     block_parameters: Counts = Field(description="Parameters of each block.")
+    attention_parameters: Counts | None = Field(None, description="Of each block's attention, if it can be told.")
+    ffn_parameters: Counts | None = Field(None, description="Of each block's FFN, if it can be told.")
     parameters: Positive = Field(description="All parameters; tied ones count once.")
 
     @model_validator(mode="after")
@@ -60,7 +77,21 @@ class ModelFacts(Record):
             raise ValueError(f"{len(self.block_parameters)} block_parameters for {self.n_blocks} blocks")
         if max(self.block_parameters) > self.parameters:  # their sum may be: blocks can share parameters
             raise ValueError(f"a block of {max(self.block_parameters)} parameters in a model of {self.parameters}")
+        for counts in (self.attention_parameters, self.ffn_parameters):
+            if counts is not None and any(a > b for a, b in zip_longest(counts, self.block_parameters, fillvalue=-1)):
+                raise ValueError("a sublayer of more parameters than its block, or not one for each block")
         return self
+
+    def parameters_of(self, unit: Unit) -> int:
+        """Parameters of a unit. Raises PlanError for a sublayer that couldn't be told apart."""
+        counts = dict(zip(PARTS, (self.block_parameters, self.attention_parameters, self.ffn_parameters), strict=True))
+        of_part = counts[unit.part]
+        if of_part is None or not of_part[unit.block]:
+            raise PlanError(
+                f"{self.name}: block {unit.block} has no {unit.part} that can be told apart; "
+                "only whole blocks can be left out"
+            )
+        return of_part[unit.block]
 
 
 class DataFacts(Record):

@@ -17,8 +17,10 @@ from shortlm.artifacts.base import (
     Provenance,
     Record,
     Share,
+    Sublayers,
 )
 from shortlm.paths import beginning, user_path
+from shortlm.units import Unit
 
 
 class CutPlan(Artifact):
@@ -26,7 +28,8 @@ class CutPlan(Artifact):
 
     kind: Literal["CutPlan"] = "CutPlan"
     model: ModelFacts
-    removed: Blocks
+    removed: Blocks = Field(description="Whole blocks.")
+    removed_sublayers: Sublayers = Field([], description="Attention or FFN of blocks that stay, as 7.attention.")
     method: str
     criterion: str
     budget: str
@@ -39,10 +42,15 @@ class CutPlan(Artifact):
 
     @model_validator(mode="after")
     def _fits(self) -> CutPlan:
-        if not self.removed or sorted({i for i in self.removed if 0 <= i < self.model.n_blocks}) != self.removed:
-            raise ValueError(f"removed must be different block indices in order, 0..{self.model.n_blocks - 1}")
-        if len(self.removed) == self.model.n_blocks:
+        n_blocks, units = self.model.n_blocks, self.removed_sublayers
+        if sorted({i for i in self.removed if 0 <= i < n_blocks}) != self.removed:
+            raise ValueError(f"removed must be different block indices in order, 0..{n_blocks - 1}")
+        if not (self.removed or units):
+            raise ValueError("removed must name a block, or removed_sublayers a sublayer")
+        if len(self.removed) == n_blocks:
             raise ValueError("removed must leave a block")
+        if sorted(set(units)) != units or any(u.block >= n_blocks or u.block in self.removed for u in units):
+            raise ValueError("removed_sublayers must be different sublayers, in order, of blocks that stay")
         if self.scores is not None and len(self.scores) != self.model.n_blocks:
             raise ValueError(f"{len(self.scores)} scores for {self.model.n_blocks} blocks")
         return self
@@ -52,6 +60,11 @@ class CutPlan(Artifact):
         """Original indices of the blocks that stay, in order."""
         removed = set(self.removed)
         return [i for i in range(self.model.n_blocks) if i not in removed]
+
+    @property
+    def units(self) -> list[Unit]:
+        """All that goes."""
+        return [*map(Unit, self.removed), *self.removed_sublayers]
 
 
 class Proof(Record):

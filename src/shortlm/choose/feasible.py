@@ -6,10 +6,10 @@ import re
 from contextlib import suppress
 
 from shortlm.artifacts import ModelFacts
-from shortlm.blocks import protected_blocks
 from shortlm.choose.budget import blocks_to_remove, read_budget
 from shortlm.errors import PlanError, RecipeError, did_you_mean
 from shortlm.recipe import ChooseSettings, ScoreSettings
+from shortlm.units import protected_blocks
 
 
 def refuse_infeasible(settings: ChooseSettings, scored: ScoreSettings, model: ModelFacts, rounds: int = 1) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import takewhile
 
 from shortlm.artifacts import BlockScores, CriterionScores, CutPlan, ModelFacts, Race
-from shortlm.blocks import plan_of, protected_blocks
 from shortlm.choose.budget import Budget, blocks_to_remove, read_budget, removed_parameters
 from shortlm.errors import PlanError, did_you_mean, shown
+from shortlm.plans import plan_of
 from shortlm.recipe import ChooseSettings
+from shortlm.units import Unit, protected_blocks
 
 
 def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> CutPlan:
@@ -23,7 +24,7 @@ def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> C
         raise PlanError(f"--method {settings.method}: a race settles one-shot choices only; score without --select")
     select = _contiguous if settings.method == "contiguous" else _one_shot
     removed = select(criterion, model, protected, budget)
-    return plan_of(model, removed, settings.method, name, budget.label, protected).model_copy(
+    return plan_of(model, [Unit(i) for i in removed], settings.method, name, budget.label, protected).model_copy(
         update={
             "scores": criterion.scores,
             "source": source,

@@ -92,20 +92,22 @@ def cut(
     plan: Annotated[
         Path | None, typer.Option(help="A plan of 'choose', or the manifest.json of an earlier cut.")
     ] = None,
-    remove: Annotated[str | None, typer.Option(help="Or the blocks by hand, as 3,7 or 21-29.")] = None,
+    remove: Annotated[
+        str | None, typer.Option(help="Or by hand: blocks and sublayers of blocks, as 3,21-29,12.attention.")
+    ] = None,
     force: Force = False,
 ) -> None:
     """Write the checkpoint without the chosen blocks, and prove that it computes what it should."""
     from shortlm.artifacts import CutPlan, load_plan
-    from shortlm.blocks import block_list
     from shortlm.console import show_manifest
     from shortlm.cut import cut as do_cut
     from shortlm.errors import PlanError
+    from shortlm.units import Unit, unit_list
 
     if plan and remove is None:
-        the_plan: CutPlan | list[int] = load_plan(plan)
+        the_plan: CutPlan | list[Unit] = load_plan(plan)
     elif remove is not None and not plan:
-        the_plan = block_list(remove, "--remove")
+        the_plan = unit_list(remove, "--remove")
     else:
         raise PlanError("give the blocks to remove: --plan FILE or --remove 3,7")
     show_manifest(do_cut(model_settings, the_plan, cut_settings, out, force), out)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from shortlm.artifacts import CutPlan, Manifest, manifest_of, provenance
@@ -18,11 +19,12 @@ from shortlm.outputs import refuse_existing, whole_folder
 from shortlm.paths import user_path
 from shortlm.recipe import CutSettings, ModelSettings
 from shortlm.sizes import byte_size
+from shortlm.units import Unit
 
 
 def cut(
     model: ModelSettings,
-    plan: CutPlan | list[int],
+    plan: CutPlan | Sequence[Unit | int],
     settings: CutSettings,
     out: Path | str,
     force: bool = False,

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from pydantic import BaseModel
 
 from shortlm import errors
 from shortlm.artifacts import CutPlan, ModelFacts
-from shortlm.blocks import check_blocks, plan_by_hand
 from shortlm.errors import ModelError, PlanError, library_errors
 from shortlm.leftovers import scratch_folder
+from shortlm.plans import plan_by_hand
 from shortlm.recipe import ModelSettings
+from shortlm.units import Unit, check_units, unit_list
 
 
 class PlannedCut(BaseModel):
@@ -37,12 +39,13 @@ class Request(BaseModel):
 
     model: ModelSettings
     plan: CutPlan | None = None
-    blocks: list[int] = []
+    units: list[str] = []
 
 
-def planned(model: ModelSettings, what: CutPlan | list[int]) -> PlannedCut:
-    """Check a plan, or a list of blocks to remove, against the model. Raises ModelError or PlanError."""
-    request = Request(model=model, plan=what) if isinstance(what, CutPlan) else Request(model=model, blocks=what)
+def planned(model: ModelSettings, what: CutPlan | Sequence[Unit | int]) -> PlannedCut:
+    """Check a plan, or a list of what to remove, against the model. Raises ModelError or PlanError."""
+    given = {"plan": what} if isinstance(what, CutPlan) else {"units": [str(unit) for unit in what]}
+    request = Request.model_validate({"model": model, **given})
     return _planned_here(request) if "transformers" in sys.modules else _planned_elsewhere(request)
 
 
@@ -72,7 +75,7 @@ def _planned_here(request: Request) -> PlannedCut:
     config = open_config(model)
     before = meta_model(config, trust)
     facts = facts_of(before, model.model, revision)
-    plan = request.plan or plan_by_hand(facts, request.blocks)
+    plan = request.plan or plan_by_hand(facts, unit_list(",".join(request.units), "units"))
     _check_plan(plan, facts)
     shorter = cut_config(config, plan.kept)
     guard(config, shorter, plan.kept, trust)
@@ -89,7 +92,7 @@ def _as_json(config: Any) -> str:
 
 
 def _check_plan(plan: CutPlan, facts: ModelFacts) -> None:
-    check_blocks(plan.removed, facts.n_blocks, "plan")
+    check_units(plan.units, facts.n_blocks, "plan")
     if plan.model.n_blocks != facts.n_blocks or plan.model.block_parameters != facts.block_parameters:
         raise PlanError(
             f"the plan is for {plan.model.name} ({plan.model.n_blocks} blocks, {plan.model.parameters:,} parameters), "

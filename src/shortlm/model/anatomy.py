@@ -106,6 +106,12 @@ def block_parameters(anatomy: Anatomy) -> list[int]:
     return [sum(p.numel() for p in block.parameters()) for block in anatomy.blocks]
 
 
+def sublayer_parameters(blocks: list[nn.Module], names: list[list[str]]) -> list[int]:
+    """Parameters of the named children of each block; 0 where there are none. Norms beside them are not counted."""
+    children = [[block.get_submodule(n) for n in found] for block, found in zip(blocks, names, strict=True)]
+    return [sum(p.numel() for child in found for p in child.parameters()) for found in children]
+
+
 def scored_weights(block: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that magnitude and taylor look at: all but biases (in a Llama: its *proj* and *norm* weights)."""
     return {n: p for n, p in block.named_parameters() if "bias" not in n.rpartition(".")[2]}

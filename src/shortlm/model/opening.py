@@ -20,7 +20,7 @@ from shortlm.artifacts import ModelFacts
 from shortlm.checkpoint import Checkpoint, locate, open_checkpoint
 from shortlm.documents import read_json
 from shortlm.errors import ModelError, did_you_mean, library_errors, shortened, shown
-from shortlm.model.anatomy import Anatomy, block_count, block_parameters, find_anatomy
+from shortlm.model.anatomy import Anatomy, block_count, block_parameters, find_anatomy, sublayer_parameters
 from shortlm.model.guard import meta_model
 from shortlm.model.reading import DTYPES
 from shortlm.model.streaming import DiskBlocks
@@ -272,7 +272,8 @@ def facts_of(model: Any, name: str, revision: str | None = None) -> ModelFacts:
         raise ModelError(f"{name}: its config makes a model without parameters")
     return ModelFacts(
         name=name, revision=revision, architecture=model.config.model_type, n_blocks=len(counts),
-        block_parameters=counts, parameters=total,
+        block_parameters=counts, attention_parameters=sublayer_parameters(anatomy.blocks, anatomy.attention),
+        ffn_parameters=sublayer_parameters(anatomy.blocks, anatomy.ffn), parameters=total,
     )  # fmt: skip
 
 

@@ -98,13 +98,13 @@ class _Clock:
         return max(computing, reading) if plan.streamed else computing + reading
 
     def _sweeping(self, work: Work, plan: Plan, specs: list[str]) -> float:
-        n_blocks, turns = len(self.planner.size.blocks), work.partings * work.gradients
+        n_blocks, turns = len(self.planner.size.blocks), work.turns * work.gradients
         calls = work.sequences / plan.batch_size  # the last batch may have fewer sequences
         full = calls / ceil(calls)
         times = self._times(plan.batch_size, work.tokens)
         forwards = plan.block_forwards * full - calls * n_blocks * turns * (1 + work.weight_gradients)
         forwards += n_blocks * plan.checked / plan.batch_size
-        heads = plan.heads * full + 4 * turns * calls + 2 * plan.checked / plan.batch_size
+        heads = plan.lm_head_calls * full + 4 * turns * calls + 2 * plan.checked / plan.batch_size
         total = forwards * times.block + heads * times.head
         total += calls * n_blocks * self._observing(plan.batch_size, work.tokens, specs)
         return total + turns * n_blocks * self._gradients(calls, plan.batch_size, work, specs) if turns else total

@@ -17,12 +17,12 @@ from math import exp, inf
 import torch
 
 from shortlm.artifacts import CriterionScores, Race
-from shortlm.blocks import protected_blocks
 from shortlm.errors import PlanError, ScoreError
 from shortlm.recipe import ScoreSettings
 from shortlm.score.trust import perplexity_of, refuse_no_number
-from shortlm.sweep import BlockCaller, Mask, Plan, Ranks, batched, gathered, sweep
+from shortlm.sweep import BlockCaller, Plan, Ranks, batched, gathered, sweep
 from shortlm.text import Windows
+from shortlm.units import blocks_mask, protected_blocks
 
 ROUNDS = 16
 ROUNDS_FROM_DISK = 4  # each round reads all blocks
@@ -102,9 +102,15 @@ def race(
     work = [batched(caller, mine, settings.batch_size, plan) for mine in parts]
     for (start, stop), (batches, per_pass) in zip(rounds, work, strict=True):
         running = ground.racing if start else list(range(n_blocks))
-        masks: list[Mask] = [frozenset({i}) for i in running]
+        masks = [blocks_mask([i]) for i in running]
         local = sweep(
-            caller, batches, masks, per_pass=per_pass, per_token=True, check=0 if settings.check and not start else None
+            caller,
+            batches,
+            masks,
+            per_pass=per_pass,
+            per_token=True,
+            check=0 if settings.check and not start else None,
+            most=plan.most if plan else None,
         )
         losses = gathered(local, stop - start, ranks)
         assert losses.each_MST is not None

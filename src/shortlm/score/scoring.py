@@ -25,7 +25,6 @@ from shortlm.sweep import (
     BlockGradients,
     KeptStates,
     Losses,
-    Mask,
     Plan,
     Ranks,
     Work,
@@ -34,6 +33,7 @@ from shortlm.sweep import (
     gathered,
     joined_ranks,
     plan_for,
+    single_removals,
     sweep,
 )  # fmt: skip
 from shortlm.text import Windows, open_windows
@@ -116,7 +116,11 @@ def _swept(
         needing = [c for c in criteria.values() if "gradients" in c.needs]
         kept = KeptStates() if needing and (not opened.disk or per_pass >= len(batches)) else None
         losses = gathered(
-            _forward(caller, batches, criteria, per_pass, kept, seed if settings.check else None), count, ranks
+            _forward(
+                caller, batches, criteria, per_pass, kept, seed if settings.check else None, plan.most if plan else None
+            ),
+            count,
+            ranks,
         )
         base = perplexity_of(losses)
         for criterion in (c for c in criteria.values() if "removals" in c.needs):
@@ -142,10 +146,10 @@ def work_of(specs: list[str], shape: tuple[int, int], check: bool = True) -> Wor
     """What these criteria ask of the sweep, for so many sequences of so many tokens (0, 0 without data)."""
     parsed = [parse(spec) for spec in specs]
     needs = frozenset[str]().union(*(kind.needs for kind, _ in parsed))
-    partings = {options.get("batches", 1) for kind, options in parsed if "gradients" in kind.needs}
+    turns = {options.get("batches", 1) for kind, options in parsed if "gradients" in kind.needs}
     return Work(
         *shape, removals="removals" in needs, states="states" in needs, gradients="gradients" in needs,
-        weight_gradients="weight gradients" in needs, partings=max(1, len(partings)),
+        weight_gradients="weight gradients" in needs, turns=max(1, len(turns)),
         check=check and shape[0] > 0,
     )  # fmt: skip
 
@@ -161,6 +165,7 @@ def _forward(
     per_pass: int,
     kept: KeptStates | None,
     check: int | None,
+    most: int | None,
 ) -> Losses:
     weighing, watching, removing = (
         [c for c in criteria.values() if need in c.needs] for need in ("weights", "states", "removals")
@@ -176,8 +181,8 @@ def _forward(
         for observer in observers:
             observer(i, in_BTD, out_BTD, batch)
 
-    masks: list[Mask] = [frozenset({i}) for i in range(len(caller.blocks))] if removing else []
-    return sweep(caller, batches, masks, observe if observers else None, visit, per_pass, check=check)
+    masks = single_removals(len(caller.blocks)) if removing else []
+    return sweep(caller, batches, masks, observe if observers else None, visit, per_pass, check=check, most=most)
 
 
 def _backward(

@@ -1,11 +1,14 @@
 """The one engine: forward over many masks, backward for gradients, planned within a memory budget."""
 
 from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, backward_sweep
-from shortlm.sweep.blocks import Batch, BlockCaller, bypassed, predicted, widest
-from shortlm.sweep.forward import Losses, Mask, gathered, sweep
+from shortlm.sweep.blocks import Batch, BlockCaller, predicted, widest
+from shortlm.sweep.decisions import count_forwards, path_of, single_removals
+from shortlm.sweep.forward import Losses, gathered, sweep
+from shortlm.sweep.kept import KeptPrefixes
 from shortlm.sweep.plan import ModelSize, Plan, Work
 from shortlm.sweep.planner import Planner, auto_batch_size, batched, plan_for, taken_memory
 from shortlm.sweep.ranks import Ranks, joined_ranks, told
+from shortlm.sweep.replaced import bypassed
 from shortlm.sweep.tail import Tail, token_nats
 from shortlm.sweep.timing import CallTimes, MadeUpModel, seconds
 from shortlm.sweep.trace import LiveBytes, silent
@@ -16,11 +19,11 @@ __all__ = [
     "BlockCaller",
     "BlockGradients",
     "CallTimes",
+    "KeptPrefixes",
     "KeptStates",
     "LiveBytes",
     "Losses",
     "MadeUpModel",
-    "Mask",
     "ModelSize",
     "Plan",
     "Planner",
@@ -31,12 +34,15 @@ __all__ = [
     "backward_sweep",
     "batched",
     "bypassed",
+    "count_forwards",
     "gathered",
     "joined_ranks",
+    "path_of",
     "plan_for",
     "predicted",
     "seconds",
     "silent",
+    "single_removals",
     "sweep",
     "taken_memory",
     "token_nats",

@@ -11,7 +11,7 @@ Shapes: B sequences, T tokens, D hidden, X what enters the head, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ from torch import nn
 from shortlm.errors import ModelError, TextError
 from shortlm.model.anatomy import Anatomy
 from shortlm.model.streaming import DiskBlocks
+from shortlm.sweep.branches import Branches
+from shortlm.sweep.decisions import KEEP, LEFT_OUT
+from shortlm.sweep.replaced import replaced_forwards
 
 
 @dataclass
@@ -68,7 +71,7 @@ class BlockCaller:
 
     def __init__(self, model: Any, anatomy: Anatomy, disk: DiskBlocks | None = None):
         self.model, self.blocks, self.head, self.disk = model, anatomy.blocks, anatomy.head, disk
-        self.norm = anatomy.norm
+        self.norm, self.branches = anatomy.norm, Branches(anatomy)
         self.tail_form: Any = None  # what tail.py has found out about this model
         self.device = disk.device if disk else model.get_input_embeddings().weight.device
         self.returns_tuple: dict[type[nn.Module], bool] = {}
@@ -103,24 +106,30 @@ class BlockCaller:
             self.head_input(batch)
         return batch
 
-    def __call__(self, i: int, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Block i on h_BTD: the state that enters block i + 1."""
+    def __call__(self, i: int, h_BTD: torch.Tensor, batch: Batch, decision: int = KEEP) -> torch.Tensor:
+        """Block i, or what a decision leaves of it, on h_BTD: the state that enters block i + 1."""
         args, kwargs = batch.calls[i]
         self.forwards += 1
-        output = self.blocks[i](h_BTD, *args, **kwargs)
+        return self.decided(i, decision, h_BTD, lambda: self.blocks[i](h_BTD, *args, **kwargs))
+
+    def decided(self, i: int, decision: int, h_BTD: torch.Tensor, call: Callable[[], Any]) -> torch.Tensor:
+        """The state behind block i by `call`, which calls it with h_BTD; without a branch, as the decision says."""
+        output = call() if decision == KEEP else self.branches.output_without(i, LEFT_OUT[decision], h_BTD, call)
         return output[0] if isinstance(output, tuple) else output
 
     def together(self, batch: Batch) -> int:
         """How many states of a batch make a well-filled call."""
         return max(1, working_tokens(self.device) // batch.ids_BT.numel())
 
-    def several(self, i: int, states: Sequence[torch.Tensor], batch: Batch) -> Sequence[torch.Tensor]:
+    def several(
+        self, i: int, states: Sequence[torch.Tensor], batch: Batch, decision: int = KEEP
+    ) -> Sequence[torch.Tensor]:
         """Block i on several states of one batch, in one call."""
         count = len(states)
         if count < 2:
-            return [self(i, h_BTD, batch) for h_BTD in states]
+            return [self(i, h_BTD, batch, decision) for h_BTD in states]
         self.forwards += count - 1
-        return self(i, torch.cat(tuple(states)), self.repeated(batch, count)).split(len(batch.ids_BT))
+        return self(i, torch.cat(tuple(states)), self.repeated(batch, count), decision).split(len(batch.ids_BT))
 
     def repeated(self, batch: Batch, count: int) -> Batch:
         """The same sequences so many times over, prepared."""
@@ -144,10 +153,10 @@ class BlockCaller:
         raise ModelError(f"{type(self.model).__name__}: its forward never calls its head; it can't be scored")
 
     def own_forward(
-        self, batch: Batch, changed: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
+        self, batch: Batch, changed: Callable[[int, torch.Tensor, Callable[[int], torch.Tensor]], torch.Tensor]
     ) -> torch.Tensor:
         """The state behind the last block by the model's own forward; each block is in memory when it is called. What
-        block i makes of its input goes on as changed(i, input, output).
+        goes on behind block i is changed(i, input, behind), where behind(decision) is the state behind it.
 
         Raises ModelError if the forward does not call one block after the other.
         """
@@ -157,9 +166,14 @@ class BlockCaller:
             def forward(h_BTD: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
                 if next(coming, None) != i:
                     raise ModelError(f"{name}: its blocks are not called one after the other; it can't be scored")
-                output = original(h_BTD, *args, **kwargs)
-                states[0] = changed(i, h_BTD, output[0] if isinstance(output, tuple) else output)
-                return (states[0], *output[1:]) if isinstance(output, tuple) else states[0]
+                outputs: list[Any] = []
+
+                def call() -> Any:
+                    outputs.append(original(h_BTD, *args, **kwargs))
+                    return outputs[-1]
+
+                states[0] = changed(i, h_BTD, lambda decision: self.decided(i, decision, h_BTD, call))
+                return (states[0], *outputs[0][1:]) if isinstance(outputs[0], tuple) else states[0]
 
             return forward
 
@@ -219,36 +233,3 @@ def widest(device: torch.device) -> torch.dtype:
 def predicted(batch: Batch) -> torch.Tensor:
     """B x (T-1), true where both a token and the one it is predicted from are no padding."""
     return batch.keep_BT[:, 1:] & batch.keep_BT[:, :-1]
-
-
-@contextmanager
-def replaced_forwards(
-    blocks: list[nn.Module], make: Callable[[int, Callable[..., Any]], Callable[..., Any]]
-) -> Generator[None, None, None]:
-    """Each block's instance-level forward replaced by make(i, original); restored even on error."""
-    had = [vars(block).get("forward") for block in blocks]
-    try:
-        for i, block in enumerate(blocks):
-            block.forward = make(i, block.forward)  # type: ignore[method-assign]
-        yield
-    finally:
-        for block, forward in zip(blocks, had, strict=True):
-            if forward is None:
-                vars(block).pop("forward", None)
-            else:
-                block.forward = forward  # type: ignore[method-assign]
-
-
-@contextmanager
-def bypassed(blocks: list[nn.Module], dropped: list[int]) -> Generator[None, None, None]:
-    """The model with some blocks' outputs replaced by their inputs: slow and plain, the reference for cuts."""
-
-    def hand_on(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return (args[0], *output[1:]) if isinstance(output, tuple) else args[0]
-
-    hooks = [blocks[i].register_forward_hook(hand_on) for i in dropped]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

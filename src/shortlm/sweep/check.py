@@ -20,6 +20,7 @@ import torch
 
 from shortlm.errors import ModelError
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted
+from shortlm.sweep.decisions import DROP, KEEP, Path
 from shortlm.sweep.tail import Tail
 
 CHECKED = 16  # batches of a sweep, spread over it
@@ -46,24 +47,27 @@ class Check:
         self.caller, self.batches = caller, batches
         self.drawn = random.Random(seed).randrange(masks) if masks else None
 
-    def computed(self, mask: frozenset[int]) -> list[Probe]:
-        """All probes by the model's own forward; `mask` is the one drawn."""
+    def computed(self, path: Path) -> list[Probe]:
+        """All probes by the model's own forward; `path` is that of the mask drawn."""
         room, probes = len(self.batches[0][0]), self._probes()
         probes = _spread(
             probes, checked_sequences(len(self.batches), self.drawn is not None, room, bool(self.caller.disk))
         )
         groups = [probes[start : start + room] for start in range(0, len(probes), room)]
-        return [probe for group in groups for probe in self._forward(group, mask)]
+        return [probe for group in groups for probe in self._forward(group, path)]
 
     def _probes(self) -> list[Probe]:
         kinds = (False,) if self.drawn is None else (False, True)
         return [Probe(k, masked) for k in _spread(range(len(self.batches)), CHECKED) for masked in kinds]
 
-    def _forward(self, probes: list[Probe], mask: frozenset[int]) -> list[Probe]:
+    def _forward(self, probes: list[Probe], path: Path) -> list[Probe]:
         whole_P = torch.tensor([not probe.masked for probe in probes], device=self.caller.device)[:, None, None]
 
-        def without(i: int, in_PTD: torch.Tensor, out_PTD: torch.Tensor) -> torch.Tensor:
-            return torch.where(whole_P, out_PTD, in_PTD) if i in mask else out_PTD
+        def without(i: int, in_PTD: torch.Tensor, behind: Callable[[int], torch.Tensor]) -> torch.Tensor:
+            out_PTD = behind(KEEP)
+            if path[i] == KEEP:
+                return out_PTD
+            return torch.where(whole_P, out_PTD, in_PTD if path[i] == DROP else behind(path[i]))
 
         self.caller.begin_pass()
         ids_PT, keep_PT = (torch.cat([self.batches[p.batch][part][:1] for p in probes]) for part in (0, 1))

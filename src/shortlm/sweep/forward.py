@@ -1,15 +1,16 @@
-"""The one sweep: the loss of the model without these blocks, for many sets of blocks, in one walk.
+"""The one sweep: the loss of the model without these units, for many sets of units, in one walk.
 
 Two sets that agree on the first i blocks share the hidden state there, so the walk carries one state per
 distinct prefix of decisions. All L single removals and the whole model cost L(L+1)/2 block forwards.
 
-Shapes: B sequences, T tokens, D hidden, V vocabulary.
+Shapes: B sequences, T tokens, D hidden, V vocabulary, M masks, S sequences in all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -17,18 +18,21 @@ from shortlm.errors import ScoreError
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted
 from shortlm.sweep.check import Check, compare
+from shortlm.sweep.decisions import DROP, KEEP, LEFT_OUT, Path, count_forwards, in_chunks, path_of
+from shortlm.sweep.frontier import Frontier, Group, most_groups, split
+from shortlm.sweep.kept import KeptPrefixes
 from shortlm.sweep.ranks import Ranks
 from shortlm.sweep.slots import Slots
 from shortlm.sweep.tail import Tail
+from shortlm.units import Mask
 
-Mask = frozenset[int]  # the blocks that are dropped
 Observer = Callable[[int, torch.Tensor, torch.Tensor, Batch], None]
-NOTHING: Mask = frozenset()
+Rows = dict[Path, torch.Tensor]  # nats of one batch by path, B x T (or their sum over tokens, as T = 1), float64
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Summed cross-entropy (nats) of each sequence: of the whole model, and without the blocks of each mask."""
+    """Summed cross-entropy (nats) of each sequence: of the whole model, and without the units of each mask."""
 
     base_S: torch.Tensor
     nats_MS: torch.Tensor
@@ -50,40 +54,42 @@ def sweep(
     per_pass: int = 1,
     per_token: bool = False,
     check: int | None = None,
+    most: int | None = None,
+    kept: KeptPrefixes | None = None,
+    keep: Sequence[Mask] = (),
 ) -> Losses:
-    """Losses of the whole model and of the model without the blocks of each mask.
+    """Losses of the whole model and of the model without the units of each mask.
 
     `observer(i, h_in_BTD, h_out_BTD, batch)` sees every block of the whole model once per batch, and
     `visitor(i)` is called once per block while it is in memory. In one pass over the blocks `per_pass` batches
     are carried along: their states are in memory together. With `per_token` the losses also hold every token's.
-    With `check`, a seed, they are compared with the model's own forward (check.py). Raises ModelError if they differ.
+    With `check`, a seed, they are compared with the model's own forward (check.py). `most` bounds the states of a batch
+    that are in memory together, as the plan says: from disk, so many masks go through the blocks at a time. What an
+    earlier call has left in `kept` isn't computed again, and the states along the masks `keep` are left there.
+
+    Raises ModelError if the losses differ from the model's own, or a unit can't be told apart.
     """
+    n_blocks = len(caller.blocks)
+    paths = [path_of(mask, n_blocks) for mask in (frozenset(), *masks)]
+    _refuse_unknown(caller, paths)
     checking = None if check is None else Check(caller, batches, len(masks), check)
-    drawn = checking.drawn if checking else None
-    probes = checking.computed(NOTHING if drawn is None else masks[drawn]) if checking else []
-    rows, tail = [], Tail(caller)
-    with torch.no_grad(), track(what="sweep", total=len(batches) * len(caller.blocks)) as bar:
-        for start in range(0, len(batches), per_pass):
-            caller.begin_pass()
-            part = [
-                _Walk(caller, caller.prepare(*batch), masks, observer) for batch in batches[start : start + per_pass]
-            ]
-            for i in caller.visit():
-                if visitor and start == 0:
-                    visitor(i)
-                for walk in part:
-                    walk.pass_block(i)
-                    bar.update(1)
-            with tail.loaded():
-                rows += [walk.finished(tail, per_token) for walk in part]
+    drawn = 0 if checking is None or checking.drawn is None else 1 + checking.drawn
+    probes = checking.computed(paths[drawn]) if checking else []
+    chunks = in_chunks(paths, most) if caller.disk and most else [sorted(set(paths))]
+    going = _Going(caller, observer, per_token, most, kept, [path_of(mask, n_blocks) for mask in keep])
+    rows: list[Rows] = [{} for _ in batches]
+    total = len(batches) * sum(count_forwards(chunk) for chunk in chunks)
+    with torch.no_grad(), track(what="sweep", total=total) as going.bar:
+        for number, chunk in enumerate(chunks):
+            for start in range(0, len(batches), per_pass):
+                numbers = range(start, min(start + per_pass, len(batches)))
+                found = going.passed(batches, numbers, chunk, visitor if start == number == 0 else None)
+                for k, of_batch in zip(numbers, found, strict=True):
+                    rows[k].update(of_batch)
     compare(
-        probes,
-        lambda k, masked: float(rows[k][0][1 + (drawn or 0) if masked else 0, 0].sum()),
-        caller.model.config.model_type,
+        probes, lambda k, masked: float(rows[k][paths[drawn if masked else 0]][0].sum()), caller.model.config.model_type
     )
-    nats_MS = torch.cat([nats_MBT.sum(2) for nats_MBT, _ in rows], dim=1)
-    each_MST = torch.cat([nats_MBT[1:] for nats_MBT, _ in rows], dim=1) if per_token else None
-    return Losses(nats_MS[0], nats_MS[1:], torch.cat([tokens_B for _, tokens_B in rows]), each_MST)
+    return _losses(rows, paths, batches, per_token)
 
 
 def gathered(losses: Losses, count: int, ranks: Ranks) -> Losses:
@@ -95,60 +101,127 @@ def gathered(losses: Losses, count: int, ranks: Ranks) -> Losses:
     )  # fmt: skip
 
 
-class _Walk:
-    """One batch on its way through the blocks: a state for each group of masks that agree so far."""
+def _losses(rows: list[Rows], paths: list[Path], batches: Sequence, per_token: bool) -> Losses:
+    nats_MS = torch.cat([torch.stack([of_batch[path].sum(1) for path in paths]) for of_batch in rows], dim=1)
+    tokens_S = torch.cat([predicted(Batch.of(*batch)).sum(1).cpu().double() for batch in batches])
+    each_MST = None
+    if per_token:
+        each_MST = torch.cat([torch.stack([of_batch[path] for path in paths[1:]]) for of_batch in rows], dim=1)
+    return Losses(nats_MS[0], nats_MS[1:], tokens_S, each_MST)
 
-    def __init__(self, caller: BlockCaller, batch: Batch, masks: Sequence[Mask], observer: Observer | None):
-        self.caller, self.batch, self.observer = caller, batch, observer
-        self.masks = [NOTHING, *masks]
+
+def _refuse_unknown(caller: BlockCaller, paths: list[Path]) -> None:
+    for i, decision in sorted({(i, d) for path in paths for i, d in enumerate(path) if d in LEFT_OUT}):
+        caller.branches.refuse_unknown(i, LEFT_OUT[decision])
+
+
+class _Going:
+    """What stays the same from batch to batch."""
+
+    def __init__(
+        self, caller: BlockCaller, observer: Observer | None, per_token: bool, most: int | None,
+        kept: KeptPrefixes | None, keep: list[Path],
+    ):  # fmt: skip
+        self.caller, self.observer, self.per_token, self.most = caller, observer, per_token, most
+        self.kept, self.keep, self.tail = kept, keep, Tail(caller)
+        self.bar: Any = None
+
+    def passed(
+        self, batches: Sequence, numbers: range, paths: list[Path], visitor: Callable[[int], object] | None
+    ) -> list[Rows]:
+        """The nats of some batches for these paths, by one pass over the blocks."""
+        self.caller.begin_pass()
+        if not self.caller.disk:
+            if visitor:
+                for i in range(len(self.caller.blocks)):
+                    visitor(i)
+            return [_Walk(self, batches, k, paths).through_memory() for k in numbers]
+        walks = [_Walk(self, batches, k, paths) for k in numbers]
+        for i in self.caller.visit():
+            if visitor:
+                visitor(i)
+            for walk in walks:
+                walk.pass_block(i)
+        with self.tail.loaded():
+            return [walk.finished() for walk in walks]
+
+
+class _Walk:
+    """One batch on its way through the blocks: a state for each group of paths that agree so far."""
+
+    def __init__(self, going: _Going, batches: Sequence, number: int, paths: list[Path]):
+        self.going, self.caller, self.number = going, going.caller, number
+        self.batch = batch = self.caller.prepare(*batches[number])
         assert batch.h_BTD is not None
-        self.groups = [(batch.h_BTD, list(range(len(self.masks))))]
+        if going.kept and number == 0:
+            tokens = sum(ids_BT.numel() for ids_BT, _ in batches)
+            going.kept.want(going.keep, batch.h_BTD.nbytes // batch.ids_BT.numel() * tokens)
+        self.start = going.kept.begin(number) if going.kept else {}
+        self.frontier = Frontier(paths, {b"": batch.h_BTD} | self.start, len(self.caller.blocks))
         self.slots, self.base = Slots(), Slots()  # what is kept must not hold on to the slabs of what isn't
         batch.h_BTD = None  # so that it is freed once the first block is passed
+        self.together, self.rows = self.caller.together(batch), {}
+
+    def through_memory(self) -> Rows:
+        """All paths to their ends, the order of blocks being free."""
+        most = self.going.most or most_groups(len(self.caller.blocks), self.together)
+        while (i := self.frontier.next_block(most)) is not None:
+            self._pass_some(i)
+            self._finish(self.frontier.filled(self.together))
+        return self.finished()
 
     def pass_block(self, i: int) -> None:
-        """Take every group past block i; one in which not all masks drop or keep it splits in two."""
-        old, self.groups = self.groups[::-1], []
-        together = self.caller.together(self.batch)
-        while old:  # a state is freed as soon as it has passed
-            part = [old.pop() for _ in range(min(together, len(old)))]
-            keeping = [[m for m in members if i not in self.masks[m]] for _, members in part]
-            going = [(h_BTD, 0 in k) for (h_BTD, _), k in zip(part, keeping, strict=True) if k]
-            whole = next((place for place, (_, is_whole) in enumerate(going) if is_whole), None)
-            passed = iter(self._passed(i, [h_BTD for h_BTD, _ in going], whole))
-            for (h_BTD, members), kept in zip(part, keeping, strict=True):
-                if len(kept) < len(members):
-                    self.groups.append((h_BTD, [m for m in members if i in self.masks[m]]))
-                if kept:
-                    out_BTD = next(passed)
-                    self.groups.append((out_BTD, kept))
-                    if 0 in kept:
-                        self._observe(i, h_BTD, out_BTD)
+        """All groups that wait for block i go through it."""
+        while self.frontier.waiting[i]:
+            self._pass_some(i)
 
-    def _passed(self, i: int, states: list[torch.Tensor], whole: int | None) -> list[torch.Tensor]:
+    def finished(self) -> Rows:
+        """The nats of all paths; states are freed."""
+        while part := self.frontier.taken(len(self.caller.blocks), self.together):
+            self._finish(part)
+        if self.going.kept:
+            self.going.kept.end(self.number, self.start)
+        return self.rows
+
+    def _pass_some(self, i: int) -> None:
+        """As many groups as fill a call go through block i; one in which paths decide differently splits."""
+        parts = [(g, *s) for g in self.frontier.taken(i, self.together) for s in split(i, g)]
+        for group, decision, paths in parts:
+            if decision == DROP:
+                self._add(i, group.state, paths)
+        for decision in (KEEP, *LEFT_OUT):
+            some = [(group, paths) for group, made, paths in parts if made == decision]
+            whole = next((k for k, (_, paths) in enumerate(some) if not any(paths[0])), None)
+            out = self._passed(i, [group.state for group, _ in some], decision, whole)
+            for k, ((group, paths), out_BTD) in enumerate(zip(some, out, strict=True)):
+                if k == whole:
+                    self._observe(i, group.state, out_BTD)
+                self._add(i, out_BTD, paths)
+            self.going.bar.update(len(some))
+
+    def _add(self, i: int, h_BTD: torch.Tensor, paths: list[Path]) -> None:
+        self.frontier.add(i + 1, h_BTD, paths)
+        if self.going.kept:
+            self.going.kept.offer(self.number, paths[0][: i + 1], h_BTD)
+
+    def _passed(self, i: int, states: list[torch.Tensor], decision: int, whole: int | None) -> list[torch.Tensor]:
         """Past block i; `whole` is the place of the whole model's state, which observers may keep."""
-        out = self.caller.several(i, states, self.batch)
+        out = self.caller.several(i, states, self.batch, decision)
         if self.caller.device.type == "cpu":
             return [(self.base if k == whole else self.slots).keep(h_BTD) for k, h_BTD in enumerate(out)]
         return list(out) if len(out) == 1 else [h_BTD.clone() for h_BTD in out]
 
     def _observe(self, i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor) -> None:
         _refuse_nan(i, out_BTD, self.batch)
-        if self.observer:
-            self.observer(i, in_BTD, out_BTD, self.batch)
+        if self.going.observer:
+            self.going.observer(i, in_BTD, out_BTD, self.batch)
 
-    def finished(self, tail: Tail, per_token: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """nats_MBT (or their sum over tokens, as T = 1) and the predicted tokens of each sequence; states are freed."""
-        rows: list[torch.Tensor] = [torch.empty(0)] * len(self.masks)
-        together = self.caller.together(self.batch)
-        while self.groups:
-            part = [self.groups.pop() for _ in range(min(together, len(self.groups)))]
-            found = tail.nats_of_several([h_BTD for h_BTD, _ in part], self.batch)
-            for (_, members), nats_BT in zip(part, found, strict=True):
-                nats_BT = nats_BT.cpu().double()
-                for m in members:
-                    rows[m] = nats_BT if per_token else nats_BT.sum(1, keepdim=True)
-        return torch.stack(rows), predicted(self.batch).sum(1).cpu().double()
+    def _finish(self, part: list[Group]) -> None:
+        found = self.going.tail.nats_of_several([group.state for group in part], self.batch) if part else []
+        for group, nats_BT in zip(part, found, strict=True):
+            nats_BT = nats_BT.cpu().double()
+            for path in group.paths:
+                self.rows[path] = nats_BT if self.going.per_token else nats_BT.sum(1, keepdim=True)
 
 
 def _refuse_nan(i: int, out_BTD: torch.Tensor, batch: Batch) -> None:

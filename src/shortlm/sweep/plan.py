@@ -13,6 +13,8 @@ import torch
 from shortlm.checkpoint import Checkpoint, block_prefix
 from shortlm.model import find_anatomy, meta_model, parted
 from shortlm.sizes import gib
+from shortlm.sweep.decisions import Path, path_of, single_removals
+from shortlm.units import Mask
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,22 @@ class Work:
     sequences: int
     tokens: int
     removals: bool = False  # the loss without each block
+    masks: tuple[Mask, ...] = ()  # the losses without these units
     states: bool = False  # something is computed from the hidden states
     gradients: bool = False
     weight_gradients: bool = False
-    partings: int = 1  # ways of parting the sequences that gradients are taken by
+    turns: int = 1  # backward sweeps, each over other batches of the sequences
     check: bool = False  # some sequences also go through the model's own forward
 
     @property
     def forward(self) -> bool:
         """Whether sequences go through the model at all; weights alone may be asked for."""
         return self.sequences > 0
+
+    def paths(self, n_blocks: int) -> list[Path]:
+        """All that goes through the blocks, the whole model first."""
+        singles = single_removals(n_blocks) if self.removals else []
+        return [path_of(mask, n_blocks) for mask in (frozenset(), *singles, *self.masks)]
 
 
 @dataclass(frozen=True)
@@ -90,15 +98,18 @@ class Plan:
     parts: dict[str, int]  # what the peak is made of
     bytes_read: int
     block_forwards: int
-    heads: int
+    lm_head_calls: int
     flops: float
+    most: int | None = None  # states of a batch that are in memory together; from disk: masks that go through together
+    chunks: int = 1  # in which the masks go through blocks from disk, each by passes of its own
     checked: int = 0  # sequences that go through the model's own forward too
     exact: bool = True
 
     def described(self) -> str:
         """The plan in one line."""
         where = "blocks from disk" if self.streamed else "model in memory"
-        passes = f"{self.passes} pass{'es' if self.passes > 1 else ''}"
+        times = self.passes * self.chunks
+        passes = f"{times} pass{'es' if times > 1 else ''}"
         return (
             f"{where}, {self.batch_size} sequences at a time, {passes}, {self.block_forwards:,} block forwards, "
             f"{self.bytes_read / 1e9:.1f} GB read, peak {gib(self.peak_bytes)} ({self.listed()})"

@@ -8,6 +8,7 @@ Shapes: S sequences of T tokens, B of them in a call, L blocks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
@@ -21,6 +22,8 @@ from shortlm.model import ModelFiles, fits, free_memory
 from shortlm.sizes import byte_size, gib
 from shortlm.sweep.blocks import BlockCaller, working_tokens
 from shortlm.sweep.check import checked_sequences
+from shortlm.sweep.decisions import Path, count_forwards, in_chunks
+from shortlm.sweep.frontier import most_alive, most_groups
 from shortlm.sweep.plan import ModelSize, Plan, Work
 from shortlm.sweep.tail import CHUNK, CHUNK_ELSEWHERE, NARROWEST
 from shortlm.sweep.trace import CallCost, call_cost
@@ -38,19 +41,37 @@ class _Counts:
     """How often things are done for each batch."""
 
     forwards: int  # blocks, in the forward sweep
-    heads: int
+    lm_head_calls: int
     walks: int  # over all blocks again, for states that weren't kept
     backwards: int  # over all blocks, with gradients
     shares: int  # of these, with what each sequence adds
 
     @classmethod
-    def of(cls, work: Work, n_blocks: int, kept: bool) -> _Counts:
-        forwards = n_blocks * (n_blocks + 1) // 2 if work.removals else n_blocks
-        backwards = work.partings * work.gradients
+    def of(cls, work: Work, tree: _Tree, kept: bool) -> _Counts:
+        backwards = work.turns * work.gradients
         return cls(
-            forwards * work.forward, (n_blocks + 1 if work.removals else 1) * work.forward,
+            tree.forwards * work.forward, tree.leaves * work.forward,
             backwards - kept, backwards, backwards * work.weight_gradients,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The prefix tree of what is asked: block forwards, distinct paths, and states that are alive at once."""
+
+    forwards: int
+    leaves: int
+    alive: int
+
+    @classmethod
+    def of(cls, paths: list[Path], n_blocks: int, streamed: bool, together: int, most: int | None) -> _Tree:
+        chunks = in_chunks(paths, most) if streamed and most else [sorted(set(paths))]
+        leaves = sum(map(len, chunks))
+        if streamed:
+            alive = max(map(len, chunks))
+        else:
+            alive = most_alive(paths, n_blocks, together, most or most_groups(n_blocks, together))
+        return cls(sum(map(count_forwards, chunks)), leaves, alive)
 
 
 def auto_batch_size(sequences: int, tokens: int, device: torch.device) -> int:
@@ -71,6 +92,7 @@ class Planner:
         self.n_blocks, self.block = len(size.blocks), max(size.blocks)
         self.opening = opening
         self.costs: dict[tuple[int, int, bool], CallCost] = {}
+        self.trees: dict[tuple[Any, ...], _Tree] = {}
 
     @classmethod
     def of(cls, files: ModelFiles) -> Planner:
@@ -90,8 +112,8 @@ class Planner:
         smaller = [] if batch_size else [largest >> k for k in range(1, largest.bit_length())]
         for size in [largest, *smaller]:
             batches = max(1, ceil(work.sequences / size))
-            for passes in range(1, batches + 1) if streamed else (1,):
-                plan = self.plan(work, streamed, size, ceil(batches / passes))
+            for passes, most in self._ways(work, streamed, batches):
+                plan = self.plan(work, streamed, size, ceil(batches / passes), most)
                 if budget is None or self._needed(plan) <= budget:
                     return plan
         assert budget is not None
@@ -100,6 +122,15 @@ class Planner:
             f"--memory {gib(budget)} is too little: {gib(self._needed(plan))} are needed "
             f"({plan.listed()}, and room for error); give that much, or {way_out}"
         )
+
+    def _ways(self, work: Work, streamed: bool, batches: int) -> Iterator[tuple[int, int | None]]:
+        """Passes over the blocks, and how many states (from disk: masks) are carried along: the fastest first."""
+        for passes in range(1, batches + 1) if streamed else (1,):
+            yield passes, None
+        most = len(set(work.paths(self.n_blocks))) if work.forward else 1
+        while most > 1:
+            most = ceil(most / 2)
+            yield batches, most
 
     def _needed(self, plan: Plan) -> int:
         """The peak, and room for what the plan can't see, so that a budget is kept."""
@@ -123,20 +154,23 @@ class Planner:
         """How many sequences run fastest together."""
         return auto_batch_size(work.sequences, work.tokens, self.device)
 
-    def plan(self, work: Work, streamed: bool, batch_size: int, batches_per_pass: int) -> Plan:
-        """What this way of doing it takes."""
+    def plan(self, work: Work, streamed: bool, batch_size: int, batches_per_pass: int, most: int | None = None) -> Plan:
+        """What this way of doing it takes; `most` as in `sweep`."""
         batches, together = ceil(work.sequences / batch_size), batches_per_pass if streamed else 1
         passes = max(1, ceil(batches / together)) if streamed else 1
         kept = work.gradients and (not streamed or passes == 1)  # the forward sweep leaves its states to the backward
-        counts = _Counts.of(work, self.n_blocks, kept)
-        parts = self._parts(work, streamed, batch_size, min(work.sequences, batch_size * together), kept)
+        tree = self._tree(work, streamed, batch_size, most)
+        counts = _Counts.of(work, tree, kept)
+        parts = self._parts(work, streamed, batch_size, min(work.sequences, batch_size * together), kept, tree)
+        chunks = ceil(tree.leaves / most) if streamed and most else 1
         checked = checked_sequences(batches, work.removals, batch_size, streamed) if work.check else 0
         calls = counts.forwards + self.n_blocks * (counts.walks + counts.backwards + counts.shares)
         return Plan(
             streamed=streamed, batch_size=batch_size, batches_per_pass=together, passes=passes,
             peak_bytes=sum(parts.values()), parts=parts,
-            bytes_read=self._bytes_read(work, counts, passes + bool(checked)) if streamed else self.size.total,
-            block_forwards=calls * batches, heads=counts.heads * batches, checked=checked,
+            bytes_read=self._bytes_read(work, counts, passes * chunks + bool(checked)) if streamed else self.size.total,
+            block_forwards=calls * batches, lm_head_calls=counts.lm_head_calls * batches, checked=checked,
+            most=most, chunks=chunks,
             flops=self._flops(work, counts, batch_size, checked),
             exact=not work.forward or self._cost(work, batch_size).exact,
         )  # fmt: skip
@@ -155,14 +189,21 @@ class Planner:
         head = 2.0 * self.size.hidden * self.size.vocabulary * (work.tokens - 1)
         of_sequence = self._cost(work, batch_size).flops / batch_size * blocks
         check = checked * (self._cost(work, batch_size).flops / batch_size * self.n_blocks + 2 * head)
-        return work.sequences * (of_sequence + head * (counts.heads + 4 * counts.backwards)) + check
+        return work.sequences * (of_sequence + head * (counts.lm_head_calls + 4 * counts.backwards)) + check
 
-    def _parts(self, work: Work, streamed: bool, batch_size: int, in_pass: int, kept: bool) -> Parts:
+    def _tree(self, work: Work, streamed: bool, batch_size: int, most: int | None) -> _Tree:
+        together = max(1, working_tokens(self.device) // max(1, batch_size * work.tokens))
+        key = (work, streamed, together, most)
+        if key not in self.trees:
+            self.trees[key] = _Tree.of(work.paths(self.n_blocks), self.n_blocks, streamed, together, most)
+        return self.trees[key]
+
+    def _parts(self, work: Work, streamed: bool, batch_size: int, in_pass: int, kept: bool, tree: _Tree) -> Parts:
         """The peak's parts, in the phase (blocks, head, or gradients) that takes most."""
         weights = (1 + self.size.copies) * self.block + self.size.rest if streamed else self.size.total
         if not work.forward:
             return {"process": self.base, "weights": weights}
-        carried = self._carried(work, batch_size, in_pass if streamed else batch_size)
+        carried = self._carried(work, batch_size, in_pass if streamed else batch_size, tree)
         carried += self._all_states(work, batch_size) * kept
         rows = self._rows(in_pass * work.tokens) * streamed
         head = self.size.head + self.size.rest if streamed else weights
@@ -181,10 +222,10 @@ class Planner:
         chunk = CHUNK.get(self.device.type, CHUNK_ELSEWHERE)
         return 3 * 4 * rows * min(self.size.vocabulary, max(NARROWEST, chunk // rows))
 
-    def _carried(self, work: Work, batch_size: int, sequences: int) -> int:
-        """States of so many sequences, one per distinct prefix of decisions, and those of the call that is made."""
+    def _carried(self, work: Work, batch_size: int, sequences: int, tree: _Tree) -> int:
+        """States of so many sequences, one per prefix that is alive, and those of the call that is made."""
         state = self._cost(work, batch_size).state_bytes // batch_size
-        return state * (sequences * (self.n_blocks + 1 if work.removals else 1) + batch_size)
+        return state * (sequences * tree.alive + batch_size)
 
     def _all_states(self, work: Work, batch_size: int) -> int:
         """h_0 .. h_L of all sequences."""

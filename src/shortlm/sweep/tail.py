@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from shortlm.sweep.blocks import Batch, BlockCaller, predicted, replaced_forwards, widest
+from shortlm.sweep.blocks import Batch, BlockCaller, predicted, widest
+from shortlm.sweep.replaced import replaced_forwards
 
 CHUNK = {"cpu": 2**20}  # logits at a time: few enough to stay in a processor's cache
 CHUNK_ELSEWHERE = 2**27
