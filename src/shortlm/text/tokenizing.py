@@ -101,8 +101,9 @@ def _join(left: _Piece, right: _Piece, begin: int) -> tuple[int, int] | None:
     theirs = dict(takewhile(lambda place: place[1][0] < left.end, ((k, right.span(k)) for k in range(len(right.ids)))))
     index = {span: k for k, span in theirs.items()}
     places = [(k, index[span]) for k, span in mine.items() if span in index]
-    agreeing = [place for place in places if _agree(left, mine, right, theirs, *place)]
-    return agreeing[len(agreeing) // 2] if agreeing else None
+    middle = len(places) // 2
+    nearest = sorted(range(len(places)), key=lambda n: abs(n - middle))
+    return next((places[n] for n in nearest if _agree(left, mine, right, theirs, *places[n])), None)
 
 
 def _agree(left: _Piece, mine: dict[int, Span], right: _Piece, theirs: dict[int, Span], k: int, other: int) -> bool:
