@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from hostile.case import Case, World
 from shortlm.cli import app
 
-SECONDS, GROWTH, LONGEST = 20, 1_500_000, 1_100  # kB of memory, characters of a message
+SECONDS, PER_MB, GROWTH, LONGEST = 20, 2, 1_500_000, 1_100  # kB of memory, characters of a message
 OURS = re.compile(r"plan: |no text is named|\w+: |.* takes turns")  # what commands say on their way
 
 
@@ -32,11 +32,15 @@ def fault(case: Case, world: World, folder: Path) -> str | None:
     case.make(world, inputs)
     before = _digest(inputs)
     args = [a.replace("{w}", str(world.folder)).replace("{in}", str(inputs)) for a in case.args]
-    with _inside(folder), _time_limit(), _memory() as grown:
+    held = (
+        sum(path.stat().st_blocks for path in inputs.rglob("*") if path.is_file()) * 512
+    )  # a sparse file holds little
+    limit = SECONDS + PER_MB * held // 10**6
+    with _inside(folder), _time_limit(limit), _memory() as grown:
         try:
             result = CliRunner().invoke(app, args, prog_name="shortlm")
         except TooSlow:
-            return f"ran for more than {SECONDS} s"
+            return f"ran for more than {limit} s"
     if grown and grown[0] > GROWTH:
         return f"took {grown[0]:,} kB"
     if result.exception and not isinstance(result.exception, SystemExit):
@@ -99,12 +103,12 @@ def _inside(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _time_limit() -> Iterator[None]:
+def _time_limit(seconds: int) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise TooSlow
 
     previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
+    signal.alarm(seconds)
     try:
         yield
     finally:

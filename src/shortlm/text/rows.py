@@ -16,6 +16,7 @@ from shortlm.errors import TextError
 from shortlm.recipe import PhaseSettings
 from shortlm.text.readers import Reader, text_of
 from shortlm.text.records import PackedRows, Row
+from shortlm.text.tokenizing import token_ids
 from shortlm.text.windows import adds_bos
 from shortlm.vocabulary import refuse_foreign_ids
 
@@ -92,10 +93,8 @@ class TextRows:
     def _read_on(self) -> None:
         """One more document behind the tokens that are left."""
         text = self._read()
-        ids = self._tokenizer(
-            self._again() if text is None else text, add_special_tokens=False, verbose=False
-        ).input_ids
-        refuse_foreign_ids(ids, self._vocabulary, self.name)
+        text = self._again() if text is None else text
+        ids = token_ids(self._tokenizer, text, self._vocabulary, self.name).tolist()
         self._gained = self._gained or bool(ids)
         at, turn, tokens, used, starts = self.place
         left = tokens[used:]

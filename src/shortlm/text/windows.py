@@ -27,7 +27,8 @@ from shortlm.text.tokenizing import token_ids
 from shortlm.vocabulary import refuse_foreign_ids
 
 MOST_ENDLESS = 2**25  # tokens
-Tokenize = Callable[[str], numpy.ndarray]
+SPARE = 16  # the last tokens of a beginning may change when the text goes on
+Tokenize = Callable[[str, int | None], numpy.ndarray]  # of a text, at least so many tokens (None: all)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def open_windows(settings: TextSettings, tokenizer: Any, vocabulary: int) -> Win
     bos = _bos_policy(settings, tokenizer)
     make = _document_windows if settings.packing == "documents" else _joined_windows
 
-    def tokenize(text: str) -> numpy.ndarray:
-        return token_ids(tokenizer, text, vocabulary, source.name)
+    def tokenize(text: str, enough: int | None) -> numpy.ndarray:
+        return token_ids(tokenizer, text, vocabulary, source.name, enough)
 
     ids_BT = make(source, settings, tokenize, bos, tokenizer.bos_token_id)
     refuse_foreign_ids(ids_BT, vocabulary, source.name)  # also BOS
@@ -147,17 +148,16 @@ def _stream(source: Source, tokenize: Tokenize, enough: int | None) -> numpy.nda
     """Tokens of the joined text: all of it, or a beginning of at least `enough` tokens.
 
     The text is tokenised as a whole, not piece by piece, so that windows don't depend on how far was read.
-    A few tokens more than enough are asked for, since the last ones may change when the text goes on.
     """
     if enough is None:
-        return tokenize(source.joiner.join(source.pieces))
+        return tokenize(source.joiner.join(source.pieces), None)
     pieces: list[str] = []
     more = 64
     while more:
         fresh = list(islice(source.pieces, more))
         pieces += fresh
-        tokens = tokenize(source.joiner.join(pieces))
-        more = 0 if len(tokens) >= enough + 16 or len(fresh) < more else 2 * more
+        tokens = tokenize(source.joiner.join(pieces), enough + SPARE)
+        more = 0 if len(tokens) >= enough + SPARE or len(fresh) < more else 2 * more
     return tokens
 
 
@@ -165,7 +165,7 @@ def _document_windows(source: Source, settings: TextSettings, tokenize: Tokenize
     rng, rows, length = random.Random(settings.seed), [], settings.length
     wanted = settings.skip + settings.sequences if settings.sequences else None
     for document in source.pieces:
-        tokens = tokenize(document)
+        tokens = tokenize(document, None)
         if len(tokens) >= length:
             start = rng.randrange(len(tokens) - length + 1)
             rows.append(_with_bos(tokens[start : start + length].tolist(), token, bos, first=not rows))
