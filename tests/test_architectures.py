@@ -13,9 +13,9 @@ from shortlm.cut.proof import cached_logits
 from shortlm.model import open_model, quiet
 from shortlm.recipe import CutSettings, ModelSettings, ScoreSettings
 from shortlm.score import CRITERIA, score_model
-from shortlm.sweep import BlockCaller, sweep
+from shortlm.sweep import BlockCaller, bypassed, count_forwards, path_of, sweep
 from shortlm.text import windows_from_ids
-from shortlm.units import blocks_mask
+from shortlm.units import blocks_mask, unit_list
 
 IDS_BT = torch.randint(3, 96, (3, 24), generator=torch.Generator().manual_seed(0))
 REMOVED = [1, 3]
@@ -70,7 +70,50 @@ def test_sweep_equals_really_dropped_blocks(opened):
     masks = [blocks_mask([i]) for i in range(BLOCKS)] + [blocks_mask([1, 3, 4]), blocks_mask([0, 5])]
     losses = sweep(BlockCaller(opened.model, opened.anatomy), windows.batches(3), masks)
     for mask, nats_S in zip(masks, losses.nats_MS, strict=True):
-        logits_BTV = logits_by_plain_loop(opened.model, opened.anatomy.blocks, sorted(mask), IDS_BT)
+        logits_BTV = logits_by_plain_loop(
+            opened.model, opened.anatomy.blocks, sorted(unit.block for unit in mask), IDS_BT
+        )
+        expected = F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), IDS_BT[:, 1:].flatten(), reduction="sum")
+        assert float(nats_S.sum()) == pytest.approx(float(expected), rel=1e-5)
+
+
+NORMED = ("post_attention_layernorm", "post_feedforward_layernorm")  # behind the sublayers, part of their branches
+BRANCH_ENDS = dict.fromkeys(["gemma2", "gemma3_text", "olmo2"], NORMED)  # elsewhere the last module of the branch
+
+
+def logits_without_branches(model, anatomy, mask, ids_BT):
+    """The plain way: all is computed, and what a branch is about to add is replaced by zeros."""
+
+    def zeros(module, args, output):
+        return (torch.zeros_like(output[0]), *output[1:]) if isinstance(output, tuple) else torch.zeros_like(output)
+
+    names = {"attention": anatomy.attention, "ffn": anatomy.ffn}
+    ends = dict(zip(names, BRANCH_ENDS.get(model.config.model_type, (None, None)), strict=True))
+    modules = [
+        anatomy.blocks[u.block].get_submodule(ends[u.part] or names[u.part][u.block][-1])
+        for u in mask
+        if u.part != "block"
+    ]
+    hooks = [module.register_forward_hook(zeros) for module in modules]
+    try:
+        with bypassed(anatomy.blocks, [u.block for u in mask if u.part == "block"]), torch.no_grad():
+            return model(input_ids=ids_BT, use_cache=False).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+MASKS = ["2.attention", "3.ffn", "0.attention,1,2.ffn,4.attention", "5.attention,5.ffn", "0-5.attention", "1-4.ffn"]
+
+
+def test_sweep_without_sublayers_equals_zeroed_branches(opened):
+    windows = windows_from_ids(IDS_BT, 96)
+    masks = [frozenset(unit_list(text, "mask")) for text in MASKS]
+    caller = BlockCaller(opened.model, opened.anatomy)
+    losses = sweep(caller, windows.batches(3), masks, check=0)
+    assert caller.forwards == count_forwards([path_of(mask, BLOCKS) for mask in [frozenset(), *masks]])
+    for mask, nats_S in zip(masks, losses.nats_MS, strict=True):
+        logits_BTV = logits_without_branches(opened.model, opened.anatomy, mask, IDS_BT)
         expected = F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), IDS_BT[:, 1:].flatten(), reduction="sum")
         assert float(nats_S.sum()) == pytest.approx(float(expected), rel=1e-5)
 

@@ -42,12 +42,12 @@ Values = Annotated[list[float], ONE_MISTAKE]
 def _sublayer(value: Any) -> Unit:
     """A sublayer as JSON holds it ("7.attention"), or as it is."""
     try:
-        (unit,) = [value] if isinstance(value, Unit) else unit_list(value if isinstance(value, str) else "", "units")
-    except ShortLMError as error:
-        raise ValueError("must be the attention or ffn of a block, as 7.attention") from error
-    if unit.part == BLOCK or not 0 <= unit.block < MOST_BLOCKS:
+        units = [value] if isinstance(value, Unit) else unit_list(value if isinstance(value, str) else "", "units")
+    except ShortLMError:
+        units = []
+    if len(units) != 1 or units[0].part == BLOCK or not 0 <= units[0].block < MOST_BLOCKS:
         raise ValueError("must be the attention or ffn of a block, as 7.attention")
-    return unit
+    return units[0]
 
 
 Sublayers = Annotated[list[Annotated[Unit, PlainValidator(_sublayer), PlainSerializer(str)]], ONE_MISTAKE]

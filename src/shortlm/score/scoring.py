@@ -115,13 +115,8 @@ def _swept(
         batches, per_pass = batched(caller, windows.part(_share(windows, ranks)), settings.batch_size, plan)
         needing = [c for c in criteria.values() if "gradients" in c.needs]
         kept = KeptStates() if needing and (not opened.disk or per_pass >= len(batches)) else None
-        losses = gathered(
-            _forward(
-                caller, batches, criteria, per_pass, kept, seed if settings.check else None, plan.most if plan else None
-            ),
-            count,
-            ranks,
-        )
+        check, most = seed if settings.check else None, plan.most if plan else None
+        losses = gathered(_forward(caller, batches, criteria, per_pass, kept, check, most), count, ranks)
         base = perplexity_of(losses)
         for criterion in (c for c in criteria.values() if "removals" in c.needs):
             criterion.removals(losses)

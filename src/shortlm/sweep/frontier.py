@@ -1,9 +1,9 @@
 """The order in which states go through the blocks of a model.
 
-A group is a state and the paths that share it; it waits in front of a block. With blocks in memory, the first block that
-any group waits for comes next, so that calls are filled and weights stay in the caches, until `most` groups are there;
-then the deepest ones go first, so that they end. Every prefix of decisions is computed once either way, and what is
-alive is bounded, however many paths there are. With blocks from disk, all groups pass a block before the next one comes.
+A group is a state and the paths that share it; it waits in front of a block. With blocks in memory, the first block
+that any group waits for comes next, so that calls are filled and weights stay in the caches, until `most` groups are
+there; then the deepest ones go first, so that they end. Every prefix of decisions is computed once either way, and what
+is alive is bounded, however many paths there are. With blocks from disk, all pass a block before the next one comes.
 
 The planner runs the same order with numbers in place of states, and counts.
 """
