@@ -12,6 +12,7 @@ from itertools import pairwise
 from shortlm.units import ATTENTION, BLOCK, FFN, Mask, Unit
 
 KEEP, DROP, WITHOUT_ATTENTION, WITHOUT_FFN = range(4)
+DECISIONS = (DROP, KEEP, WITHOUT_ATTENTION, WITHOUT_FFN)  # as they are carried out, the cheapest first
 LEFT_OUT = {WITHOUT_ATTENTION: ATTENTION, WITHOUT_FFN: FFN}
 Path = bytes  # a decision per block
 

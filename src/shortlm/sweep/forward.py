@@ -18,7 +18,7 @@ from shortlm.errors import ScoreError
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted
 from shortlm.sweep.check import Check, compare
-from shortlm.sweep.decisions import DROP, KEEP, LEFT_OUT, Path, count_forwards, in_chunks, path_of
+from shortlm.sweep.decisions import DROP, LEFT_OUT, Path, count_forwards, in_chunks, path_of
 from shortlm.sweep.frontier import Frontier, Group, most_groups, split
 from shortlm.sweep.kept import KeptPrefixes
 from shortlm.sweep.ranks import Ranks
@@ -185,19 +185,21 @@ class _Walk:
 
     def _pass_some(self, i: int) -> None:
         """As many groups as fill a call go through block i; one in which paths decide differently splits."""
-        parts = [(g, *s) for g in self.frontier.taken(i, self.together) for s in split(i, g)]
-        for group, decision, paths in parts:
+        for decision, groups in split(i, self.frontier.taken(i, self.together)).items():
             if decision == DROP:
-                self._add(i, group.state, paths)
-        for decision in (KEEP, *LEFT_OUT):
-            some = [(group, paths) for group, made, paths in parts if made == decision]
-            whole = next((k for k, (_, paths) in enumerate(some) if not any(paths[0])), None)
-            out = self._passed(i, [group.state for group, _ in some], decision, whole)
-            for k, ((group, paths), out_BTD) in enumerate(zip(some, out, strict=True)):
-                if k == whole:
-                    self._observe(i, group.state, out_BTD)
-                self._add(i, out_BTD, paths)
-            self.going.bar.update(len(some))
+                for group in groups:
+                    self._add(i, group.state, group.paths)
+            elif groups:
+                self._call(i, decision, groups)
+
+    def _call(self, i: int, decision: int, groups: list[Group]) -> None:
+        whole = next((k for k, group in enumerate(groups) if not any(group.paths[0])), None)
+        out = self._passed(i, [group.state for group in groups], decision, whole)
+        for k, (group, out_BTD) in enumerate(zip(groups, out, strict=True)):
+            if k == whole:
+                self._observe(i, group.state, out_BTD)
+            self._add(i, out_BTD, group.paths)
+        self.going.bar.update(len(groups))
 
     def _add(self, i: int, h_BTD: torch.Tensor, paths: list[Path]) -> None:
         self.frontier.add(i + 1, h_BTD, paths)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from shortlm.sweep.decisions import DROP, Path, by_prefix
+from shortlm.sweep.decisions import DECISIONS, DROP, Path, by_prefix
 
 
 @dataclass
@@ -58,9 +58,13 @@ class Frontier:
         return self.taken(self.n_blocks, together) if len(self.waiting[-1]) >= together else []
 
 
-def split(i: int, group: Group) -> list[tuple[int, list[Path]]]:
-    """What the paths of a group decide on block i."""
-    return [(decision, list(paths)) for decision, paths in groupby(group.paths, key=lambda path: path[i])]
+def split(i: int, groups: Sequence[Group]) -> dict[int, list[Group]]:
+    """What the paths of some groups decide on block i: the groups that they make, by decision."""
+    found: dict[int, list[Group]] = {decision: [] for decision in DECISIONS}
+    for group in groups:
+        for decision, paths in groupby(group.paths, key=lambda path: path[i]):
+            found[decision].append(Group(group.state, list(paths)))
+    return found
 
 
 def most_groups(n_blocks: int, together: int) -> int:
@@ -73,11 +77,11 @@ def most_alive(paths: Sequence[Path], n_blocks: int, together: int, most: int) -
     frontier, alive, peak, made = Frontier(paths, {b"": 0}, n_blocks), Counter({0: 1}), 1, 0
     while (i := frontier.next_block(most)) is not None:
         part = frontier.taken(i, together)
-        for group in part:
-            for decision, members in split(i, group):
+        for decision, groups in split(i, part).items():
+            for group in groups:
                 made += decision != DROP
                 state = group.state if decision == DROP else made
-                frontier.add(i + 1, state, members)
+                frontier.add(i + 1, state, group.paths)
                 alive[state] += 1
         peak = max(peak, len(alive))
         part += frontier.filled(together)

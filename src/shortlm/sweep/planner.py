@@ -127,10 +127,12 @@ class Planner:
         """Passes over the blocks, and how many states (from disk: masks) are carried along: the fastest first."""
         for passes in range(1, batches + 1) if streamed else (1,):
             yield passes, None
-        most = len(set(work.paths(self.n_blocks))) if work.forward else 1
-        while most > 1:
+        most = self._tree(work, streamed, 1, None).alive
+        while streamed and most > 1:
             most = ceil(most / 2)
             yield batches, most
+        if not streamed:
+            yield 1, 1
 
     def _needed(self, plan: Plan) -> int:
         """The peak, and room for what the plan can't see, so that a budget is kept."""
