@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from shortlm import console
 from shortlm.artifacts import Benchmark, Timing
 from shortlm.bench import bench
-from shortlm.bench.budget import Budget
 from shortlm.bench.load import busy_cores
 from shortlm.bench.runners import Runner
+from shortlm.bench.time_limit import Budget
 from shortlm.cli import app
 from shortlm.cut import cut
 from shortlm.errors import RecipeError
@@ -36,7 +36,7 @@ def part(name: str) -> types.ModuleType:
 def clock(monkeypatch):
     """A clock that stands still unless it is moved."""
     at = types.SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(part("budget"), "now", lambda: at.now)
+    monkeypatch.setattr(part("time_limit"), "now", lambda: at.now)
     return at
 
 

@@ -24,7 +24,7 @@ from shortlm.heal.batches import Steps, micro_batch, micro_batch_count, parted, 
 from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.phases import plan_work
 from shortlm.heal.teacher import find_teacher
-from shortlm.heal.trained import check_method, open_trained
+from shortlm.heal.trainable import check_method, open_trained
 from shortlm.heal.training import HealTrainer
 from shortlm.model import facts_from_config, load_strictly, open_config, open_files, open_model
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings

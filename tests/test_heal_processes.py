@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from shortlm.heal.batches import Steps
 from shortlm.heal.losses import Loss
 from shortlm.heal.phases import plan_work
-from shortlm.heal.trained import open_trained
+from shortlm.heal.trainable import open_trained
 from shortlm.model import find_anatomy, open_files
 from shortlm.recipe import ModelSettings, PhaseSettings
 

@@ -25,7 +25,7 @@ from shortlm.evaluate.originals import records
 from shortlm.evaluate.task_names import Wanted, wanted
 from shortlm.model import open_model
 from shortlm.recipe import EvalSettings, ModelSettings
-from shortlm.recipe.measuring import STOCK_TASKS
+from shortlm.recipe.eval_settings import STOCK_TASKS
 
 
 @pytest.fixture(scope="module")

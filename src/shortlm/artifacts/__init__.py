@@ -15,11 +15,11 @@ from shortlm.artifacts.base import (
     kept,
     provenance,
 )
-from shortlm.artifacts.benchmarking import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
+from shortlm.artifacts.benchmark import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
+from shortlm.artifacts.block_scores import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
 from shortlm.artifacts.cutting import CutPlan, Manifest, Proof, load_plan, manifest_of
 from shortlm.artifacts.healing import Healing, HealPlan, LogEntry, Phase, PhasePlan, Validation
-from shortlm.artifacts.measuring import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
-from shortlm.artifacts.scoring import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
+from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
 
 __all__ = [
     "MOST_BLOCKS",

@@ -11,10 +11,10 @@ import torch
 
 from shortlm.artifacts import BenchedModel, Breakdown, Cell, Limit
 from shortlm.bench.breakdown import breakdowns
-from shortlm.bench.budget import ENOUGH, Budget
 from shortlm.bench.cases import Case
 from shortlm.bench.limits import limits
 from shortlm.bench.runners import Runner
+from shortlm.bench.time_limit import ENOUGH, Budget
 from shortlm.errors import ModelError, is_out_of_memory
 from shortlm.model import ModelFiles, free_memory
 from shortlm.progress import track

@@ -4,7 +4,7 @@ from shortlm.cli.waiting import spin_briefly
 
 spin_briefly()
 
-from shortlm.cli import cutting, healing, measuring, running  # noqa: E402, F401  each adds its commands
+from shortlm.cli import cut_commands, heal_command, measure_commands, run_command  # noqa: E402, F401  each adds its commands
 from shortlm.cli.application import app  # noqa: E402
 
 __all__ = ["app"]

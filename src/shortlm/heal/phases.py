@@ -17,14 +17,14 @@ import torch
 from shortlm.artifacts import DataFacts, Phase
 from shortlm.errors import HealError, RecipeError
 from shortlm.heal.batches import MicroBatch, Steps, micro_batch_count, validation_batches
-from shortlm.heal.budget import step_count, warmup_steps
 from shortlm.heal.checkpoints import COMPLETE, Checkpoint, checkpoint_folders, last_checkpoint, way_out
 from shortlm.heal.journal import Journal
 from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.processes import fsdp, load_whole, ranks, wait_for_all
 from shortlm.heal.remains import damaged, readable
+from shortlm.heal.step_count import step_count, warmup_steps
 from shortlm.heal.teacher import Teacher
-from shortlm.heal.trained import open_trained, precision
+from shortlm.heal.trainable import open_trained, precision
 from shortlm.model import ModelFiles, quiet
 from shortlm.recipe import HealSettings, PhaseSettings
 from shortlm.text import Windows, open_windows

@@ -4,7 +4,15 @@ The CLI builds its options from these fields, so that an option is documented on
 """
 
 from shortlm.recipe.base import Settings, Size, read_yaml, to_yaml, validated
-from shortlm.recipe.healing import (
+from shortlm.recipe.eval_settings import (
+    BenchSettings,
+    EvalSettings,
+    WorkloadSettings,
+    bench_of,
+    benching_of,
+    evaluation_of,
+)
+from shortlm.recipe.heal_settings import (
     HealSettings,
     PhaseSettings,
     SourceSettings,
@@ -12,7 +20,6 @@ from shortlm.recipe.healing import (
     laid_over,
     load_healing,
 )  # fmt: skip
-from shortlm.recipe.measuring import BenchSettings, EvalSettings, WorkloadSettings, bench_of, benching_of, evaluation_of
 from shortlm.recipe.overlap import trained_on
 from shortlm.recipe.presets import preset_names
 from shortlm.recipe.recipe import Recipe, load_recipe

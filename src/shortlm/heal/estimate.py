@@ -21,11 +21,11 @@ from shortlm.artifacts import HealPlan, PhasePlan, provenance
 from shortlm.checkpoint import locate
 from shortlm.errors import ModelError, RecipeError, TextError
 from shortlm.heal.batches import MicroBatch, micro_batch, parted
-from shortlm.heal.budget import step_count, warmup_steps
 from shortlm.heal.losses import Loss
 from shortlm.heal.phases import DEVICE_TOKENS, OTHER_TOKENS, Work, plan_work
+from shortlm.heal.step_count import step_count, warmup_steps
 from shortlm.heal.teacher import teacher_of
-from shortlm.heal.trained import ADAPTED, check_method, make_trainable, precision
+from shortlm.heal.trainable import ADAPTED, check_method, make_trainable, precision
 from shortlm.model import (
     ModelFiles,
     compute_type,

@@ -13,9 +13,9 @@ from transformers import LlamaConfig
 from shortlm.errors import RecipeError
 from shortlm.heal import Cluster, plan_healing
 from shortlm.heal.batches import micro_batch
+from shortlm.heal.estimate import _traced
 from shortlm.heal.losses import Loss
-from shortlm.heal.planning import _traced
-from shortlm.heal.trained import open_trained
+from shortlm.heal.trainable import open_trained
 from shortlm.model import open_files
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings, healing_of, preset_names
 from shortlm.recipe.presets import FOLDER

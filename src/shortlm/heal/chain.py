@@ -16,7 +16,7 @@ from shortlm.heal.phases import Work, plan_work, train_phase
 from shortlm.heal.processes import join_processes, ranks, wait_for_all
 from shortlm.heal.remains import readable
 from shortlm.heal.teacher import find_teacher
-from shortlm.heal.trained import check_method
+from shortlm.heal.trainable import check_method
 from shortlm.heal.training import reporters
 from shortlm.heal.workspace import Workspace, link_or_copy
 from shortlm.heal.writing import writing
