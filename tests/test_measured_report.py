@@ -38,8 +38,8 @@ from shortlm.report.results import result_rows
 from shortlm.report.roles import all_roles, colours, reference_of
 from shortlm.report.speed import limit_pairs, main_case, noise_warnings, ratio, shares, speed_rows
 from shortlm.report.tasks import task_difference, task_rows
-from shortlm.statistics import mcnemar, normal_p, order_rank
 from shortlm.report.tradeoff import by_size, by_speed
+from shortlm.statistics import mcnemar, normal_p, order_rank
 
 
 def call(*args: object, code: int = 2) -> str:

@@ -184,7 +184,7 @@ def test_other_windows_are_not_paired():
     ("text", "expected"),
     [
         (numbers.count(1_774_080), "1.77 M"), (numbers.count(6_738_415_616), "6.74 B"),
-        (numbers.count(999_999), "1.00 M"), (numbers.count(512), "512"), (numbers.size(3_540_000), "3.54 MB"),
+        (numbers.count(999_999), "1.00 M"), (numbers.count(512), "512"), (numbers.size(3_540_000), "3.38 MiB"),
         (numbers.change(1770, 1180), "-33 %"), (numbers.change(100, 91.7), "-8.3 %"), (numbers.change(0, 1), ""),
         (numbers.significant(3.0214), "3.02"), (numbers.significant(9.9996), "10.0"),
         (numbers.significant(12345.6), "12,346"), (numbers.significant(0), "0"),

@@ -21,7 +21,7 @@ from shortlm.artifacts import (
     Measurement,
     WorkPlan,
 )
-from shortlm.sizes import gib
+from shortlm.sizes import duration, gib, significant
 
 WIDE = None if sys.stdout is not None and sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
 out = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)  # names and texts are taken literally
@@ -123,7 +123,7 @@ def show_heal_plan(plan: HealPlan) -> None:
         listed = ", ".join(f"{name} {gib(size)}" for name, size in p.parts.items())
         out.print(f"  memory    {gib(p.peak_bytes)} in each process: {listed}")
         rate = f" ({p.tokens / p.seconds:,.0f} tokens/s; {p.rate})" if p.seconds else f" ({p.rate})"
-        out.print(f"  time      {_clock(p.seconds) if p.seconds else '-'}{rate}, {p.flops:.3g} FLOP")
+        out.print(f"  time      {duration(p.seconds) if p.seconds else '-'}{rate}, {p.flops:.3g} FLOP")
 
 
 def _counted(count: int, what: str) -> str:
@@ -166,7 +166,6 @@ def _show_tasks(measurement: Measurement) -> None:
 
 def show_benchmark(benchmark: Benchmark) -> None:
     """One row per case and model, then where a step's time goes, what fits, and what was too noisy to tell."""
-    from shortlm.report.numbers import duration, significant, size
     from shortlm.report.speed import bench_notes, limit_pairs, noise_warnings, shares, speed_rows
 
     kind = f"{benchmark.backend}, {benchmark.provenance.dtype}; {benchmark.sampling}"
@@ -180,7 +179,7 @@ def show_benchmark(benchmark: Benchmark) -> None:
         first, later = (duration(t) if t is not None else "-" for t in (r.first_token, r.per_token))
         interval = f" ({r.ratio.low:.2f} to {r.ratio.high:.2f})" if r.ratio and wide else ""
         ratio = f"{r.ratio.value:.2f}{interval}" if r.ratio else "-"
-        peak = [size(r.peak_bytes) if r.peak_bytes else "-"] * wide
+        peak = [gib(r.peak_bytes) if r.peak_bytes else "-"] * wide
         lengths, speed = f"{r.case.prompt_tokens}+{r.case.output_tokens}", significant(r.tokens_per_second)
         table.add_row(str(r.case.batch), lengths, r.role, duration(r.latency), first, later, speed, ratio, *peak)
     out.print(table)
@@ -220,7 +219,7 @@ def show_work(plan: WorkPlan) -> None:
         passes = f", {row.passes} passes" if row.passes > 1 else ""
         blocks = f"disk{passes}" if row.streamed else "memory"
         peak = gib(row.peak_bytes) if row.exact else f"< {gib(row.peak_bytes)}"
-        time = "-" if row.seconds is None else _clock(row.seconds)
+        time = "-" if row.seconds is None else duration(row.seconds)
         table.add_row(
             row.name, blocks, peak, gib(row.bytes_read), f"{row.block_forwards:,}", f"{row.flops / 1e12:.2f}", time
         )
@@ -229,12 +228,3 @@ def show_work(plan: WorkPlan) -> None:
         out.print("the device is not here: no time could be measured")
     elif plan.disk_bytes_per_second is None:
         out.print("the weights are not here: the time counts computing, not reading")
-
-
-def _clock(seconds: float) -> str:
-    if seconds >= 2 * 86400:
-        return f"{seconds / 86400:.1f} days"
-    hours, minutes = int(seconds // 3600), int(seconds // 60) % 60
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds % 60:02.0f} s" if minutes else f"{seconds:.1f} s"
