@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from architectures import ARCHITECTURES, save_tiny, tiny_model
+from filelock import FileLock
 from pydantic import ValidationError
 
 from shortlm.artifacts import Healing
@@ -533,11 +534,9 @@ def test_outputs_have_the_mode_that_the_umask_gives(llama_folder, tmp_path, mask
 
 
 def test_only_one_process_heals_there(llama_folder, tmp_path):
-    fcntl = pytest.importorskip("fcntl")
     work = tmp_path / "out.healing"
     work.mkdir()
-    with (work / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(work / "lock"):
         (work / "state.json").write_text('{"keys": ["x"]}')
         with pytest.raises(OutputError, match="another process is healing there"):
             healed(llama_folder, tmp_path / "out", phase())

@@ -269,7 +269,7 @@ def test_tables_and_separate_answers(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1]", "a list of objects is needed"), ("{", "can't be read as questions"), ("", "holds no questions"),
+    [("[1]", "a list of objects is needed"), ("{", "line 1: is not valid JSON"), ("", "holds no questions"),
      ('{"question": 1, "passage": "p", "label": "maybe"}', "lacks a part (an answer is 'maybe'")],
 )  # fmt: skip
 def test_damaged_files_of_questions(text, message, tmp_path):

@@ -22,7 +22,7 @@ from shortlm.checkpoint import locate
 from shortlm.errors import ModelError, RecipeError, TextError
 from shortlm.heal.batches import MicroBatch, micro_batch, parted
 from shortlm.heal.losses import Loss
-from shortlm.heal.phases import DEVICE_TOKENS, OTHER_TOKENS, Work, plan_work
+from shortlm.heal.phases import Work, plan_work
 from shortlm.heal.step_count import step_count, warmup_steps
 from shortlm.heal.teacher import teacher_of
 from shortlm.heal.trainable import ADAPTED, check_method, make_trainable, precision
@@ -35,6 +35,7 @@ from shortlm.model import (
     open_tokenizer,
     planned_device,
     quiet,
+    tokens_per_call,
 )  # fmt: skip
 from shortlm.paths import user_path
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
@@ -128,7 +129,7 @@ def _work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
             f"{settings.data[0].data}: can't be read from here; give --steps or --tokens to plan without it"
         )
     row = Row(list(range(settings.length)), list(range(settings.length)))
-    micro = settings.micro_tokens or DEVICE_TOKENS.get(files.device.type, OTHER_TOKENS)
+    micro = settings.micro_tokens or tokens_per_call(files.device, training=True)
     count = processes * max(1, math.ceil(settings.batch * settings.length / micro / processes))
     steps = step_count(settings, settings.length, None)
     no_rows: Any = None

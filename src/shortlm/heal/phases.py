@@ -25,7 +25,7 @@ from shortlm.heal.remains import damaged, readable
 from shortlm.heal.step_count import step_count, warmup_steps
 from shortlm.heal.teacher import Teacher
 from shortlm.heal.trainable import open_trained, precision
-from shortlm.model import ModelFiles, quiet
+from shortlm.model import ModelFiles, quiet, tokens_per_call
 from shortlm.recipe import HealSettings, PhaseSettings
 from shortlm.text import Windows, open_windows
 from shortlm.text.mixture import Mixture, facts, open_rows, unused
@@ -33,8 +33,6 @@ from shortlm.text.records import Row
 from shortlm.text.rows import RecordRows
 
 SAMPLE = 512  # rows whose mean length stands for all
-DEVICE_TOKENS = {"cpu": 2048}  # computed at a time
-OTHER_TOKENS = 16384
 PAD = 0  # any token: nothing looks at it
 CHECKPOINTS = 10  # validations of a phase
 Say = Callable[[str], object]
@@ -71,7 +69,7 @@ def plan_work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Wor
     rows = open_rows(settings, files.tokenizer, files.config.vocab_size)
     records = rows.records()
     sample = rows.first(min(SAMPLE, records or SAMPLE))
-    micro_tokens = settings.micro_tokens or DEVICE_TOKENS.get(files.device.type, OTHER_TOKENS)
+    micro_tokens = settings.micro_tokens or tokens_per_call(files.device, training=True)
     validation = rows.held_out
     for text in settings.validate_on:
         windows = open_windows(text.for_model(files.settings.model), files.tokenizer, files.config.vocab_size)
