@@ -96,7 +96,7 @@ def benchmark(noise: float = 0.01, roles=("dense", "cut"), factor: float = 0.7, 
         for i, r in enumerate(roles)
     ]
     return Benchmark(
-        models=models, device="a <machine>", backend="transformers, dynamic cache", sampling="likeliest token",
+        models=models, device="a <machine>", backend="transformers, dynamic cache", sampling="greedy decoding",
         interleaved=interleaved, cells=cells, breakdowns=breakdowns, limits=limits, provenance=origin(3.0),
     )  # fmt: skip
 

@@ -15,8 +15,8 @@ from shortlm.artifacts import (
     BlockScores,
     CriterionScores,
     CutPlan,
+    HealEstimate,
     Healing,
-    HealPlan,
     Manifest,
     Measurement,
     WorkPlan,
@@ -111,10 +111,11 @@ def _perplexity(nats: float) -> str:
     return f"{math.exp(nats):.3f}" if nats < 30 else f"e^{nats:.4g}"
 
 
-def show_heal_plan(plan: HealPlan) -> None:
+def show_heal_estimate(estimate: HealEstimate) -> None:
     """Every phase: the arithmetic of steps and tokens, the memory of a process, the time."""
-    out.print(f"{plan.model.name}: {plan.model.parameters:,} parameters, {plan.provenance.device}")
-    for number, p in enumerate(plan.phases, start=1):
+    model = estimate.model
+    out.print(f"{model.name}: {model.parameters:,} parameters, {estimate.provenance.device}")
+    for number, p in enumerate(estimate.phases, start=1):
         share = p.micro_batches // p.processes
         out.print(f"phase {number}: {p.method}, trains {p.trainable:,} parameters")
         step = f"{p.rows_per_step:,} rows, {p.tokens_per_step:,} tokens"

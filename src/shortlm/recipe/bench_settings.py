@@ -22,14 +22,14 @@ class WorkloadSettings(Settings):
     batches: list[Batch] = Field([1, 8], min_length=1, description="Sequences at once; several as 1,8,64.")
     prompt_tokens: list[Positive] = Field([64], min_length=1, description="Lengths of the prompt; several as 64,512.")
     output_tokens: list[NonNegative] = Field(
-        [64], min_length=1, description="Tokens that are written, never fewer; 0: the prompt is only read."
+        [64], min_length=1, description="Tokens that are written, never fewer; 0: prefill alone."
     )
     prompt: str | None = Field(None, description="This text is the prompt, instead of --prompt-tokens random tokens.")
     runs: int = Field(10, ge=1, le=10_000, description="Measured runs of every model on every case.")
     warmup: int = Field(2, ge=0, le=10_000, description="Runs before, which don't count.")
-    temperature: float = Field(0.0, ge=0, le=1000, description="0: always the likeliest token.")
-    top_k: int = Field(0, ge=0, le=MOST, description="Draw from so many likeliest tokens; 0: from all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens that have this probability.")
+    temperature: float = Field(0.0, ge=0, le=1000, description="0: greedy decoding.")
+    top_k: int = Field(0, ge=0, le=MOST, description="Draw from so many most probable tokens; 0: from all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: draw from tokens of this probability in all.")
 
 
 class BenchSettings(Settings):

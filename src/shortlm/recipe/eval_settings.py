@@ -50,9 +50,9 @@ class EvalSettings(Settings):
     prompts: list[str] = Field([], description="Prompts of text samples; empty: the beginning of the first text.")
     samples: int = Field(1, ge=0, le=MOST, description="Text samples of each prompt.")
     new_tokens: int = Field(48, ge=0, le=MOST, description="Tokens of a text sample; 0 for none.")
-    temperature: float = Field(0.0, ge=0, le=1000, description="Of the samples; 0: always the likeliest token.")
-    top_k: int = Field(0, ge=0, le=MOST, description="Draw from so many likeliest tokens; 0: from all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens that have this probability.")
+    temperature: float = Field(0.0, ge=0, le=1000, description="Of the samples; 0: greedy decoding.")
+    top_k: int = Field(0, ge=0, le=MOST, description="Draw from so many most probable tokens; 0: from all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: draw from tokens of this probability in all.")
     sample_seed: int = Field(0, ge=0, lt=2**32, description="Seed of the samples.")
 
     @model_validator(mode="before")

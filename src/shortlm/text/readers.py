@@ -1,4 +1,4 @@
-"""Sources of training data, read one item after the other, from any position that was told before.
+"""Sources of training data, read one item after the other, from any position that was given before.
 
 An item is a text (a document, or a piece of running text) or a record (a dictionary). Every item comes with the
 position behind it, which is JSON, so that training goes on exactly there after a stop.
