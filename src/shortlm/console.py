@@ -189,7 +189,7 @@ def show_benchmark(benchmark: Benchmark) -> None:
             out.print(f"{cell.role}: batch {cell.batch}, {cell.prompt_tokens} + {cell.output_tokens}: {cell.failed}")
     for s in shares(benchmark):
         b = s.breakdown
-        parts = f"blocks {duration(b.blocks)}, head {duration(b.head)}, rest {duration(b.rest)}"
+        parts = f"blocks {duration(b.blocks)}, lm_head {duration(b.head)}, rest {duration(b.rest)}"
         best = f"; {s.speedup:.2f} times as fast, {s.ideal:.2f} expected" if s.ideal and s.speedup else ""
         out.print(f"a step of {b.role}: {parts}{best}")
     for limit, _ in limit_pairs(benchmark):

@@ -40,7 +40,7 @@ class BenchSettings(Settings):
     backend: Literal["transformers", "vllm"] = Field("transformers", description="What runs the model.")
     cache: Literal["dynamic", "static"] = Field("dynamic", description="KV cache that grows, or that is there at once.")
     compile: bool = Field(False, description="Run the model through torch.compile.")
-    breakdown: bool = Field(True, description="Also tell blocks, head and the rest of a decoding step apart.")
+    breakdown: bool = Field(True, description="Also time blocks, lm_head and the rest of a decoding step apart.")
     limits: bool = Field(False, description="Also find the largest batch and the longest output that fit.")
     minutes: float | None = Field(
         None,

@@ -31,7 +31,7 @@ class CaseName:
     def words(self) -> str:
         """For axes and tables."""
         if not self.output_tokens:
-            return f"batch {self.batch}, reading {self.prompt_tokens} tokens"
+            return f"batch {self.batch}, prefill of {self.prompt_tokens} tokens"
         return f"batch {self.batch}, {self.prompt_tokens} + {self.output_tokens} tokens"
 
 
