@@ -109,25 +109,25 @@ class Distillation(Loss):
         with hidden_states_after([own for own, _ in pairs]) as student:
             logits_NV = self.narrowed(model, batch)
         with torch.no_grad(), hidden_states_after([taught for _, taught in pairs]) as teacher:
-            taught_NV = self._narrowed_teacher(self._teacher, batch)
-        loss = self._share * self._divergence(logits_NV, taught_NV)
+            teacher_NV = self._narrowed_teacher(self._teacher, batch)
+        loss = self._share * self._divergence(logits_NV, teacher_NV)
         if self._share < 1:
             loss = loss + (1 - self._share) * F.cross_entropy(logits_NV, batch["targets"], reduction="sum")
         if self._hidden:
             loss = loss + self._hidden * _differences(student, teacher, batch["labelled"])
         return loss
 
-    def _divergence(self, logits_NV: torch.Tensor, taught_NV: torch.Tensor) -> torch.Tensor:
-        own, taught = (F.log_softmax(x / self._temperature, -1) for x in (logits_NV, taught_NV))
-        return F.kl_div(own, taught, reduction="sum", log_target=True) * self._temperature**2
+    def _divergence(self, logits_NV: torch.Tensor, teacher_NV: torch.Tensor) -> torch.Tensor:
+        student, teacher = (F.log_softmax(x / self._temperature, -1) for x in (logits_NV, teacher_NV))
+        return F.kl_div(student, teacher, reduction="sum", log_target=True) * self._temperature**2
 
 
 def _differences(student: list[torch.Tensor], teacher: list[torch.Tensor], labelled_N: torch.Tensor) -> torch.Tensor:
     """Mean over blocks of the relative squared difference, times the number of targets."""
     total = torch.zeros((), device=labelled_N.device)
-    for own_BTD, taught_BTD in zip(student, teacher, strict=True):
-        own_ND, taught_ND = (h_BTD.flatten(0, 1)[labelled_N].float() for h_BTD in (own_BTD, taught_BTD))
-        total = total + F.mse_loss(own_ND, taught_ND) / taught_ND.square().mean()
+    for pair in zip(student, teacher, strict=True):
+        student_ND, teacher_ND = (h_BTD.flatten(0, 1)[labelled_N].float() for h_BTD in pair)
+        total = total + F.mse_loss(student_ND, teacher_ND) / teacher_ND.square().mean()
     return total / len(student) * len(labelled_N)
 
 
