@@ -10,6 +10,7 @@ import yaml
 from architectures import tiny_config
 from transformers import LlamaConfig
 
+from shortlm.artifacts import HealEstimate
 from shortlm.errors import RecipeError
 from shortlm.heal import Cluster, estimate_healing
 from shortlm.heal.batches import micro_batch
@@ -41,9 +42,9 @@ def test_published_budgets(tmp_path, blocks):
     tokens, parameters, steps = PUBLISHED[blocks]
     settings = healing_of("shortened-llm-cpt", None, {"tokens": tokens})
     cluster = Cluster(processes=8, tflops=400, sharded=True)
-    plan = estimate_healing(llama(tmp_path, blocks), settings, cluster)
-    (phase,) = plan.phases
-    assert plan.model.parameters == phase.trainable == parameters
+    found = estimate_healing(llama(tmp_path, blocks), settings, cluster)
+    (phase,) = found.phases
+    assert found.model.parameters == phase.trainable == parameters
     assert phase.tokens_per_step == 512 * 2048 and phase.steps == steps
     assert phase.micro_batches == 256  # 8 processes x accumulation 32, two rows of 2048 each
     dense = 6 * (parameters - 32000 * 4096) * phase.tokens  # a matrix product takes 2 operations forwards, 4 backwards
@@ -106,12 +107,12 @@ def test_a_rate_that_no_device_has_is_refused(llama_folder, rate):
         estimate_healing(ModelSettings(model=str(llama_folder), device="cpu"), settings, Cluster(tflops=rate))
 
 
-def test_what_can_not_be_planned_is_said(tmp_path):
+def test_what_can_not_be_estimated_is_said(tmp_path):
     model = llama(tmp_path, 2)
     with pytest.raises(RecipeError, match="yahma/alpaca-cleaned: can't be read from here; give --steps or --tokens"):
         estimate_healing(model, healing_of("shortened-llm-lora", None, {}), Cluster(tflops=1))
-    plan = estimate_healing(model, healing_of("shortened-llm-lora", None, {"steps": 5}), Cluster())
-    assert plan.phases[0].seconds is None and plan.phases[0].rate == "the device is not here; give --tflops"
+    found = estimate_healing(model, healing_of("shortened-llm-lora", None, {"steps": 5}), Cluster())
+    assert found.phases[0].seconds is None and found.phases[0].rate == "the device is not here; give --tflops"
 
 
 @pytest.mark.parametrize("name", preset_names("heal"))
@@ -120,8 +121,12 @@ def test_presets_are_dry_run(name, tmp_path):
     small = {"teacher": str(tmp_path), "last": 2, "steps": 2, "epochs": None, "tokens": None, "length": 32, "rank": 2}
     settings = healing_of(name, None, {})
     settings = settings.model_copy(update={"phases": [p.model_copy(update=small) for p in settings.phases]})
-    plan = estimate_healing(ModelSettings(model=str(tmp_path), device="cpu"), settings, Cluster(tflops=1))
-    assert [p.method for p in plan.phases] == [p.method for p in settings.phases] and settings.source
+    found = estimate_healing(ModelSettings(model=str(tmp_path), device="cpu"), settings, Cluster(tflops=1))
+    assert [p.method for p in found.phases] == [p.method for p in settings.phases] and settings.source
+    (tmp_path / "old.json").write_text(
+        found.model_dump_json().replace('"HealEstimate"', '"HealPlan"'), encoding="utf-8"
+    )
+    assert HealEstimate.load(tmp_path / "old.json").phases == found.phases  # as it was called before
 
 
 def test_there_are_all_published_presets():

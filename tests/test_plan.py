@@ -155,4 +155,4 @@ def test_times_are_measured_on_a_made_up_block(name):
 
 def test_sizes():
     assert [byte_size(t) for t in ("6GiB", "500MB", "12", "0.5kib")] == [6 * 2**30, 500 * 10**6, 12, 512]
-    assert [gib(n) for n in (2**30, 3 * 2**20)] == ["1.00 GiB", "3.00 MiB"]
+    assert [gib(n) for n in (2**30, 3 * 2**20, 100, 2**30 - 1)] == ["1.00 GiB", "3.00 MiB", "100 B", "1.00 GiB"]

@@ -191,6 +191,7 @@ def test_other_windows_are_not_paired():
         (numbers.significant(2.13e-6, 2), "2.1 × 10⁻⁶"), (numbers.with_error(3.02149, 0.0412), "3.021 ± 0.041"),
         (numbers.with_error(3.02149, None), "3.021"), (numbers.with_error(0.1613, 0.00973), "0.1613 ± 0.0097"),
         (numbers.significant(math.inf), "infinite"), (numbers.duration(250), "4 min 10 s"),
+        (numbers.duration(3e5), "3.5 days"), (numbers.duration(7500), "2 h 5 min"),
         (numbers.blocks([9, 3, 4, 5, 7, 8]), "3–5, 7–9"), (numbers.blocks([1, 2, 9]), "1, 2, 9"),
         (numbers.blocks([]), "none"), (numbers.tick(40_000), "40 K"), (numbers.tick(-100), "−100"),
         (numbers.duration(0.01), "10 ms"),

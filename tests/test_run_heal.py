@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from shortlm.artifacts import BlockScores, Healing, Manifest, Measurement
@@ -164,6 +165,12 @@ def test_heal_says_what_it_did(llama_folder, tmp_path):
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
     kept = call("heal", llama_folder, "--out", tmp_path / "out", "--keep-adapter", *options(lr=0.01, log_every=1))
     assert "kept" in kept
+
+
+def test_the_old_name_of_an_option_stays():
+    commands = vars(get_command(app))["commands"]
+    (option,) = (p for p in commands["heal"].params if p.name == "estimate")
+    assert option.opts == ["--estimate", "--plan"]
 
 
 def test_a_dry_run_writes_nothing(llama_folder, tmp_path):
