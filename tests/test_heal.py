@@ -70,7 +70,7 @@ def rows(*lengths: int) -> list[Row]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
-def test_a_step_is_parted_into_groups_of_like_length(count):
+def test_a_step_is_split_into_groups_of_like_length(count):
     given = rows(5, 30, 7, 31, 6, 12, 13, 29)
     groups = split_evenly(given, count)
     assert len(groups) == count and sorted(id(row) for group in groups for row in group) == sorted(map(id, given))

@@ -88,7 +88,7 @@ def benchmark(noise: float = 0.01, roles=("dense", "cut"), factor: float = 0.7, 
     ]
     limits = [
         Limit(role=r, kind="batch", batch=b, prompt_tokens=64, output_tokens=32, value=b, stopped_by="memory",
-              budget_bytes=10**9)
+              budget_bytes=2**30)
         for r, b in zip(roles, (40, 60, 50, 55), strict=False)
     ]  # fmt: skip
     models = [
