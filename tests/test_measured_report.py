@@ -281,7 +281,7 @@ def test_every_figure_has_a_row(tmp_path):
     assert len(table) == len(rows) and [float(r["value"]) for r in table] == [r["value"] for r in rows]
     kinds = {(r["model"], r["kind"], r["metric"]): r["value"] for r in rows}
     assert kinds["cut", "task mean", "mean"] == found[1].task_means[0].value
-    assert kinds["dense", "limit", "largest batch in 1000000000 bytes, stopped by memory"] == 40
+    assert kinds["dense", "limit", "largest batch in 1073741824 bytes, stopped by memory"] == 40
     assert kinds["cut", "task", "acc, difference to the reference"] == pytest.approx(
         task_rows(found)[3].difference.value
     )
