@@ -89,7 +89,8 @@ def rank_agreement(ranks_RL: torch.Tensor, own_L: torch.Tensor) -> float:
         return 1.0
     orders, counts = ranks_RL.unique(dim=0, return_counts=True)
     taus = [kendalltau(order, own_L.numpy(), method="asymptotic").statistic for order in orders.numpy()]
-    return math.fsum(tau * int(n) for tau, n in zip(taus, counts, strict=True)) / len(ranks_RL)
+    mean = math.fsum(tau * int(n) for tau, n in zip(taus, counts, strict=True)) / len(ranks_RL)
+    return round(mean, 12)  # scipy's tau of equal orders may be 1 less a rounding
 
 
 def resampled(values_LS: torch.Tensor, weights_S: torch.Tensor, resamples: int, seed: int) -> torch.Tensor:
