@@ -140,6 +140,9 @@ class Workspace:
         with suppress(HealError):  # nobody knows whose it is
             if self._keys_before() in ([], self.keys):
                 shutil.rmtree(self.folder, ignore_errors=True)
+                if self.folder.exists():  # on Windows the lock's file, which is open
+                    self._lock.release()
+                    shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _worth_keeping(folder: Path) -> bool:
