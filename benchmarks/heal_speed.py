@@ -20,7 +20,7 @@ import torch
 from machine import describe, save, spread
 
 from shortlm.heal import heal
-from shortlm.heal.phases import plan_work
+from shortlm.heal.phases import prepare_work
 from shortlm.model import load_strictly, open_files
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
 from shortlm.text.records import IGNORED, Row
@@ -120,7 +120,7 @@ def compared(model: Path, records: Path, steps: int, repeats: int, lr: float) ->
         method="lora", data=[str(records)], length=CUTOFF, held_out=64, steps=steps, batch=BATCH, lr=lr, warmup=1,
         schedule="linear", eval_every=steps, keep="last", **LORA,
     )  # fmt: skip
-    rows = plan_work(open_files(ModelSettings(model=str(model))), phase, 1).rows
+    rows = prepare_work(open_files(ModelSettings(model=str(model))), phase, 1).rows
     validation = next(iter(rows.held_out.values()))
     ordered = [rows.next() for _ in range(steps * BATCH)]
     runs: dict[str, list[dict]] = {"published": [], "ours": []}

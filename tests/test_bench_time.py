@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from shortlm import console
 from shortlm.artifacts import Benchmark, Timing
 from shortlm.bench import bench
-from shortlm.bench.budget import Budget
 from shortlm.bench.load import busy_cores
 from shortlm.bench.runners import Runner
+from shortlm.bench.time_limit import TimeLimit
 from shortlm.cli import app
 from shortlm.cut import cut
 from shortlm.errors import RecipeError
@@ -36,7 +36,7 @@ def part(name: str) -> types.ModuleType:
 def clock(monkeypatch):
     """A clock that stands still unless it is moved."""
     at = types.SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(part("budget"), "now", lambda: at.now)
+    monkeypatch.setattr(part("time_limit"), "now", lambda: at.now)
     return at
 
 
@@ -61,7 +61,7 @@ def measured(batches: list[int], runs: int, minutes: float | None, models: int =
 
 
 def test_parts_share_the_time_that_is_left(clock):
-    budget = Budget(1, 3)
+    budget = TimeLimit(1, 3)
     assert budget.begin()
     ended = budget.rounds_until(2)
     clock.now += 19.9
@@ -78,7 +78,7 @@ def test_parts_share_the_time_that_is_left(clock):
 
 
 def test_without_minutes_there_is_all_the_time(clock):
-    budget = Budget(None, 1)
+    budget = TimeLimit(None, 1)
     clock.now += 1e9
     assert budget.begin() and not budget.spent and not budget.rounds_until(1)(100)
 

@@ -12,19 +12,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from architectures import ARCHITECTURES, save_tiny, tiny_model
+from filelock import FileLock
 from pydantic import ValidationError
 
 from shortlm.artifacts import Healing
 from shortlm.checkpoint import open_checkpoint
 from shortlm.embedded import model_path
 from shortlm.errors import HealError, ModelError, OutputError, RecipeError, TextError
-from shortlm.heal import Cluster, heal, plan_healing
+from shortlm.heal import Cluster, estimate_healing, heal
 from shortlm.heal.adapters import target_modules
-from shortlm.heal.batches import Steps, micro_batch, micro_batch_count, parted, validation_batches
+from shortlm.heal.batches import Steps, micro_batch, micro_batch_count, split_evenly, validation_batches
 from shortlm.heal.losses import Distillation, Loss, check_apart
-from shortlm.heal.phases import plan_work
+from shortlm.heal.phases import prepare_work
 from shortlm.heal.teacher import find_teacher
-from shortlm.heal.trained import check_method, open_trained
+from shortlm.heal.trainable import check_method, open_trained
 from shortlm.heal.training import HealTrainer
 from shortlm.model import facts_from_config, load_strictly, open_config, open_files, open_model
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
@@ -69,9 +70,9 @@ def rows(*lengths: int) -> list[Row]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
-def test_a_step_is_parted_into_groups_of_like_length(count):
+def test_a_step_is_split_into_groups_of_like_length(count):
     given = rows(5, 30, 7, 31, 6, 12, 13, 29)
-    groups = parted(given, count)
+    groups = split_evenly(given, count)
     assert len(groups) == count and sorted(id(row) for group in groups for row in group) == sorted(map(id, given))
     lengths = [len(row.ids) for group in groups for row in group]
     assert lengths == sorted(lengths, reverse=True)
@@ -79,7 +80,7 @@ def test_a_step_is_parted_into_groups_of_like_length(count):
 
 def test_parting_wastes_less_than_random_groups():
     given = rows(*[5 + (37 * i) % 60 for i in range(64)])
-    waste = sum(len(g) * max(len(r.ids) for r in g) for g in parted(given, 8)) / sum(len(r.ids) for r in given)
+    waste = sum(len(g) * max(len(r.ids) for r in g) for g in split_evenly(given, 8)) / sum(len(r.ids) for r in given)
     plain = sum(8 * max(len(r.ids) for r in given[i : i + 8]) for i in range(0, 64, 8)) / sum(len(r.ids) for r in given)
     assert waste < 1.15 < plain
 
@@ -87,9 +88,10 @@ def test_parting_wastes_less_than_random_groups():
 def test_targets_are_what_comes_next():
     batch = micro_batch(rows(4, 6), pad=99)
     assert batch["input_ids"].tolist() == [[0, 3, 6, 9, 99, 99], [7, 10, 13, 16, 19, 22]]
-    assert batch["learnt"].tolist() == [0, 1, 2, 7, 8, 9, 10] and batch["targets"].tolist() == [3, 6, 9, 13, 16, 19, 22]
+    assert batch["labelled"].tolist() == [0, 1, 2, 7, 8, 9, 10]
+    assert batch["targets"].tolist() == [3, 6, 9, 13, 16, 19, 22]
     apart = micro_batch([Row([1, 5, 1, 6, 7], [1, 5, 1, 6, 7], (0, 2))], pad=0)
-    assert apart["learnt"].tolist() == [0, 2, 3] and apart["targets"].tolist() == [5, 6, 7]
+    assert apart["labelled"].tolist() == [0, 2, 3] and apart["targets"].tolist() == [5, 6, 7]
     assert apart["position_ids"].tolist() == [[0, 1, 0, 1, 2]]
 
 
@@ -98,14 +100,14 @@ def test_targets_are_counted_as_they_are_learnt(llama_folder, tmp_path, attend):
     documents = [{"text": "Rosa has it. " * (i % 5 + 1)} for i in range(30)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
     files = open_files(ModelSettings(model=str(llama_folder)))
-    work = plan_work(files, phase(batch=8, attend=attend, data=[str(tmp_path / "t.jsonl")], separator="eos"), 1)
+    work = prepare_work(files, phase(batch=8, attend=attend, data=[str(tmp_path / "t.jsonl")], separator="eos"), 1)
     steps = Steps(work.rows, 8, work.micro_batches, work.pad)
     batches = [batch for _, batch in zip(range(3 * work.micro_batches), steps, strict=False)]
     ids = [row for batch in batches for row in batch["input_ids"].tolist()]
     bos = files.tokenizer.bos_token_id
     plain = sum(token != bos for row in ids for token in row[1:])  # BOS begins rows, or documents kept apart
-    learnt = sum(len(batch["targets"]) for batch in batches)
-    assert learnt == plain == steps.positions[3].targets
+    labelled = sum(len(batch["targets"]) for batch in batches)
+    assert labelled == plain == steps.positions[3].targets
     assert sum({id(b): b["step_targets"] for b in batches[:: work.micro_batches]}.values()) == plain
     assert (plain == 24 * 23) == (attend == "window")
 
@@ -115,13 +117,13 @@ def test_processes_share_the_same_step(tmp_path, llama_folder, processes):
     files = open_files(ModelSettings(model=str(llama_folder)))
     taken = []
     for rank in range(processes):
-        work = plan_work(files, phase(batch=8), processes)
+        work = prepare_work(files, phase(batch=8), processes)
         steps = Steps(work.rows, 8, work.micro_batches, 0, rank, processes)
         share = work.micro_batches // processes
         taken += [b for _, b in zip(range(share), steps, strict=False)]
         assert steps.positions[1].tokens == 8 * 24
     found = sorted(tuple(row) for b in taken for row in b["input_ids"].tolist())
-    alone = plan_work(files, phase(batch=8), 1)
+    alone = prepare_work(files, phase(batch=8), 1)
     assert found == sorted(tuple(alone.rows.next().ids) for _ in range(8))
     assert {b["step_targets"] for b in taken} == {8 * 23}
 
@@ -177,12 +179,12 @@ def test_distillation_is_kullback_leibler_to_the_teacher():
     for row in given:
         ids_BT = torch.tensor([row.ids])
         own, taught = (m(ids_BT, output_hidden_states=True) for m in (student, teacher))
-        learnt = [i for i in range(len(row.ids) - 1) if row.labels[i + 1] != IGNORED]
-        p, q = (F.softmax(out.logits[0, learnt].double() / 2, -1) for out in (taught, own))
+        labelled = [i for i in range(len(row.ids) - 1) if row.labels[i + 1] != IGNORED]
+        p, q = (F.softmax(out.logits[0, labelled].double() / 2, -1) for out in (taught, own))
         divergence += float((p * (p / q).log()).sum()) * 4
-        nats += float(F.cross_entropy(own.logits[0, learnt], ids_BT[0, [i + 1 for i in learnt]], reduction="sum"))
+        nats += float(F.cross_entropy(own.logits[0, labelled], ids_BT[0, [i + 1 for i in labelled]], reduction="sum"))
         for j, i in enumerate((0, 1, 4)):  # the state behind the last block is told after the norm
-            differences[j].append((own.hidden_states[j + 1][0, learnt], taught.hidden_states[i + 1][0, learnt]))
+            differences[j].append((own.hidden_states[j + 1][0, labelled], taught.hidden_states[i + 1][0, labelled]))
     targets = sum(row.targets for row in given)
     hidden = 0.0
     for pairs in differences[:3]:
@@ -252,7 +254,7 @@ def test_continued_pretraining_is_plain_adamw(llama_folder, tmp_path):
     healed(llama_folder, tmp_path / "out", settings)
     opened = open_model(ModelSettings(model=str(llama_folder), device="cpu"))
     model = opened.model.requires_grad_(True)
-    source = plan_work(open_files(ModelSettings(model=str(llama_folder))), settings, 1).rows
+    source = prepare_work(open_files(ModelSettings(model=str(llama_folder))), settings, 1).rows
     norms = [p for n, p in model.named_parameters() if "norm" in n]
     others = [p for n, p in model.named_parameters() if "norm" not in n]
     groups = [{"params": others, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
@@ -399,7 +401,7 @@ def test_a_teacher_that_is_gone_is_told(llama_copy, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match=told):
         healed("short", tmp_path / "out", phase(method="distill"))
     with pytest.raises(ModelError, match=told):
-        plan_healing(
+        estimate_healing(
             ModelSettings(model="short", device="cpu"), HealSettings(phases=[phase(method="distill")]), Cluster()
         )
     find_teacher(open_files(ModelSettings(model="short")), phase(method="distill", teacher="away"))
@@ -533,11 +535,9 @@ def test_outputs_have_the_mode_that_the_umask_gives(llama_folder, tmp_path, mask
 
 
 def test_only_one_process_heals_there(llama_folder, tmp_path):
-    fcntl = pytest.importorskip("fcntl")
     work = tmp_path / "out.healing"
     work.mkdir()
-    with (work / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(work / "lock"):
         (work / "state.json").write_text('{"keys": ["x"]}')
         with pytest.raises(OutputError, match="another process is healing there"):
             healed(llama_folder, tmp_path / "out", phase())
@@ -612,16 +612,16 @@ def test_settings_are_bounded_by_model_and_data(llama_folder, tmp_path):
     with pytest.raises(RecipeError, match="--length 100000: the model has 128 positions"):
         check_method(files, phase(length=100_000))
     with pytest.raises(RecipeError, match="--tokens 900T: would be 9,375,000,000,000 steps, at most 100,000,000 are"):
-        plan_work(files, phase(steps=None, tokens="900T"), 1)
+        prepare_work(files, phase(steps=None, tokens="900T"), 1)
 
 
 def test_budgets(llama_folder, tmp_path):
     files = open_files(ModelSettings(model=str(llama_folder)))
-    assert plan_work(files, phase(steps=None, tokens="1k"), 1).steps == math.ceil(1000 / (4 * 24))
+    assert prepare_work(files, phase(steps=None, tokens="1k"), 1).steps == math.ceil(1000 / (4 * 24))
     with pytest.raises(RecipeError, match="plain text has no end here; give a budget: --tokens 2M or --steps 500"):
-        plan_work(files, phase(steps=None), 1)
+        prepare_work(files, phase(steps=None), 1)
     with pytest.raises(RecipeError, match="--batch 4: is no multiple of the 3 processes"):
-        plan_work(files, phase(), 3)
+        prepare_work(files, phase(), 3)
     records = [{"prompt": "Who?", "completion": "Rosa."}] * 26
     (tmp_path / "r.json").write_text(json.dumps(records), encoding="utf-8")
-    assert plan_work(files, phase(steps=None, data=[str(tmp_path / "r.json")], epochs=3), 1).steps == 15
+    assert prepare_work(files, phase(steps=None, data=[str(tmp_path / "r.json")], epochs=3), 1).steps == 15

@@ -32,8 +32,8 @@ from torch.distributed.tensor import DTensor
 from safetensors.torch import save_file
 from shortlm.heal.batches import Steps
 from shortlm.heal.losses import Loss
-from shortlm.heal.phases import plan_work
-from shortlm.heal.trained import open_trained
+from shortlm.heal.phases import prepare_work
+from shortlm.heal.trainable import open_trained
 from shortlm.model import find_anatomy, open_files
 from shortlm.recipe import ModelSettings, PhaseSettings
 
@@ -51,7 +51,7 @@ if size > 1:
     fully_shard(model, mesh=mesh)
     assert isinstance(model, FSDPModule)
     assert all(isinstance(p, DTensor) for p in model.parameters())
-work = plan_work(files, settings, size)
+work = prepare_work(files, settings, size)
 steps = iter(Steps(work.rows, 8, work.micro_batches, work.pad, torch.distributed.get_rank(), size))
 trained = [p for p in model.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(trained, lr=1e-3)

@@ -18,7 +18,7 @@ from architectures import save_tiny
 from shortlm.artifacts import Healing
 from shortlm.embedded import model_path
 from shortlm.errors import OutputError
-from shortlm.heal import checkpoints, heal, healing, merging, training, workspace
+from shortlm.heal import chain, checkpoints, heal, merging, training, workspace
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
 
 PHASE = {
@@ -91,11 +91,11 @@ def interrupt(monkeypatch, where: object, name: str, on: int) -> None:
         (checkpoints, "_flush", 3),
         (checkpoints, "write_text", 2),  # before its mark
         (training, "forget", 2),  # before older ones go
-        (healing, "write_merged", 1),
+        (chain, "write_merged", 1),
         (merging, "carry_files", 2),
         (workspace, "write_text", 2),  # of the first phase's record
-        (healing, "loss_chart", 1),
-        (healing.Workspace, "remove", 1),  # when all is in place
+        (chain, "loss_chart", 1),
+        (chain.Workspace, "remove", 1),  # when all is in place
     ],
     ids=lambda v: str(getattr(v, "__name__", v)),
 )

@@ -103,7 +103,7 @@ def test_a_budget_too_small_says_how_much_is_needed(llama, tmp_path, stream, way
     ids = tmp_path / "ids.json"
     ids.write_text(str(IDS_BT.tolist()))
     settings = ModelSettings(model=llama, stream=stream, memory="1MiB")
-    message = rf"--memory 1.0 MiB is too little: [\d.]+ [GM]iB are needed \(process .*weights .*\); .*{way_out}"
+    message = rf"--memory 1.00 MiB is too little: [\d.]+ [GM]iB are needed \(process .*weights .*\); .*{way_out}"
     with pytest.raises(ScoreError, match=message):
         score(settings, TextSettings(ids=str(ids)), ScoreSettings(criteria=["ppl"]))
 
@@ -155,4 +155,4 @@ def test_times_are_measured_on_a_made_up_block(name):
 
 def test_sizes():
     assert [byte_size(t) for t in ("6GiB", "500MB", "12", "0.5kib")] == [6 * 2**30, 500 * 10**6, 12, 512]
-    assert [gib(n) for n in (2**30, 3 * 2**20)] == ["1.00 GiB", "3.0 MiB"]
+    assert [gib(n) for n in (2**30, 3 * 2**20, 100, 2**30 - 1)] == ["1.00 GiB", "3.00 MiB", "100 B", "1.00 GiB"]

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from shortlm.artifacts import BlockScores, Healing, Manifest, Measurement
@@ -166,8 +167,15 @@ def test_heal_says_what_it_did(llama_folder, tmp_path):
     assert "kept" in kept
 
 
+def test_the_old_name_of_an_option_stays():
+    commands = vars(get_command(app))["commands"]
+    (option,) = (p for p in commands["heal"].params if p.name == "estimate")
+    assert option.opts == ["--estimate", "--plan"]
+
+
 def test_a_dry_run_writes_nothing(llama_folder, tmp_path):
-    out = call("heal", llama_folder, "--out", tmp_path / "out", "--dry-run", *options(), "--plan", tmp_path / "p.json")
+    asked = ("--dry-run", *options(), "--estimate", tmp_path / "p.json")
+    out = call("heal", llama_folder, "--out", tmp_path / "out", *asked)
     assert "4 rows, 96 tokens: 1 process x 1 micro-batch" in out and "2, 192 tokens in all" in out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.json"]
 

@@ -25,7 +25,7 @@ from shortlm.evaluate.originals import records
 from shortlm.evaluate.task_names import Wanted, wanted
 from shortlm.model import open_model
 from shortlm.recipe import EvalSettings, ModelSettings
-from shortlm.recipe.measuring import STOCK_TASKS
+from shortlm.recipe.eval_settings import STOCK_TASKS
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_tables_and_separate_answers(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1]", "a list of objects is needed"), ("{", "can't be read as questions"), ("", "holds no questions"),
+    [("[1]", "a list of objects is needed"), ("{", "line 1: is not valid JSON"), ("", "holds no questions"),
      ('{"question": 1, "passage": "p", "label": "maybe"}', "lacks a part (an answer is 'maybe'")],
 )  # fmt: skip
 def test_damaged_files_of_questions(text, message, tmp_path):

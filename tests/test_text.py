@@ -122,6 +122,22 @@ def test_bad_text(tmp_path, name, content, settings, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_list_of_records_reads_as_lines_of_them_do(tmp_path, name, mark):
+    records = [{"text": text} for text in islice(documents(3), 40)]
+    lines = write(tmp_path, name, mark + "\n".join(map(json.dumps, records)).encode())
+    expected = windows(text=str(lines), sequences=4).ids_BT
+    listed = write(tmp_path, name, mark + b"\n " + json.dumps(records, indent=1).encode())
+    assert torch.equal(windows(text=str(listed), sequences=4).ids_BT, expected)
+    write(tmp_path, name, b'[{"text": "a"}, {"body": "x"}]')
+    with pytest.raises(TextError, match=r"record 2: has no text field 'text' \(fields: body\)"):
+        windows(text=str(listed))
+    write(tmp_path, name, b'[{"text": "a"},')
+    with pytest.raises(TextError, match="is not valid JSON"):
+        windows(text=str(listed))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

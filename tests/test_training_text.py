@@ -151,13 +151,13 @@ def answer_of(row, tokenizer):
         ("completion", {"prompt": "Who? ", "completion": "Rosa."}, "Rosa.</s>", "Who? "),
     ],
 )
-def test_only_answers_are_learnt(tokenizer, kind, record, answer, prompt):
+def test_only_answers_have_labels(tokenizer, kind, record, answer, prompt):
     (row,) = made([record], kind, tokenizer, 400)
     plain = tokenizer.decode(row.ids)
-    learnt = [i for i, label in enumerate(row.labels) if label != IGNORED]
-    assert answer_of(row, tokenizer).split() == answer.split() and learnt == list(range(learnt[0], len(row.ids)))
+    labelled = [i for i, label in enumerate(row.labels) if label != IGNORED]
+    assert answer_of(row, tokenizer).split() == answer.split() and labelled == list(range(labelled[0], len(row.ids)))
     shown = tokenizer.decode(tokenizer(prompt, add_special_tokens=False).input_ids)
-    assert tokenizer.decode(row.ids[: learnt[0]]).endswith(shown.rstrip("\n")[-20:].rstrip()) or shown in plain
+    assert tokenizer.decode(row.ids[: labelled[0]]).endswith(shown.rstrip("\n")[-20:].rstrip()) or shown in plain
     assert row.ids[0] == tokenizer.bos_token_id and row.ids[-1] == tokenizer.eos_token_id
 
 

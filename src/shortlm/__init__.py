@@ -19,7 +19,7 @@ _HOMES = {
     "shortlm.score": ["score", "score_model", "plan_memory", "CRITERIA"],
     "shortlm.choose": ["choose", "plan_by_hand", "published_scores", "published_names"],
     "shortlm.cut": ["cut"],
-    "shortlm.heal": ["heal", "plan_healing"],
+    "shortlm.heal": ["heal", "estimate_healing"],
     "shortlm.evaluate": ["evaluate", "perplexity"],
     "shortlm.bench": ["bench"],
     "shortlm.report": ["write_page", "write_markdown", "write_results", "model_card"],
@@ -28,7 +28,7 @@ _HOMES = {
     "shortlm.model": ["open_model", "OpenModel"],
     "shortlm.text": ["open_windows", "windows_from_ids", "Windows"],
     "shortlm.artifacts": [
-        "BlockScores", "CutPlan", "Healing", "HealPlan", "Manifest", "Measurement", "Perplexity", "WorkPlan",
+        "BlockScores", "CutPlan", "Healing", "HealEstimate", "Manifest", "Measurement", "Perplexity", "WorkPlan",
         "load_plan", "Benchmark",
     ],
     "shortlm.errors": ["ShortLMError"],

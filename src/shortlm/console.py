@@ -15,13 +15,13 @@ from shortlm.artifacts import (
     BlockScores,
     CriterionScores,
     CutPlan,
+    HealEstimate,
     Healing,
-    HealPlan,
     Manifest,
     Measurement,
     WorkPlan,
 )
-from shortlm.sizes import gib
+from shortlm.sizes import duration, gib, significant
 
 WIDE = None if sys.stdout is not None and sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
 out = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)  # names and texts are taken literally
@@ -111,10 +111,11 @@ def _perplexity(nats: float) -> str:
     return f"{math.exp(nats):.3f}" if nats < 30 else f"e^{nats:.4g}"
 
 
-def show_heal_plan(plan: HealPlan) -> None:
+def show_heal_estimate(estimate: HealEstimate) -> None:
     """Every phase: the arithmetic of steps and tokens, the memory of a process, the time."""
-    out.print(f"{plan.model.name}: {plan.model.parameters:,} parameters, {plan.provenance.device}")
-    for number, p in enumerate(plan.phases, start=1):
+    model = estimate.model
+    out.print(f"{model.name}: {model.parameters:,} parameters, {estimate.provenance.device}")
+    for number, p in enumerate(estimate.phases, start=1):
         share = p.micro_batches // p.processes
         out.print(f"phase {number}: {p.method}, trains {p.trainable:,} parameters")
         step = f"{p.rows_per_step:,} rows, {p.tokens_per_step:,} tokens"
@@ -123,7 +124,7 @@ def show_heal_plan(plan: HealPlan) -> None:
         listed = ", ".join(f"{name} {gib(size)}" for name, size in p.parts.items())
         out.print(f"  memory    {gib(p.peak_bytes)} in each process: {listed}")
         rate = f" ({p.tokens / p.seconds:,.0f} tokens/s; {p.rate})" if p.seconds else f" ({p.rate})"
-        out.print(f"  time      {_clock(p.seconds) if p.seconds else '-'}{rate}, {p.flops:.3g} FLOP")
+        out.print(f"  time      {duration(p.seconds) if p.seconds else '-'}{rate}, {p.flops:.3g} FLOP")
 
 
 def _counted(count: int, what: str) -> str:
@@ -166,7 +167,6 @@ def _show_tasks(measurement: Measurement) -> None:
 
 def show_benchmark(benchmark: Benchmark) -> None:
     """One row per case and model, then where a step's time goes, what fits, and what was too noisy to tell."""
-    from shortlm.report.numbers import duration, significant, size
     from shortlm.report.speed import bench_notes, limit_pairs, noise_warnings, shares, speed_rows
 
     kind = f"{benchmark.backend}, {benchmark.provenance.dtype}; {benchmark.sampling}"
@@ -180,7 +180,7 @@ def show_benchmark(benchmark: Benchmark) -> None:
         first, later = (duration(t) if t is not None else "-" for t in (r.first_token, r.per_token))
         interval = f" ({r.ratio.low:.2f} to {r.ratio.high:.2f})" if r.ratio and wide else ""
         ratio = f"{r.ratio.value:.2f}{interval}" if r.ratio else "-"
-        peak = [size(r.peak_bytes) if r.peak_bytes else "-"] * wide
+        peak = [gib(r.peak_bytes) if r.peak_bytes else "-"] * wide
         lengths, speed = f"{r.case.prompt_tokens}+{r.case.output_tokens}", significant(r.tokens_per_second)
         table.add_row(str(r.case.batch), lengths, r.role, duration(r.latency), first, later, speed, ratio, *peak)
     out.print(table)
@@ -189,7 +189,7 @@ def show_benchmark(benchmark: Benchmark) -> None:
             out.print(f"{cell.role}: batch {cell.batch}, {cell.prompt_tokens} + {cell.output_tokens}: {cell.failed}")
     for s in shares(benchmark):
         b = s.breakdown
-        parts = f"blocks {duration(b.blocks)}, head {duration(b.head)}, rest {duration(b.rest)}"
+        parts = f"blocks {duration(b.blocks)}, lm_head {duration(b.head)}, rest {duration(b.rest)}"
         best = f"; {s.speedup:.2f} times as fast, {s.ideal:.2f} expected" if s.ideal and s.speedup else ""
         out.print(f"a step of {b.role}: {parts}{best}")
     for limit, _ in limit_pairs(benchmark):
@@ -220,7 +220,7 @@ def show_work(plan: WorkPlan) -> None:
         passes = f", {row.passes} passes" if row.passes > 1 else ""
         blocks = f"disk{passes}" if row.streamed else "memory"
         peak = gib(row.peak_bytes) if row.exact else f"< {gib(row.peak_bytes)}"
-        time = "-" if row.seconds is None else _clock(row.seconds)
+        time = "-" if row.seconds is None else duration(row.seconds)
         table.add_row(
             row.name, blocks, peak, gib(row.bytes_read), f"{row.block_forwards:,}", f"{row.flops / 1e12:.2f}", time
         )
@@ -229,12 +229,3 @@ def show_work(plan: WorkPlan) -> None:
         out.print("the device is not here: no time could be measured")
     elif plan.disk_bytes_per_second is None:
         out.print("the weights are not here: the time counts computing, not reading")
-
-
-def _clock(seconds: float) -> str:
-    if seconds >= 2 * 86400:
-        return f"{seconds / 86400:.1f} days"
-    hours, minutes = int(seconds // 3600), int(seconds // 60) % 60
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds % 60:02.0f} s" if minutes else f"{seconds:.1f} s"

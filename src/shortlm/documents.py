@@ -16,10 +16,13 @@ import yaml
 from shortlm.errors import ShortLMError, reason, shown
 
 MOST_JSON = 256 * 2**20  # bytes of a file that is read as a whole
+MOST_LIST = 2**31  # bytes of a list of records
 MOST_YAML = 2**20
 MOST_CONTAINERS = 2_000_000  # lists and mappings in JSON, each of which takes 50 to 300 bytes, whatever it holds
 MOST_VALUES = 20_000_000
 MOST_NODES = 100_000  # values of a YAML file with aliases written out
+BOM = b"\xef\xbb\xbf"
+RECORDS = "one object per line, or a list of objects, is needed"
 Kind = type[ShortLMError]
 
 
@@ -37,6 +40,20 @@ def read_bytes(path: Path, kind: Kind, most: int = MOST_JSON) -> bytes:
 def read_json(path: Path, kind: Kind, most: int = MOST_JSON, hint: str = "", infinity: bool = False) -> Any:
     """What a JSON file holds. Raises `kind` naming the file, as parse_json does."""
     return parse_json(read_bytes(path, kind, most), str(path), kind, hint, infinity)
+
+
+def is_json_list(path: Path) -> bool:
+    """Whether a .json or .jsonl file holds one list, not a value per line: told by its first character."""
+    with path.open("rb") as file:
+        return file.read(2**16).removeprefix(BOM).lstrip().startswith(b"[")
+
+
+def read_json_list(path: Path, kind: Kind) -> list[Any]:
+    """The records of a file that holds one list. It is read as a whole; JSON Lines may be longer."""
+    content = parse_json(read_bytes(path, kind, MOST_LIST).removeprefix(BOM), str(path), kind)
+    if not isinstance(content, list):
+        raise kind(f"{path}: holds a {type(content).__name__}, a list of records is needed")
+    return content
 
 
 def parse_json(

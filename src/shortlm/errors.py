@@ -76,7 +76,7 @@ def reason(error: BaseException, lines: bool = False) -> str:
 
 
 @contextmanager
-def library_errors(kind: type[ShortLMError], what: str, way_out: str = "") -> Generator[None, None, None]:
+def library_errors(kind: type[ShortLMError], what: str, hint: str = "") -> Generator[None, None, None]:
     """Whatever a library raises inside, as one line of ours: 'what (its reason); way out'.
 
     For calls whose ways to fail are countless (validators of all architectures, parsers of damaged files). Running out
@@ -89,11 +89,11 @@ def library_errors(kind: type[ShortLMError], what: str, way_out: str = "") -> Ge
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise kind(f"{what} ({reason(error)}){way_out and '; '}{way_out}") from error
+        raise kind(f"{what} ({reason(error)}){hint and '; '}{hint}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: torch says so by a kind of its own on CUDA, elsewhere by text alone."""
     said = str(error)
-    told = any(words in said for words in ("out of memory", "can't allocate memory", "not enough memory"))
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or told
+    memory = any(words in said for words in ("out of memory", "can't allocate memory", "not enough memory"))
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or memory

@@ -12,7 +12,7 @@ from typing import Any
 from shortlm.artifacts import installed_version
 from shortlm.errors import ShortLMError
 from shortlm.paths import user_path
-from shortlm.recipe import EvalSettings, HealSettings, Settings
+from shortlm.recipe import EvalSettings, HealSettings, Settings, piqa_labels
 
 MOST_FILES = 10_000
 
@@ -60,7 +60,7 @@ def measured_from(settings: EvalSettings) -> list[Any]:
     """Everything outside the settings that an evaluation reads: texts, local files, task files, the harness."""
     texts = [fingerprint(text.ids or text.text) for text in settings.with_local_texts().texts]
     files = [user_path(file) for file in settings.local_files().values()]
-    answers = [fingerprint(str(file.with_name(f"{file.stem}-labels.lst"))) for file in files]  # of PIQA
+    answers = [fingerprint(str(piqa_labels(file))) for file in files]
     folders = [user_path(path) for path in settings.task_path]
     tasks = [fingerprint(str(file)) for folder in folders for file in _below(folder)]
     harness = installed_version("lm_eval") if settings.tasks else None

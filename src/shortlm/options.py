@@ -75,7 +75,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def _shown(default: Any, only_given: bool) -> bool | str:
-    """Where an option lies over a recipe its own default is None, and the field's is told by hand."""
+    """Where an option lies over a recipe its own default is None, and the field's is shown by hand."""
     if not only_given:
         return True
     if default in (None, "", [], False):

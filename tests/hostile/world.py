@@ -38,7 +38,7 @@ def benchmark() -> Benchmark:
     runs = [Timing(seconds=1 + i / 100, first_token=0.1) for i in range(5)]
     return Benchmark(
         models=[BenchedModel(role=role, model=facts(), weight_bytes=7_000_000, context=256) for role in roles],
-        device="CPU", backend="transformers", sampling="always the likeliest token", interleaved=True,
+        device="CPU", backend="transformers", sampling="greedy decoding", interleaved=True,
         cells=[Cell(role=r, batch=1, prompt_tokens=64, output_tokens=64, runs=runs, peak_bytes=10**8) for r in roles],
         provenance=origin(),
     )  # fmt: skip

@@ -15,17 +15,17 @@ from shortlm.artifacts.base import (
     kept,
     provenance,
 )
-from shortlm.artifacts.benchmarking import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
+from shortlm.artifacts.benchmark import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
+from shortlm.artifacts.block_scores import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
 from shortlm.artifacts.cutting import CutPlan, Manifest, Proof, load_plan, manifest_of
-from shortlm.artifacts.healing import Healing, HealPlan, LogEntry, Phase, PhasePlan, Validation
-from shortlm.artifacts.measuring import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
-from shortlm.artifacts.scoring import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
+from shortlm.artifacts.healing import HealEstimate, Healing, LogEntry, Phase, PhaseEstimate, Validation
+from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
 
 __all__ = [
     "MOST_BLOCKS",
     "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores", "CutPlan",
-    "DataFacts", "Fluency", "HealPlan", "Healing", "Limit", "LogEntry", "Manifest", "Measurement", "ModelFacts",
-    "Perplexity", "Phase", "PhasePlan", "Proof", "Provenance", "Race", "Record", "Sample", "TaskMean", "TaskResult",
+    "DataFacts", "Fluency", "HealEstimate", "Healing", "Limit", "LogEntry", "Manifest", "Measurement", "ModelFacts",
+    "Perplexity", "Phase", "PhaseEstimate", "Proof", "Provenance", "Race", "Record", "Sample", "TaskMean", "TaskResult",
     "Timing", "Validation", "WorkPlan", "WorkRow", "installed_version", "kept", "load_plan", "manifest_of",
     "provenance",
 ]  # fmt: skip

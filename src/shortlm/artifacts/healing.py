@@ -1,4 +1,4 @@
-"""What healing hands on: the Healing of one checkpoint, and the HealPlan of `--dry-run`."""
+"""What healing hands on: the Healing of one checkpoint, and the HealEstimate of `--dry-run`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LogEntry(Record):
     step: Count
     tokens: Count = Field(description="Computed up to here in this phase, padding apart.")
     targets: Count = Field(
-        description="Learnt from up to here: answer tokens, or all but the first of each window (or document)."
+        description="With a label, up to here: answer tokens, or all but the first of each window (or document)."
     )
     loss: float = Field(description="As trained, per target: cross-entropy in nats, or the loss of distillation.")
     rate: float = Field(description="Learning rate.")
@@ -67,7 +67,7 @@ class Phase(Record):
 
     @property
     def targets_per_second(self) -> float:
-        """Targets learnt from, per second of training."""
+        """Tokens with a label, per second of training."""
         last = self.log[-1] if self.log else None
         return last.targets / last.seconds if last and last.seconds else 0.0
 
@@ -81,7 +81,7 @@ class Healing(Artifact):
     provenance: Provenance
 
 
-class PhasePlan(Record):
+class PhaseEstimate(Record):
     """What one phase will take."""
 
     method: str
@@ -99,10 +99,10 @@ class PhasePlan(Record):
     rate: str = Field("", description="Where the time comes from.")
 
 
-class HealPlan(Artifact):
+class HealEstimate(Artifact):
     """The output of `heal --dry-run`."""
 
-    kind: Literal["HealPlan"] = "HealPlan"
+    kind: Literal["HealEstimate", "HealPlan"] = "HealEstimate"  # as older files call it
     model: ModelFacts
-    phases: list[PhasePlan]
+    phases: list[PhaseEstimate]
     provenance: Provenance

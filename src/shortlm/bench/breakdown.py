@@ -1,4 +1,4 @@
-"""Where the time of a decoding step goes: blocks, head (with the final norm), and the rest.
+"""Where the time of a decoding step goes: blocks, lm_head (with the final norm), and the rest.
 
 Only the blocks' time falls when blocks are dropped, so this tells how much faster a shorter model can get at best.
 """

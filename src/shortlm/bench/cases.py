@@ -71,8 +71,8 @@ def _length(prompt: str, files: list[ModelFiles]) -> int:
         refuse_foreign_ids(ids, file.config.get_text_config().vocab_size, f"{file.settings.model}: --prompt")
         lengths[file.settings.model] = len(ids)
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-        raise RecipeError(f"--prompt: is not as many tokens for all models ({told}); give --prompt-tokens instead")
+        listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise RecipeError(f"--prompt: is not as many tokens for all models ({listed}); give --prompt-tokens instead")
     return next(iter(lengths.values()))
 
 
@@ -87,4 +87,4 @@ def _refuse_beyond_context(found: list[Case], name: str, context: int | None) ->
 
 def sampling_words(w: WorkloadSettings) -> str:
     """How a workload draws its tokens."""
-    return f"temperature {w.temperature:g}, top-k {w.top_k}, top-p {w.top_p:g}" if w.temperature else "likeliest token"
+    return f"temperature {w.temperature:g}, top-k {w.top_k}, top-p {w.top_p:g}" if w.temperature else "greedy decoding"

@@ -11,10 +11,10 @@ import torch
 
 from shortlm.artifacts import BenchedModel, Breakdown, Cell, Limit
 from shortlm.bench.breakdown import breakdowns
-from shortlm.bench.budget import ENOUGH, Budget
 from shortlm.bench.cases import Case
 from shortlm.bench.limits import limits
 from shortlm.bench.runners import Runner
+from shortlm.bench.time_limit import ENOUGH, TimeLimit
 from shortlm.errors import ModelError, is_out_of_memory
 from shortlm.model import ModelFiles, free_memory
 from shortlm.progress import track
@@ -51,9 +51,9 @@ class Fleet:
         everyone = list(range(len(self.files)))
         visits = [everyone] if self.together else [[i] for _ in range(TURNS) for i in everyone]
         extras = (1 if self.together else len(everyone)) * (self.settings.breakdown + self.settings.limits)
-        self.budget = Budget(self.settings.minutes, len(visits) * len(found) + extras)
+        self.time = TimeLimit(self.settings.minutes, len(visits) * len(found) + extras)
         for number, group in enumerate(visits):
-            if number >= len(self.files) and self.budget.spent:
+            if number >= len(self.files) and self.time.spent:
                 break  # all have been there once
             self._visit(group, found, number, say)
             tidy()  # out here, where nothing holds the models any more
@@ -68,7 +68,7 @@ class Fleet:
             if not self._begin(runners, case):
                 continue
             say(f"batch {case.batch}, prompt {case.prompt_tokens}, output {case.output_tokens}")
-            ended = self.budget.rounds_until(-(-ENOUGH // turns))
+            ended = self.time.rounds_until(-(-ENOUGH // turns))
             able = [r for r in runners if self._fits(r, case, len(runners) > 1)]
             for runner in able:
                 runner.forget_cache()
@@ -79,12 +79,12 @@ class Fleet:
 
     def _begin(self, runners: list[Runner], case: Case) -> bool:
         """Whether there is time for the case; if not, models that have no runs of it yet are marked."""
-        if self.budget.begin():
+        if self.time.begin():
             return True
         for runner in runners:
             cell = self.cells.setdefault((runner.role, case), case.cell(runner.role))
             if not cell.runs and cell.failed is None:
-                cell.failed = f"left out, {self.budget.reason}"
+                cell.failed = f"left out, {self.time.reason}"
         return False
 
     def _fits(self, runner: Runner, case: Case, shared: bool) -> bool:
@@ -112,8 +112,8 @@ class Fleet:
                     self.limits += limits(runner, case, self.settings.largest)
 
     def _time_for(self, what: str) -> bool:
-        there_is = self.budget.begin()
-        self.left_out += [] if there_is else [f"{what}: left out, {self.budget.reason}"]
+        there_is = self.time.begin()
+        self.left_out += [] if there_is else [f"{what}: left out, {self.time.reason}"]
         return there_is
 
 

@@ -1,6 +1,6 @@
 """What the GPU says of itself while it works, through NVML (nvidia-ml-py): utilisation and energy. Nothing elsewhere.
 
-Utilisation is sampled every half second, as in Shortened LLaMA (METHODS section 6); energy is the device's own counter.
+Utilisation is sampled every half second, as in Shortened LLaMA (arXiv 2402.02834); energy is the device's own counter.
 """
 
 from __future__ import annotations

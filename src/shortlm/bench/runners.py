@@ -64,7 +64,7 @@ class Runner:
         )
 
     def run(self, ids_BT: torch.Tensor, case: Case, seed: int = 0, moments: Moments | None = None) -> Any:
-        """Read the prompt and write exactly `output_tokens`; returns what the model or `generate` returns."""
+        """Prefill, then write exactly `output_tokens`; returns what the model or `generate` returns."""
         torch.manual_seed(seed)
         with torch.no_grad(), quiet():
             return self._computed(ids_BT, torch.ones_like(ids_BT), case, moments)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from shortlm.artifacts import BenchedModel, Cell, Timing
-from shortlm.bench.budget import ENOUGH, Budget
 from shortlm.bench.cases import Case
 from shortlm.bench.clock import mark, seconds, wait
 from shortlm.bench.gauge import Gauge
+from shortlm.bench.time_limit import ENOUGH, TimeLimit
 from shortlm.errors import ModelError, RecipeError
 from shortlm.model import ModelFiles, facts_from_config
 from shortlm.recipe import BenchSettings
@@ -54,7 +54,7 @@ class VllmFleet:
 
     def measure(self, found: list[Case], say: Callable[[str], object]) -> None:
         """Every model on every case, an engine at a time."""
-        self.budget = Budget(self.settings.minutes, len(self.files) * len(found))
+        self.time = TimeLimit(self.settings.minutes, len(self.files) * len(found))
         for files, role in zip(self.files, self.roles, strict=True):
             self._visit(files, role, found, say)
             gc.collect()
@@ -68,11 +68,11 @@ class VllmFleet:
         )  # fmt: skip
         for case in found:
             cell = self.cells[role, case] = case.cell(role)
-            if not self.budget.begin():
-                cell.failed = f"left out, {self.budget.reason}"
+            if not self.time.begin():
+                cell.failed = f"left out, {self.time.reason}"
                 continue
             say(f"batch {case.batch}, prompt {case.prompt_tokens}, output {case.output_tokens}")
-            ended = self.budget.rounds_until(ENOUGH)
+            ended = self.time.rounds_until(ENOUGH)
             for number in range(-case.workload.warmup, case.workload.runs):
                 if ended(number):
                     break

@@ -102,7 +102,7 @@ def _written(
 
 def _sampling(settings: EvalSettings) -> str:
     if not settings.temperature:
-        return "always the likeliest token"
+        return "greedy decoding"
     limits = [f"top-k {settings.top_k}"] * bool(settings.top_k) + [f"top-p {settings.top_p}"] * (settings.top_p < 1)
     return ", ".join([f"temperature {settings.temperature:g}", *limits, f"seed {settings.sample_seed}"])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from shortlm.artifacts import Fluency
+from shortlm.statistics import stderr
 
 SIZES = (1, 2, 3)
 REPEATED = 4
@@ -20,11 +21,9 @@ def fluency(texts: list[list[int]]) -> Fluency | None:
     if not long_enough:
         return None
     shares = [1 - len(set(grams)) / len(grams) for grams in (_grams(ids, REPEATED) for ids in long_enough)]
-    mean, count = math.fsum(shares) / len(shares), len(shares)
-    spread = math.fsum((share - mean) ** 2 for share in shares) / (count - 1) / count if count > 1 else None
     return Fluency(
-        texts=count, tokens=sum(map(len, long_enough)), distinct=[_distinct(long_enough, n) for n in SIZES],
-        repeated=mean, repeated_stderr=None if spread is None else math.sqrt(spread),
+        texts=len(shares), tokens=sum(map(len, long_enough)), distinct=[_distinct(long_enough, n) for n in SIZES],
+        repeated=math.fsum(shares) / len(shares), repeated_stderr=stderr(shares),
     )  # fmt: skip
 
 

@@ -252,5 +252,5 @@ def _cause(manager: Any, name: str, error: Exception, files: dict[str, str]) -> 
         return f"can't be loaded ({reason}); is its task file right?"
     config = getattr(manager.task_index.get(name), "cfg", None) or {}
     own = "class" in config or "custom_dataset" in config
-    way = f"leave out {name}" if own else f"give a local file: --local {name}=FILE.jsonl"
-    return f"its data can't be had ({reason}); without network {way}"
+    hint = f"leave out {name}" if own else f"give a local file: --local {name}=FILE.jsonl"
+    return f"its data can't be had ({reason}); without network {hint}"

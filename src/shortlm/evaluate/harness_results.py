@@ -11,6 +11,7 @@ from typing import Any
 from shortlm.artifacts import TaskMean, TaskResult
 from shortlm.errors import ModelError
 from shortlm.evaluate.task_names import Wanted
+from shortlm.statistics import independent_stderr
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,8 @@ def _mean(name: str, members: list[TaskResult], reported: float | None) -> TaskM
     weights = next(
         (w for w in choices if reported is None or math.isclose(_dot(w, values), reported, abs_tol=1e-9)), []
     )
-    errors = [m.stderr for m in members]
-    stderr = None
-    if weights and None not in errors:
-        stderr = math.sqrt(_dot([w * w for w in weights], [e * e for e in errors if e is not None]))
+    weighted = [m.stderr if m.stderr is None else w * m.stderr for w, m in zip(weights, members, strict=False)]
+    stderr = independent_stderr(weighted) if weights else None
     value = _dot(weights, values) if reported is None else reported
     return TaskMean(name=name, tasks=[m.task for m in members], weights=weights, value=value, stderr=stderr)
 

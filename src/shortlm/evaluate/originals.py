@@ -7,13 +7,14 @@ data set's own fields needs no translation.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shortlm.documents import RECORDS, is_json_list, parse_json, read_json_list
 from shortlm.errors import TextError
+from shortlm.recipe import piqa_labels
 
 Record = dict[str, Any]
 
@@ -35,16 +36,23 @@ def records(task: str, file: Path) -> list[Record]:
 
 
 def _read(file: Path) -> list[Record]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        if file.suffix == ".tsv":
-            return list(csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
-        found = json.loads(text) if file.suffix == ".json" else [json.loads(s) for s in text.splitlines() if s.strip()]
-    except ValueError as error:
-        raise TextError(f"{file}: can't be read as questions ({error}); .jsonl has one object per line") from error
-    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
+    if file.suffix == ".tsv":
+        return list(csv.DictReader(_lines(file), delimiter="\t", quoting=csv.QUOTE_NONE))
+    if is_json_list(file):
+        found = read_json_list(file, TextError)
+    else:
+        numbered = ((f"{file}: line {number}", line) for number, line in enumerate(_lines(file), start=1))
+        found = [parse_json(line, where, TextError, f"; {RECORDS}") for where, line in numbered if line.strip()]
+    if not all(isinstance(record, dict) for record in found):
         raise TextError(f"{file}: a list of objects is needed, one for each question")
     return found
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise TextError(f"{file}: is not UTF-8 text (byte {error.start}); convert it first") from error
 
 
 def _arc(found: list[Record], file: Path) -> list[Record]:
@@ -68,8 +76,8 @@ def _openbookqa(found: list[Record], file: Path) -> list[Record]:
 
 
 def _piqa(found: list[Record], file: Path) -> list[Record]:
-    """PIQA: the answers are in a file beside it, NAME-labels.lst."""
-    beside = file.with_name(f"{file.stem}-labels.lst")
+    """PIQA: the answers are in a file beside it."""
+    beside = piqa_labels(file)
     if not beside.is_file():
         raise TextError(f"{file}: its answers are missing; put {beside.name} beside it")
     labels = beside.read_text(encoding="utf-8").split()

@@ -1,6 +1,6 @@
 """What may stand in --tasks: tasks and groups of the harness, our own sets of tasks, a main metric behind a colon.
 
-METHODS section 5: the seven commonsense tasks with the published metrics and their mean.
+docs/evaluation.md names the seven commonsense tasks with the published metrics and their mean.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Optimizer steps made of micro-batches, the same rows per step whatever the number of processes.
 
-A step takes `batch` rows. They are sorted by length and parted into micro-batches of about equal padded size, so that
+A step takes `batch` rows. They are sorted by length and split into micro-batches of about equal padded size, so that
 little is padded and the gradient, a sum over all targets of the step, stays what it was. Every process
 composes all steps and computes its share of each.
 
-Shapes: B rows of a micro-batch, T tokens of its longest row, N positions of B x T (flattened) that are learnt.
+Shapes: B rows of a micro-batch, T tokens of its longest row, N positions of B x T (flattened) with a label.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Steps(IterableDataset):
 
     def _step(self) -> list[MicroBatch]:
         rows = [self._rows.next() for _ in range(self._batch)]
-        groups = parted(rows, self._count)
+        groups = split_evenly(rows, self._count)
         targets = sum(row.targets for row in rows)
         last = self.positions[max(self.positions)]
         tokens = sum(len(row.ids) for row in rows)
@@ -76,14 +76,14 @@ def padded(group: list[Row]) -> int:
     return len(group) * max(len(row.ids) for row in group)
 
 
-def parted(rows: list[Row], count: int) -> list[list[Row]]:
+def split_evenly(rows: list[Row], count: int) -> list[list[Row]]:
     """`count` groups of neighbours by length whose largest padded size is as small as can be."""
     ordered = sorted(rows, key=lambda row: -len(row.ids))
     low, high = max(len(ordered[0].ids), math.ceil(sum(len(row.ids) for row in rows) / count)), padded(ordered)
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if len(_filled(ordered, middle)) <= count else (middle + 1, high)
-    groups = _filled(ordered, high)
+        low, high = (low, middle) if len(_packed(ordered, middle)) <= count else (middle + 1, high)
+    groups = _packed(ordered, high)
     while len(groups) < count:  # every process has something to do
         largest = max(range(len(groups)), key=lambda i: (len(groups[i]) > 1, padded(groups[i])))
         half = len(groups[largest]) // 2
@@ -91,7 +91,7 @@ def parted(rows: list[Row], count: int) -> list[list[Row]]:
     return groups
 
 
-def _filled(ordered: list[Row], size: int) -> list[list[Row]]:
+def _packed(ordered: list[Row], size: int) -> list[list[Row]]:
     """Groups of at most `size` padded tokens, longest rows first."""
     groups: list[list[Row]] = []
     for row in ordered:
@@ -103,7 +103,7 @@ def _filled(ordered: list[Row], size: int) -> list[list[Row]]:
 
 
 def micro_batch(group: list[Row], pad: int) -> MicroBatch:
-    """ids_BT padded on the right; learnt_N, the flat positions where something is learnt, and targets_N, what.
+    """ids_BT padded on the right; labelled_N, the flat positions with a label, and targets_N, the labels.
 
     No mask goes with it: causal attention never looks at what is padded behind. Documents that are to be kept apart
     get positions that begin anew, from which transformers makes its mask of blocks.
@@ -111,8 +111,8 @@ def micro_batch(group: list[Row], pad: int) -> MicroBatch:
     longest = max(len(row.ids) for row in group)
     ids_BT = torch.tensor([row.ids + [pad] * (longest - len(row.ids)) for row in group])
     following_BT = torch.tensor([row.next_labels() + [IGNORED] * (longest - len(row.ids)) for row in group]).flatten()
-    learnt_N = (following_BT != IGNORED).nonzero()[:, 0]
-    batch = {"input_ids": ids_BT, "learnt": learnt_N, "targets": following_BT[learnt_N]}
+    labelled_N = (following_BT != IGNORED).nonzero()[:, 0]
+    batch = {"input_ids": ids_BT, "labelled": labelled_N, "targets": following_BT[labelled_N]}
     if any(row.starts for row in group):
         batch["position_ids"] = torch.tensor([_positions(row, longest) for row in group])
     return batch
@@ -132,4 +132,4 @@ def micro_batch_count(rows: list[Row], batch: int, micro_tokens: int, processes:
 
 def validation_batches(rows: Sequence[Row], micro_tokens: int, pad: int) -> list[MicroBatch]:
     """Validation rows, longest first, about `micro_tokens` at a time."""
-    return [micro_batch(group, pad) for group in _filled(sorted(rows, key=lambda r: -len(r.ids)), micro_tokens)]
+    return [micro_batch(group, pad) for group in _packed(sorted(rows, key=lambda r: -len(r.ids)), micro_tokens)]

@@ -1,6 +1,6 @@
 """Checkpoints of training: those that are complete bear a mark with the position in the data and all sizes.
 
-What bears a mark and can't be read is told, never passed over: training would silently begin earlier.
+What bears a mark and can't be read is an error, never passed over: training would silently begin earlier.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Checkpoint:
     seconds: float
 
 
-def way_out(checkpoint: Path) -> str:
+def hint_for(checkpoint: Path) -> str:
     """What to do about one that is damaged."""
     return f"delete {checkpoint} to go on from the checkpoint before it, or from the beginning"
 
@@ -64,15 +64,15 @@ def last_checkpoint(phase: Path) -> Checkpoint | None:
 
 def _read(step: int, folder: Path) -> Checkpoint:
     path = folder / COMPLETE
-    mark = read_left(path, Mark, way_out(folder))
+    mark = read_left(path, Mark, hint_for(folder))
     if mark.position.step != step:
-        raise damaged(path, f"it tells of step {mark.position.step}", way_out(folder))
+        raise damaged(path, f"it tells of step {mark.position.step}", hint_for(folder))
     for name, size in mark.files.items():
         file = folder / name
         if not file.is_file():
-            raise damaged(file, "it is not there", way_out(folder))
+            raise damaged(file, "it is not there", hint_for(folder))
         if file.stat().st_size != size:
-            raise damaged(file, f"it has {file.stat().st_size:,} bytes, not {size:,}", way_out(folder))
+            raise damaged(file, f"it has {file.stat().st_size:,} bytes, not {size:,}", hint_for(folder))
     return Checkpoint(folder, mark.position, mark.seconds)
 
 

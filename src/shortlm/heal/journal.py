@@ -34,7 +34,7 @@ class Journal:
         self._lines: list[str] = []
         self._stale = False  # whether the file holds what counts no more
 
-    def go_on_from(self, step: int, seconds: float) -> None:
+    def resume_from(self, step: int, seconds: float) -> None:
         """Read what was written up to `step`; the rest counts no more, and goes when more is known."""
         self.clock = Clock(seconds)
         self._lines, self._stale = [], True
@@ -56,11 +56,11 @@ class Journal:
                 return phase, kind.model_validate(values, strict=True)
             raise ValueError(f"phase {shown(phase)}")
         except (HealError, ValueError, KeyError, TypeError, AttributeError) as error:
-            way_out = "delete this line to go on without it"
-            raise damaged(self.path, f"line {number} is no entry of the log", way_out) from error
+            hint = "delete this line to go on without it"
+            raise damaged(self.path, f"line {number} is no entry of the log", hint) from error
 
     def settle(self) -> None:
-        """Drop from the file what `go_on_from` has dropped, if that is still there."""
+        """Drop from the file what `resume_from` has dropped, if that is still there."""
         stale, self._stale = self._stale, False
         if stale and is_main():
             with writing(self.path):
@@ -91,7 +91,7 @@ class Journal:
         self.bar.update(step)
         self.clock.start()
 
-    def told(self, step: int, tokens: int) -> None:
+    def show(self, step: int, tokens: int) -> None:
         """Move the bar: tokens per second, loss, learning rate."""
         if self.bar is not None and not self.bar.disable:
             seconds = self.clock.seconds()

@@ -34,14 +34,14 @@ def write_merged(files: ModelFiles, checkpoint: Path, out: Path) -> float | None
     load_whole()
     own = files.settings.model_copy(update={"dtype": "auto"})
     base, dtype = files.checkpoint.folder, compute_type(own, files.config, files.checkpoint)
-    way = f"delete {checkpoint} to take the best of the others"
+    hint = f"delete {checkpoint} to take the best of the others"
     if not (checkpoint / "adapter_config.json").is_file():
-        with readable(checkpoint, way):
+        with readable(checkpoint, hint):
             trained = load_strictly(checkpoint, files.config, on_cpu)
         _save(trained.to(dtype), base, out)
         return None
     plain = load_strictly(base, files.config, on_cpu)
-    with readable(checkpoint, way):
+    with readable(checkpoint, hint):
         adapted = with_adapter(plain, checkpoint)
     expected = probe(adapted)
     merged = adapted.merge_and_unload(safe_merge=True)

@@ -17,15 +17,15 @@ import torch
 from shortlm.artifacts import DataFacts, Phase
 from shortlm.errors import HealError, RecipeError
 from shortlm.heal.batches import MicroBatch, Steps, micro_batch_count, validation_batches
-from shortlm.heal.budget import step_count, warmup_steps
-from shortlm.heal.checkpoints import COMPLETE, Checkpoint, checkpoint_folders, last_checkpoint, way_out
+from shortlm.heal.checkpoints import COMPLETE, Checkpoint, checkpoint_folders, hint_for, last_checkpoint
 from shortlm.heal.journal import Journal
 from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.processes import fsdp, load_whole, ranks, wait_for_all
 from shortlm.heal.remains import damaged, readable
+from shortlm.heal.step_count import step_count, warmup_steps
 from shortlm.heal.teacher import Teacher
-from shortlm.heal.trained import open_trained, precision
-from shortlm.model import ModelFiles, quiet
+from shortlm.heal.trainable import open_trained, precision
+from shortlm.model import ModelFiles, quiet, tokens_per_call
 from shortlm.recipe import HealSettings, PhaseSettings
 from shortlm.text import Windows, open_windows
 from shortlm.text.mixture import Mixture, facts, open_rows, unused
@@ -33,8 +33,6 @@ from shortlm.text.records import Row
 from shortlm.text.rows import RecordRows
 
 SAMPLE = 512  # rows whose mean length stands for all
-DEVICE_TOKENS = {"cpu": 2048}  # computed at a time
-OTHER_TOKENS = 16384
 PAD = 0  # any token: nothing looks at it
 CHECKPOINTS = 10  # validations of a phase
 Say = Callable[[str], object]
@@ -64,14 +62,14 @@ class Work:
         return {name: validation_batches(rows, self.micro_tokens, self.pad) for name, rows in self.validation.items()}
 
 
-def plan_work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
+def prepare_work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
     """Open the data and work out steps and micro-batches. Raises RecipeError or TextError."""
     if settings.batch % processes:
         raise RecipeError(f"--batch {settings.batch}: is no multiple of the {processes} processes")
     rows = open_rows(settings, files.tokenizer, files.config.vocab_size)
     records = rows.records()
     sample = rows.first(min(SAMPLE, records or SAMPLE))
-    micro_tokens = settings.micro_tokens or DEVICE_TOKENS.get(files.device.type, OTHER_TOKENS)
+    micro_tokens = settings.micro_tokens or tokens_per_call(files.device, training=True)
     validation = rows.held_out
     for text in settings.validate_on:
         windows = open_windows(text.for_model(files.settings.model), files.tokenizer, files.config.vocab_size)
@@ -110,10 +108,10 @@ def train_phase(
     steps = Steps(work.rows, settings.batch, work.micro_batches, work.pad, rank, processes)
     journal = Journal(log, number, work.steps)
     checkpoint = last_checkpoint(folder)
-    journal.go_on_from(checkpoint.position.step if checkpoint else -1, checkpoint.seconds if checkpoint else 0.0)
+    journal.resume_from(checkpoint.position.step if checkpoint else -1, checkpoint.seconds if checkpoint else 0.0)
     wait_for_all()  # before the first process writes what the others read
     if checkpoint:
-        _go_on(steps, checkpoint, work)
+        _resume(steps, checkpoint, work)
         say(f"phase {number}: goes on after step {checkpoint.position.step} of {work.steps}")
     every = settings.eval_every or max(1, math.ceil(work.steps / CHECKPOINTS))
     trainer = HealTrainer(
@@ -145,12 +143,12 @@ def train_phase(
     )  # fmt: skip
 
 
-def _go_on(steps: Steps, checkpoint: Checkpoint, work: Work) -> None:
+def _resume(steps: Steps, checkpoint: Checkpoint, work: Work) -> None:
     """Set the data to where the checkpoint is. Raises HealError for a position that is none."""
-    mark, way = checkpoint.folder / COMPLETE, way_out(checkpoint.folder)
+    mark, hint = checkpoint.folder / COMPLETE, hint_for(checkpoint.folder)
     if checkpoint.position.step > work.steps:
-        raise damaged(mark, f"it tells of step {checkpoint.position.step} of {work.steps}", way)
-    with readable(mark, way):
+        raise damaged(mark, f"it tells of step {checkpoint.position.step} of {work.steps}", hint)
+    with readable(mark, hint):
         steps.restore(checkpoint.position)
 
 

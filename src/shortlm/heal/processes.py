@@ -49,7 +49,7 @@ def deepspeed() -> bool:
 
 
 def load_whole() -> None:
-    """With DeepSpeed's ZeRO-3, transformers would load models in pieces; ours are loaded whole and parted later."""
+    """With DeepSpeed's ZeRO-3, transformers would load models in pieces; ours are loaded whole and split later."""
     if deepspeed():
         from transformers.integrations import unset_hf_deepspeed_config
 

@@ -1,4 +1,4 @@
-"""What a stopped healing has left is read with suspicion: a damaged file is told in one line, with the way out."""
+"""What a stopped healing has left is read with suspicion: a damaged file is an error of one line, with the way out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shortlm.documents import read_bytes
 from shortlm.errors import HealError, is_out_of_memory, reason, shortened
 
 
-def read_left(path: Path, kind: Any, way_out: str) -> Any:
+def read_left(path: Path, kind: Any, hint: str) -> Any:
     """A JSON file of the form `kind`. Raises HealError naming the file."""
     raw = read_bytes(path, HealError)
     try:
@@ -21,17 +21,17 @@ def read_left(path: Path, kind: Any, way_out: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = shortened(".".join(map(str, first["loc"])), 100)
-        raise damaged(path, f"{where}: {first['msg']}" if where else first["msg"], way_out) from error
+        raise damaged(path, f"{where}: {first['msg']}" if where else first["msg"], hint) from error
 
 
-def damaged(path: Path, why: str, way_out: str) -> HealError:
+def damaged(path: Path, why: str, hint: str) -> HealError:
     """The error about a file that was left."""
-    return HealError(f"{path}: is damaged ({shortened(why, 200)}); {way_out}")
+    return HealError(f"{path}: is damaged ({shortened(why, 200)}); {hint}")
 
 
 @contextmanager
-def readable(path: Path, way_out: str) -> Generator[None, None, None]:
-    """Whatever fails inside is told as damage of `path`, unless memory runs out."""
+def readable(path: Path, hint: str) -> Generator[None, None, None]:
+    """Whatever fails inside is an error about `path`, unless memory runs out."""
     try:
         yield
     except HealError:
@@ -39,4 +39,4 @@ def readable(path: Path, way_out: str) -> Generator[None, None, None]:
     except Exception as error:  # parsers of pickles, tensors and JSON, with all their ways to fail
         if is_out_of_memory(error):
             raise
-        raise damaged(path, reason(error), way_out) from error
+        raise damaged(path, reason(error), hint) from error

@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerState, TrainingArguments
 
 from shortlm.errors import ShortLMError, is_out_of_memory, reason, shown
 from shortlm.heal.adapters import ADAPTER, refuse_other_adapter
-from shortlm.heal.checkpoints import way_out
+from shortlm.heal.checkpoints import hint_for
 from shortlm.heal.processes import load_whole
 from shortlm.heal.remains import damaged, readable
 from shortlm.model import load_strictly
@@ -41,7 +41,7 @@ class ResumingTrainer(Trainer):
         except Exception as error:
             if self._begun or isinstance(error, ShortLMError) or is_out_of_memory(error):
                 raise
-            raise damaged(checkpoint, reason(error), way_out(checkpoint)) from error
+            raise damaged(checkpoint, reason(error), hint_for(checkpoint)) from error
 
     def training_step(self, *args: Any, **options: Any) -> Any:
         """Forwards and backwards."""
@@ -50,20 +50,20 @@ class ResumingTrainer(Trainer):
 
     def _check_state(self, folder: Path) -> None:
         path = folder / "trainer_state.json"
-        with readable(path, way_out(folder)):
+        with readable(path, hint_for(folder)):
             state = TrainerState.load_from_json(str(path))
         if type(state.global_step) is not int or f"checkpoint-{state.global_step}" != folder.name:
-            raise damaged(path, f"it tells of step {shown(state.global_step)}", way_out(folder))
+            raise damaged(path, f"it tells of step {shown(state.global_step)}", hint_for(folder))
         for name, usual in vars(TrainerState()).items():
             kind = (int, float) if isinstance(usual, (int, float)) else type(usual)
             if usual is not None and not isinstance(getattr(state, name), kind):
-                raise damaged(path, f"{name}: {shown(getattr(state, name))}", way_out(folder))
+                raise damaged(path, f"{name}: {shown(getattr(state, name))}", hint_for(folder))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Strictly: where files name tensors otherwise than the modules do (experts), the Trainer would skip them."""
         folder = Path(resume_from_checkpoint)
         target: Any = self.model if model is None else model
-        with readable(folder, way_out(folder)):
+        with readable(folder, hint_for(folder)):
             if self.is_fsdp_enabled:
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
             elif (folder / ADAPTER).is_file():
@@ -86,7 +86,7 @@ class ResumingTrainer(Trainer):
         folder = Path(checkpoint)
         self._check_scheduler(folder / "scheduler.pt")
         path = folder / "optimizer.pt"
-        with readable(path if path.exists() else folder, way_out(folder)):
+        with readable(path if path.exists() else folder, hint_for(folder)):
             super()._load_optimizer_and_scheduler(checkpoint)
             optimizer: Any = self.optimizer
             for parameter, state in optimizer.state.items():
@@ -98,7 +98,7 @@ class ResumingTrainer(Trainer):
         """It takes whatever attributes it is given."""
         if type(self.lr_scheduler) is not LambdaLR:
             return
-        with readable(path, way_out(path.parent)):
+        with readable(path, hint_for(path.parent)):
             saved = torch.load(path, map_location="cpu", weights_only=True)
             step, rates = saved["last_epoch"], saved["base_lrs"]
             if step != self.state.global_step or rates != self.lr_scheduler.base_lrs:
@@ -110,5 +110,5 @@ class ResumingTrainer(Trainer):
             path = Path(checkpoint)
             alone = self.args.world_size == 1
             file = path / ("rng_state.pth" if alone else f"rng_state_{self.args.process_index}.pth")
-            with readable(file, way_out(path)):
+            with readable(file, hint_for(path)):
                 super()._load_rng_state(checkpoint)

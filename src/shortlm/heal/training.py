@@ -35,7 +35,7 @@ class HealTrainer(ResumingTrainer):
         self, model: Any, args: TrainingArguments, steps: Steps, validation: dict[str, list[MicroBatch]], loss: Loss,
         journal: Journal, every: int, opened_by: ModelSettings,
     ):  # fmt: skip
-        super().__init__(model, args, [_Rhythm(every, journal, steps)], opened_by)
+        super().__init__(model, args, [_StepCallback(every, journal, steps)], opened_by)
         self.remove_callback(PrinterCallback)
         self.steps, self.validation, self.loss, self.journal = steps, validation, loss, journal
         self.loss_is_scaled_for_ga = True  # nothing is left to be divided by the number of accumulated batches
@@ -123,7 +123,7 @@ class HealTrainer(ResumingTrainer):
         self.journal.clock.start()
 
 
-class _Rhythm(TrainerCallback):
+class _StepCallback(TrainerCallback):
     """When to validate, save and log; the clock and the bar."""
 
     def __init__(self, every: int, journal: Journal, steps: Steps):
@@ -139,7 +139,7 @@ class _Rhythm(TrainerCallback):
         due = last or state.global_step % self.every == 0
         control.should_evaluate = control.should_save = due
         control.should_log = control.should_log or due  # a mean never reaches back behind a checkpoint
-        self.journal.told(state.global_step, self.steps.positions[state.global_step].tokens)
+        self.journal.show(state.global_step, self.steps.positions[state.global_step].tokens)
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:

@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock, Timeout
 
 from shortlm.artifacts import Healing, Phase
 from shortlm.errors import HealError, OutputError, ShortLMError
@@ -21,11 +22,6 @@ from shortlm.heal.checkpoints import checkpoint_folders, forget
 from shortlm.heal.remains import read_left
 from shortlm.heal.writing import writing
 from shortlm.outputs import refuse_existing, write_text
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps two processes apart there
-    fcntl = None
 
 
 @dataclass(frozen=True)
@@ -41,14 +37,13 @@ class Workspace:
     def __init__(self, out: Path, keys: list[str], force: bool = False):
         self.out, self.keys, self.key, self.force = out, keys, keys[-1], force
         self.folder = out.with_name(f"{out.name}.healing")
-        self._lock: Any = None
+        self._lock = FileLock(self.folder / "lock", blocking=False)
 
     def __enter__(self) -> Workspace:
         return self
 
     def __exit__(self, *problem: object) -> None:
-        if self._lock:
-            self._lock.close()
+        self._lock.release()
 
     @property
     def log(self) -> Path:
@@ -112,14 +107,12 @@ class Workspace:
 
     def _take_lock(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
-        if fcntl:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise OutputError(
-                    f"{self.folder}: another process is healing there; wait, or choose another --out"
-                ) from error
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"{self.folder}: another process is healing there; wait, or choose another --out"
+            ) from error
 
     def done(self, number: int) -> Phase | None:
         """The record of a phase that is done."""
@@ -147,6 +140,9 @@ class Workspace:
         with suppress(HealError):  # nobody knows whose it is
             if self._keys_before() in ([], self.keys):
                 shutil.rmtree(self.folder, ignore_errors=True)
+                if self.folder.exists():  # on Windows the lock's file, which is open
+                    self._lock.release()
+                    shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _worth_keeping(folder: Path) -> bool:

@@ -1,6 +1,6 @@
 """A disk that is full, or does not take what is written, as one line.
 
-The libraries below tell it in words of their own: safetensors and torch raise no OSError.
+The libraries below say it in words of their own: safetensors and torch raise no OSError.
 """
 
 from __future__ import annotations
@@ -43,5 +43,5 @@ def _refusal(error: BaseException) -> str | None:
     """What the disk said, if it was that."""
     if isinstance(error, OSError) and error.errno in REFUSED:
         return os.strerror(error.errno).lower()
-    told = not isinstance(error, (OSError, ShortLMError)) and any(words in str(error) for words in WORDS)
-    return reason(error) if told else None
+    refused = not isinstance(error, (OSError, ShortLMError)) and any(words in str(error) for words in WORDS)
+    return reason(error) if refused else None

@@ -2,6 +2,7 @@
 
 from shortlm.model.anatomy import Anatomy, block_count, find_anatomy, scored_weights
 from shortlm.model.config import cut_config
+from shortlm.model.devices import fits, free_memory, pick_device, planned_device, tokens_per_call
 from shortlm.model.guard import guard, meta_model
 from shortlm.model.opening import (
     ModelFiles,
@@ -10,16 +11,12 @@ from shortlm.model.opening import (
     context_of,
     facts_from_config,
     facts_of,
-    fits,
-    free_memory,
     load_strictly,
     open_config,
     open_files,
     open_for_scoring,
     open_model,
     open_tokenizer,
-    pick_device,
-    planned_device,
     quiet,
 )  # fmt: skip
 from shortlm.model.reading import read_some
@@ -31,4 +28,5 @@ __all__ = [
     "facts_from_config", "facts_of", "find_anatomy", "fits", "free_memory", "guard", "load_strictly", "meta_model",
     "open_config", "open_files", "open_for_scoring", "open_model", "open_tokenizer", "parted", "pick_device",
     "planned_device", "quiet", "read_some", "sampling_options", "scored_weights", "skeleton",
+    "tokens_per_call",
 ]  # fmt: skip

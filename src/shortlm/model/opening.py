@@ -6,14 +6,12 @@ mismatched tensor is an error.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from shortlm.artifacts import ModelFacts
@@ -21,6 +19,7 @@ from shortlm.checkpoint import Checkpoint, locate, open_checkpoint
 from shortlm.documents import read_json
 from shortlm.errors import ModelError, did_you_mean, library_errors, shortened, shown
 from shortlm.model.anatomy import Anatomy, block_count, block_parameters, find_anatomy, sublayer_parameters
+from shortlm.model.devices import fits, free_memory, pick_device
 from shortlm.model.guard import meta_model
 from shortlm.model.reading import DTYPES
 from shortlm.model.streaming import DiskBlocks
@@ -132,18 +131,6 @@ def compute_type(settings: ModelSettings, config: Any, checkpoint: Checkpoint | 
     return next((t for t in (torch.bfloat16, torch.float16) if t in found), torch.float32)
 
 
-def fits(weights: int, free: int) -> bool:
-    """Whether weights are loaded whole by default: at most two thirds of the free bytes; the rest is for states."""
-    return weights <= 2 / 3 * free
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on the device; processes of one job on this machine share its memory."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def open_config(settings: ModelSettings) -> Any:
     """The model's config. Raises ModelError for an unknown architecture, naming the nearest known one."""
     from transformers import AutoConfig
@@ -189,7 +176,8 @@ def _last_line(error: Exception) -> str:
 
 def context_of(config: Any) -> int | None:
     """The longest sequence that the positions of a config allow, if it names one."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
 
 
 def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
@@ -212,44 +200,6 @@ def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
             kind = kind.replace("_keys", "")
             raise ModelError(f"{folder}: {kind} weights (first: {first}); the files don't fit config.json")
     return model.requires_grad_(False).eval().to(pick_device(settings.device))
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; 'auto' takes the first accelerator there is. Raises ModelError if it isn't there."""
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return _of_this_rank(accelerator or torch.device("cpu"))
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).cpu()  # the meta device can't
-    except Exception as error:  # backends that are registered and not built in have their own
-        raise ModelError(f"device {shown(name)} is not there; known here: {', '.join(_devices())}") from error
-    if device.type == "cpu":  # torch takes a number here, which means nothing and equals no other device
-        return torch.device("cpu")
-    return _of_this_rank(device)
-
-
-def planned_device(name: str) -> tuple[torch.device, bool]:
-    """The device, and whether it is here; an accelerator that isn't can still be planned for."""
-    try:
-        return pick_device(name), True
-    except ModelError:
-        if name.partition(":")[0] not in ("cuda", "mps", "xpu"):
-            raise
-        return torch.device(name), False
-
-
-def _of_this_rank(device: torch.device) -> torch.device:
-    """Processes that torchrun starts on one machine take one accelerator each."""
-    rank = os.environ.get("LOCAL_RANK")
-    if rank is None or device.type == "cpu" or device.index is not None:
-        return device
-    return torch.device(device.type, int(rank))
-
-
-def _devices() -> list[str]:
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return ["cpu", *([accelerator.type] if accelerator else [])]
 
 
 def open_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:

@@ -199,7 +199,7 @@ class DiskBlocks:
         if isinstance(embeddings, nn.Embedding) and embeddings.max_norm is None:
             self.table = by_identity.get(id(embeddings.weight))
             embeddings.padding_idx = None  # matters for gradients only, and may be beyond the rows at hand
-            self.rows = embeddings.forward = _RowLookUp(self, embeddings)  # type: ignore[method-assign]
+            self.rows = embeddings.forward = _RowLookUp(self, embeddings)
         if isinstance(head, nn.Linear):
             self.head = by_identity.get(id(head.weight))
 

@@ -4,7 +4,9 @@ The CLI builds its options from these fields, so that an option is documented on
 """
 
 from shortlm.recipe.base import Settings, Size, read_yaml, to_yaml, validated
-from shortlm.recipe.healing import (
+from shortlm.recipe.bench_settings import BenchSettings, WorkloadSettings, bench_of, benching_of
+from shortlm.recipe.eval_settings import EvalSettings, evaluation_of, piqa_labels
+from shortlm.recipe.heal_settings import (
     HealSettings,
     PhaseSettings,
     SourceSettings,
@@ -12,7 +14,6 @@ from shortlm.recipe.healing import (
     laid_over,
     load_healing,
 )  # fmt: skip
-from shortlm.recipe.measuring import BenchSettings, EvalSettings, WorkloadSettings, bench_of, benching_of, evaluation_of
 from shortlm.recipe.overlap import trained_on
 from shortlm.recipe.presets import preset_names
 from shortlm.recipe.recipe import Recipe, load_recipe
@@ -29,6 +30,6 @@ __all__ = [
     "DEFAULT_CRITERIA", "BenchSettings", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings",
     "ModelSettings", "PhaseSettings", "Recipe", "ScoreSettings", "Settings", "Size", "SourceSettings", "TextSettings",
     "WorkloadSettings", "bench_of", "benching_of", "evaluation_of", "healing_of", "laid_over", "load_healing",
-    "load_recipe", "preset_names", "read_yaml", "to_yaml", "trained_on",
+    "load_recipe", "piqa_labels", "preset_names", "read_yaml", "to_yaml", "trained_on",
     "validated",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shortlm.paths import user_path
-from shortlm.recipe.healing import SourceSettings
+from shortlm.recipe.heal_settings import SourceSettings
 from shortlm.recipe.stages import TextSettings
 
 

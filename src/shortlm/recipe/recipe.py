@@ -8,8 +8,9 @@ from pydantic import Field
 
 from shortlm.errors import RecipeError
 from shortlm.recipe.base import Settings, read_yaml, validated
-from shortlm.recipe.healing import HealSettings
-from shortlm.recipe.measuring import BenchSettings, EvalSettings
+from shortlm.recipe.bench_settings import BenchSettings
+from shortlm.recipe.eval_settings import EvalSettings
+from shortlm.recipe.heal_settings import HealSettings
 from shortlm.recipe.overlap import trained_on
 from shortlm.recipe.stages import (
     ChooseSettings,

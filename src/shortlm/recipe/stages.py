@@ -38,10 +38,10 @@ class TextSettings(Settings):
 
     text: str = Field(
         "auto",
-        description="A .txt or .jsonl file, a hub data set, or 'embedded' (a made-up world); "
+        description="A .txt, .jsonl or .json file, a hub data set, or 'embedded' (a made-up world); "
         "'auto': that world for the embedded model, WikiText-2 from the hub for others.",
     )
-    field: str = Field("text", description="The field of a .jsonl file or data set that holds the text.")
+    field: str = Field("text", description="The field of a .jsonl or .json file or data set that holds the text.")
     subset: str | None = Field(None, description="Configuration of a hub data set, e.g. wikitext-2-raw-v1.")
     split: str = Field("train", description="Split of a hub data set.")
     name: str | None = Field(None, description="What it is called in results; its source if empty.")

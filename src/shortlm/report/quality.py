@@ -6,12 +6,12 @@ hard for both cancel out, and the standard error is that of the difference, not 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from shortlm.artifacts import Measurement, Perplexity
 from shortlm.report.numbers import exp
 from shortlm.report.roles import reference_of
+from shortlm.statistics import independent_stderr, stderr
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def difference(before: Perplexity, after: Perplexity) -> Difference:
     """`after` minus `before`; paired if both read the same windows."""
     paired = _same_windows(before, after)
     nats = after.nats_per_token - before.nats_per_token
-    stderr = _paired_error(before, after) if paired else _independent_error(before, after)
-    return Difference(nats, stderr, exp(nats), paired)
+    independent = independent_stderr([before.stderr_nats, after.stderr_nats])
+    return Difference(nats, _paired_error(before, after) if paired else independent, exp(nats), paired)
 
 
 def incomparable(reference: Measurement, other: Measurement) -> str | None:
@@ -124,21 +124,13 @@ def _same_windows(a: Perplexity, b: Perplexity) -> bool:
     return same and len(a.per_sequence_nats) == len(b.per_sequence_nats) == len(a.tokens_per_sequence)
 
 
-def _independent_error(a: Perplexity, b: Perplexity) -> float | None:
-    if a.stderr_nats is None or b.stderr_nats is None:
-        return None
-    return math.hypot(a.stderr_nats, b.stderr_nats)
-
-
 def _paired_error(a: Perplexity, b: Perplexity) -> float | None:
-    """Of the token-weighted mean of the windows' differences, by its linearisation."""
-    count, total = len(a.tokens_per_sequence), sum(a.tokens_per_sequence)
-    if count < 2 or not total:
+    """Of the token-weighted mean of the windows' differences."""
+    total = sum(a.tokens_per_sequence)
+    if not total:
         return None
-    weights = [tokens / total for tokens in a.tokens_per_sequence]
     deltas = [y - x for x, y in zip(_window_means(a), _window_means(b), strict=True)]
-    mean = sum(w * d for w, d in zip(weights, deltas, strict=True))
-    return math.hypot(*(w * (d - mean) for w, d in zip(weights, deltas, strict=True))) * math.sqrt(count / (count - 1))
+    return stderr(deltas, [tokens / total for tokens in a.tokens_per_sequence])
 
 
 def _window_means(p: Perplexity) -> list[float]:

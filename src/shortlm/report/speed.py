@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from shortlm.artifacts import Benchmark, Breakdown, Cell, Limit
 from shortlm.report.numbers import exp
 from shortlm.report.roles import reference_of
+from shortlm.statistics import independent_stderr, order_rank, stderr, student_width
 
-STUDENT = [  # 97.5 % by degrees of freedom
-    math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11,
-    2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04,
-]  # fmt: skip
 TICK = 1e-9  # seconds: a run that took less, by a coarse clock or a file from elsewhere, counts as so long
 PART_TICK = 1e-12  # the same for the parts of a step
 
@@ -34,7 +31,7 @@ class CaseName:
     def words(self) -> str:
         """For axes and tables."""
         if not self.output_tokens:
-            return f"batch {self.batch}, reading {self.prompt_tokens} tokens"
+            return f"batch {self.batch}, prefill of {self.prompt_tokens} tokens"
         return f"batch {self.batch}, {self.prompt_tokens} + {self.output_tokens} tokens"
 
 
@@ -134,28 +131,12 @@ def ratio(reference: Cell, cell: Cell, paired: bool) -> Ratio:
         logs = sorted(x - y for x, y in zip(a, b, strict=True))
         if (rank := order_rank(len(logs))) > 0:
             return Ratio(*(exp(x) for x in (statistics.median(logs), logs[rank - 1], logs[-rank])))
-        mean, error, freedom = statistics.mean(logs), _stderr(logs), len(logs) - 1
+        mean, error, freedom = statistics.mean(logs), stderr(logs), len(logs) - 1
     else:
         mean = statistics.mean(a) - statistics.mean(b)
-        error, freedom = math.hypot(_stderr(a), _stderr(b)), min(len(a), len(b)) - 1
-    student = STUDENT[freedom] if freedom < len(STUDENT) else 1.96 + 2.5 / freedom
-    width = error * student if freedom > 0 else math.inf
+        error, freedom = independent_stderr([stderr(a), stderr(b)]), min(len(a), len(b)) - 1
+    width = math.inf if error is None else error * student_width(freedom)
     return Ratio(exp(mean), exp(mean - width), exp(mean + width))
-
-
-def order_rank(count: int) -> int:
-    """The rank k for which the k-th smallest and k-th largest of `count` values enclose the median with 95 %; 0: none.
-
-    A value is below the median as a coin falls, so the two fail with twice the binomial's lower tail.
-    """
-    tail, rank = 0.0, 0
-    while 2 * (tail := tail + math.comb(count, rank) / 2**count) <= 0.05:
-        rank += 1
-    return rank
-
-
-def _stderr(values: list[float]) -> float:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
 
 
 def main_case(benchmark: Benchmark | None) -> CaseName | None:

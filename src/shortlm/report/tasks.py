@@ -7,12 +7,12 @@ on the questions that one model got right and the other wrong); else it is from 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shortlm.artifacts import Measurement, TaskMean, TaskResult
 from shortlm.report.roles import reference_of
+from shortlm.statistics import independent_stderr, mcnemar, normal_p, stderr
 
 SIGNIFICANT = 0.05
 
@@ -105,12 +105,12 @@ def task_difference(before: TaskResult, after: TaskResult) -> TaskDifference:
     value, paired = after.value - before.value, _same_questions(before, after)
     if paired:
         deltas = [y - x for x, y in zip(before.per_question, after.per_question, strict=True)]
-        stderr = _stderr(deltas)
+        error = stderr(deltas)
         exact = all(delta in (-1.0, 0.0, 1.0) for delta in deltas)
-        p = mcnemar(deltas.count(1.0), deltas.count(-1.0)) if exact else normal_p(value, stderr)
-        return TaskDifference(value, stderr, p, True)
-    stderr = None if before.stderr is None or after.stderr is None else math.hypot(before.stderr, after.stderr)
-    return TaskDifference(value, stderr, normal_p(value, stderr), False)
+        p = mcnemar(deltas.count(1.0), deltas.count(-1.0)) if exact else normal_p(value, error)
+        return TaskDifference(value, error, p, True)
+    error = independent_stderr([before.stderr, after.stderr])
+    return TaskDifference(value, error, normal_p(value, error), False)
 
 
 def _mean_difference(reference: Measurement, before: TaskMean, m: Measurement, mean: TaskMean) -> TaskDifference:
@@ -122,42 +122,12 @@ def _mean_difference(reference: Measurement, before: TaskMean, m: Measurement, m
         task_difference(next(t for t in reference.tasks if t.task == n), next(t for t in m.tasks if t.task == n))
         for n in mean.tasks
     ]
-    errors = [f.stderr for f in found]
     paired = all(f.paired for f in found)
-    if None in errors:
-        return TaskDifference(value, None, None, paired)
-    stderr = math.hypot(*(w * (e or 0.0) for w, e in zip(mean.weights, errors, strict=True)))
-    return TaskDifference(value, stderr, normal_p(value, stderr), paired)
+    weighted = [f.stderr if f.stderr is None else w * f.stderr for w, f in zip(mean.weights, found, strict=True)]
+    error = independent_stderr(weighted)
+    return TaskDifference(value, error, normal_p(value, error), paired)
 
 
 def _same_questions(a: TaskResult, b: TaskResult) -> bool:
     same = bool(a.questions_sha256) and a.questions_sha256 == b.questions_sha256
     return same and len(a.per_question) == len(b.per_question) > 0
-
-
-def _stderr(deltas: list[float]) -> float | None:
-    """Of their mean."""
-    count = len(deltas)
-    if count < 2:
-        return None
-    mean = math.fsum(d / count for d in deltas)
-    return math.hypot(*(d - mean for d in deltas)) / math.sqrt((count - 1) * count)
-
-
-def mcnemar(won: int, lost: int) -> float:
-    """McNemar's exact test: two-sided binomial with probability 1/2 on the questions where the models differ."""
-    n, fewer = won + lost, min(won, lost)
-    if n == 0:
-        return 1.0
-    log_half = n * math.log(2)
-    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - log_half for k in range(fewer + 1)]
-    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
-
-
-def normal_p(value: float, stderr: float | None) -> float | None:
-    """Two-sided; None without a standard error."""
-    if stderr is None:
-        return None
-    if stderr == 0:
-        return 1.0 if value == 0 else 0.0
-    return math.erfc(abs(value) / stderr / math.sqrt(2))

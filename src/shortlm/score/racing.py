@@ -20,6 +20,7 @@ from shortlm.artifacts import CriterionScores, Race
 from shortlm.errors import PlanError, ScoreError
 from shortlm.recipe import ScoreSettings
 from shortlm.score.trust import perplexity_of, refuse_no_number
+from shortlm.statistics import mean_stderr
 from shortlm.sweep import BlockCaller, Plan, Ranks, batched, gathered, sweep
 from shortlm.text import Windows
 from shortlm.units import blocks_mask, protected_blocks
@@ -69,12 +70,10 @@ class Field:
     def _clearly(self, better: int, worse: int) -> bool:
         """The larger of two standard errors counts: over tokens, and over sequences (whose tokens go together)."""
         difference_ST = self.nats_CST[worse] - self.nats_CST[better]
-        count, tokens = len(difference_ST), difference_ST.numel()
-        mean = float(difference_ST.mean())
-        left = 1 - count / self.total
-        by_token = float(difference_ST.var()) / tokens if tokens > 1 else inf
-        by_sequence = float(difference_ST.mean(1).var()) / count if count > 1 else inf
-        return mean > MARGIN * (max(by_token, by_sequence) * left) ** 0.5
+        samples = (difference_ST.flatten(), difference_ST.mean(1))
+        error = max(float(mean_stderr(sample[None])) if len(sample) > 1 else inf for sample in samples)
+        left = 1 - len(difference_ST) / self.total
+        return float(difference_ST.mean()) > MARGIN * error * left**0.5
 
     def _keep(self, candidates: list[int]) -> None:
         self.racing = [self.racing[c] for c in candidates]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from shortlm.artifacts import CriterionScores
-from shortlm.statistics import mean_stderr, resampled
+from shortlm.statistics import mean_stderr, rank_agreement, resampled
 
 
 def with_stability(result: CriterionScores, resamples: int, seed: int) -> CriterionScores:
@@ -28,20 +28,10 @@ def with_stability(result: CriterionScores, resamples: int, seed: int) -> Criter
         own_L = _ranks((values_LS @ weights_S)[None])[0]
         low, high = (torch.quantile(ranks_RL.double(), q, dim=0, interpolation="nearest") for q in (0.05, 0.95))
         intervals = [(int(a), int(b)) for a, b in zip(low, high, strict=True)]
-        update |= {"rank_interval": intervals, "rank_agreement": _kendall(ranks_RL, own_L)}
+        update |= {"rank_interval": intervals, "rank_agreement": rank_agreement(ranks_RL, own_L)}
     return result.model_copy(update=update)
 
 
 def _ranks(scores_RL: torch.Tensor) -> torch.Tensor:
     """0 for the least important; ties go to the lower index."""
     return scores_RL.argsort(dim=1, stable=True).argsort(dim=1)
-
-
-def _kendall(ranks_RL: torch.Tensor, own_L: torch.Tensor) -> float:
-    """Mean Kendall tau between each resample's order and our own."""
-    if len(own_L) < 2:
-        return 1.0
-    first, second = torch.triu_indices(len(own_L), len(own_L), offset=1)
-    ours = torch.sign(own_L[first] - own_L[second])
-    theirs = torch.sign(ranks_RL[:, first] - ranks_RL[:, second])
-    return float((ours * theirs).double().mean())

@@ -20,6 +20,8 @@ from torch import nn
 
 from shortlm.errors import ModelError, TextError
 from shortlm.model.anatomy import Anatomy
+from shortlm.model.devices import tokens_per_call
+from shortlm.model.opening import context_of
 from shortlm.model.streaming import DiskBlocks
 from shortlm.sweep.branches import Branches
 from shortlm.sweep.decisions import KEEP, LEFT_OUT
@@ -202,8 +204,8 @@ class BlockCaller:
         return replaced_forwards(self.blocks, bypass)
 
     def _refuse_beyond_context(self, length: int) -> None:
-        context = getattr(self.model.config, "max_position_embeddings", None)
-        if isinstance(context, int) and length > context:
+        context = context_of(self.model.config)
+        if context is not None and length > context:
             raise TextError(
                 f"windows of {length} tokens (BOS included) are beyond the model's {context}; use a smaller --length"
             )
@@ -222,7 +224,7 @@ class BlockCaller:
 
 def working_tokens(device: torch.device) -> int:
     """Tokens in one call of a block: on a CPU few enough for its caches, elsewhere enough to fill the device."""
-    return 672 if device.type == "cpu" else 16384
+    return tokens_per_call(device)
 
 
 def widest(device: torch.device) -> torch.dtype:

@@ -112,7 +112,7 @@ class Plan:
         passes = f"{times} pass{'es' if times > 1 else ''}"
         return (
             f"{where}, {self.batch_size} sequences at a time, {passes}, {self.block_forwards:,} block forwards, "
-            f"{self.bytes_read / 1e9:.1f} GB read, peak {gib(self.peak_bytes)} ({self.listed()})"
+            f"{gib(self.bytes_read)} read, peak {gib(self.peak_bytes)} ({self.listed()})"
         )
 
     def listed(self) -> str:

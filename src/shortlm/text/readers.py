@@ -1,4 +1,4 @@
-"""Sources of training data, read one item after the other, from any position that was told before.
+"""Sources of training data, read one item after the other, from any position that was given before.
 
 An item is a text (a document, or a piece of running text) or a record (a dictionary). Every item comes with the
 position behind it, which is JSON, so that training goes on exactly there after a stop.
@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from shortlm.documents import parse_json, read_json
+from shortlm.documents import BOM, RECORDS, is_json_list, parse_json, read_json_list
 from shortlm.embedded import documents as embedded_documents
 from shortlm.errors import TextError, reason, shortened
 from shortlm.paths import is_text, user_path
@@ -20,9 +20,7 @@ from shortlm.recipe import SourceSettings
 
 PIECE = 2**14  # bytes of running text that are tokenized together, up to the next blank line
 LONGEST_PIECE = 2**18
-LONGEST_LIST = 2**31  # bytes of a JSON list, which is read as a whole; JSON Lines may be longer
 HALF = "holds half of a surrogate pair (such as \\ud800), which is no text; mend it, or leave the record out"
-BOM = b"\xef\xbb\xbf"
 Items = Iterator[tuple[Any, Any]]
 
 
@@ -46,7 +44,7 @@ def open_reader(settings: SourceSettings) -> Reader:
     if name == "embedded":
         return _counted(name, lambda: embedded_documents(settings.seed), "document")
     if path.is_file() and path.suffix in (".jsonl", ".json"):
-        return _counted(str(path), lambda: iter(_json_list(path)), "record") if _is_list(path) else _json_lines(path)
+        return _json_records(path) if is_json_list(path) else _json_lines(path)
     if path.is_file():
         return Reader(str(path), lambda at: _pieces(path, at or 0), lambda at: f"byte {at or 0}", _in(path), True)
     if path.suffix in (".txt", ".jsonl", ".json") or path.exists() or name.startswith((".", "/", "~")):
@@ -100,18 +98,8 @@ def _in(path: Path) -> Callable[[Any], bool]:
     return lambda at: _is_count(at) and at <= path.stat().st_size
 
 
-def _is_list(path: Path) -> bool:
-    """Whether a JSON file holds one list, not a record per line."""
-    with path.open("rb") as file:
-        start = file.read(2**16).removeprefix(BOM).lstrip()
-    return start.startswith(b"[")
-
-
-def _json_list(path: Path) -> list[Any]:
-    content = read_json(path, TextError, LONGEST_LIST)
-    if not isinstance(content, list):
-        raise TextError(f"{path}: holds a {type(content).__name__}, a list of records is needed")
-    return content
+def _json_records(path: Path) -> Reader:
+    return _counted(str(path), lambda: iter(read_json_list(path, TextError)), "record")
 
 
 def _json_lines(path: Path) -> Reader:
@@ -131,7 +119,7 @@ def _record(line: bytes, path: Path, start: int) -> Any:
         return parse_json(line.removeprefix(BOM), "", TextError)
     except TextError as error:
         place, why = f"line {_line_number(path, start)}", str(error).removeprefix(": ")
-        raise TextError(f"{path}: {place} {why}; one object per line, or a list of objects, is needed") from error
+        raise TextError(f"{path}: {place} {why}; {RECORDS}") from error
 
 
 def _line_number(path: Path, position: int) -> int:

@@ -2,7 +2,7 @@
 
 Three forms: alpaca (instruction, input, output; in Alpaca's prompt), completion (prompt, completion) and chat
 (messages, in the tokenizer's own template; every answer of the assistant counts). A record is laid out as one
-text with the character spans of its answers and tokenized at once. A token is learnt if any of it lies in a span: the
+text with the character spans of its answers and tokenized at once. A token is a label if any of it lies in a span: the
 space before an answer is often part of its first token.
 """
 
@@ -18,7 +18,7 @@ from shortlm.text.readers import HALF, Reader, fields_of, json_name
 from shortlm.vocabulary import refuse_foreign_ids
 
 IGNORED = -100
-"""Label of tokens that are not learnt, as in transformers."""
+"""Label of tokens that don't count in the loss, as in transformers."""
 
 # Stanford Alpaca's prompts (github.com/tatsu-lab/stanford_alpaca), which the published recipes use.
 WITH_INPUT = (
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
     @property
     def targets(self) -> int:
-        """Tokens that are learnt."""
+        """Tokens that have a label."""
         return sum(label != IGNORED for label in self.next_labels())
 
 
@@ -58,10 +58,10 @@ class PackedRows(Sequence[Row]):
     """Rows of records in 5 bytes per token (lists of numbers take some 40), each made when it is asked for."""
 
     def __init__(self, rows: Iterable[Row]):
-        self._ids, self._learnt, self._ends = array("i"), bytearray(), array("q", [0])
+        self._ids, self._labelled, self._ends = array("i"), bytearray(), array("q", [0])
         for row in rows:
             self._ids.extend(row.ids)
-            self._learnt.extend(label != IGNORED for label in row.labels)
+            self._labelled.extend(label != IGNORED for label in row.labels)
             self._ends.append(len(self._ids))
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class PackedRows(Sequence[Row]):
             raise IndexError(i)
         part = slice(self._ends[i], self._ends[i + 1])
         ids = self._ids[part].tolist()
-        return Row(ids, [t if learnt else IGNORED for t, learnt in zip(ids, self._learnt[part], strict=True)])
+        return Row(ids, [t if labelled else IGNORED for t, labelled in zip(ids, self._labelled[part], strict=True)])
 
 
 class Laid(NamedTuple):
@@ -119,16 +119,16 @@ def _rows(reader: Reader, kind: str, tokenizer: Any, length: int, vocabulary: in
 
 
 def encoded(laid: Laid, tokenizer: Any, length: int) -> Row:
-    """Tokens and labels. The answer of an unfinished text ends in EOS, which is learnt too."""
+    """Tokens and labels. The answer of an unfinished text ends in EOS, which is a label too."""
     coded = tokenizer(laid.text, add_special_tokens=not laid.finished, return_offsets_mapping=True, verbose=False)
     ids, spans = list(coded.input_ids), coded.offset_mapping
-    learnt = [any(start < b and end > a and end > start for a, b in laid.answers) for start, end in spans]
+    labelled = [any(start < b and end > a and end > start for a, b in laid.answers) for start, end in spans]
     if not laid.finished and tokenizer.eos_token_id is not None:
         if ids[-1:] == [tokenizer.eos_token_id]:  # the tokenizer has added it
-            learnt[-1] = True
+            labelled[-1] = True
         else:
-            ids, learnt = [*ids, tokenizer.eos_token_id], [*learnt, True]
-    labels = [token if good else IGNORED for token, good in zip(ids, learnt, strict=True)]
+            ids, labelled = [*ids, tokenizer.eos_token_id], [*labelled, True]
+    labels = [token if good else IGNORED for token, good in zip(ids, labelled, strict=True)]
     return Row(ids[:length], labels[:length])
 
 
@@ -178,7 +178,7 @@ def _chat(messages: Any, tokenizer: Any) -> Laid:
         after = _templated(tokenizer, messages[: i + 1])
         if not (after.startswith(before) and text.startswith(after)):
             raise MisfitError(
-                "can't be learnt from: the tokenizer's chat template rewrites earlier turns, so that answers can't be "
+                "can't be trained on: the tokenizer's chat template rewrites earlier turns, so that answers can't be "
                 "told apart; give single turns, or prompt and completion"
             )
         answers.append((len(before), len(after)))

@@ -1,6 +1,6 @@
 """Endless rows for training from one source: text in full windows, or records.
 
-Plain text is packed: full windows, no token left out or used twice, documents parted by a separator. Records
+Plain text is packed: full windows, no token left out or used twice, documents with a separator between them. Records
 are rows of their own, in an order drawn anew for every pass.
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shortlm.documents import parse_json
+from shortlm.documents import RECORDS, is_json_list, parse_json, read_json_list
 from shortlm.embedded import documents as embedded_documents
 from shortlm.errors import TextError, shortened
 from shortlm.paths import user_path
@@ -35,7 +35,7 @@ def open_source(settings: TextSettings) -> Source:
         return Source("embedded", embedded_documents(settings.seed), settings.separator, endless=True)
     path = user_path(settings.text)
     if path.suffix in (".jsonl", ".json") and path.is_file():
-        return Source(str(path), _jsonl(path, settings.field), settings.separator)
+        return Source(str(path), _json_texts(path, settings.field), settings.separator)
     if path.is_file():
         return Source(str(path), _lines(path, LONGEST_PIECE), "")
     if path.suffix in (".txt", ".jsonl", ".json") or path.exists() or settings.text.startswith((".", "/", "~")):
@@ -53,12 +53,16 @@ def _lines(path: Path, longest: int = -1) -> Iterator[str]:
         raise TextError(f"{path}: is not UTF-8 text (byte {error.start}); convert it first") from error
 
 
-def _jsonl(path: Path, field: str) -> Iterator[str]:
+def _json_texts(path: Path, field: str) -> Iterator[str]:
+    """Of one list, or of an object per line."""
+    if is_json_list(path):
+        for number, record in enumerate(read_json_list(path, TextError), start=1):
+            yield _field(record, field, f"{path}: record {number}")
+        return
     for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}: line {number}"
-        yield _field(parse_json(line, where, TextError, "; a .jsonl file has one object per line"), field, where)
+        if (line := line.removeprefix("\ufeff")).strip():
+            where = f"{path}: line {number}"
+            yield _field(parse_json(line, where, TextError, f"; {RECORDS}"), field, where)
 
 
 def _field(record: object, field: str, where: str) -> str:

@@ -6,7 +6,7 @@ import math
 
 from shortlm.errors import RecipeError
 from shortlm.recipe import PhaseSettings
-from shortlm.recipe.healing import MOST_STEPS
+from shortlm.recipe.heal_settings import MOST_STEPS
 from shortlm.sizes import quantity
 
 

@@ -10,12 +10,13 @@ import yaml
 from architectures import tiny_config
 from transformers import LlamaConfig
 
+from shortlm.artifacts import HealEstimate
 from shortlm.errors import RecipeError
-from shortlm.heal import Cluster, plan_healing
+from shortlm.heal import Cluster, estimate_healing
 from shortlm.heal.batches import micro_batch
+from shortlm.heal.estimate import _traced
 from shortlm.heal.losses import Loss
-from shortlm.heal.planning import _traced
-from shortlm.heal.trained import open_trained
+from shortlm.heal.trainable import open_trained
 from shortlm.model import open_files
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings, healing_of, preset_names
 from shortlm.recipe.presets import FOLDER
@@ -41,9 +42,9 @@ def test_published_budgets(tmp_path, blocks):
     tokens, parameters, steps = PUBLISHED[blocks]
     settings = healing_of("shortened-llm-cpt", None, {"tokens": tokens})
     cluster = Cluster(processes=8, tflops=400, sharded=True)
-    plan = plan_healing(llama(tmp_path, blocks), settings, cluster)
-    (phase,) = plan.phases
-    assert plan.model.parameters == phase.trainable == parameters
+    found = estimate_healing(llama(tmp_path, blocks), settings, cluster)
+    (phase,) = found.phases
+    assert found.model.parameters == phase.trainable == parameters
     assert phase.tokens_per_step == 512 * 2048 and phase.steps == steps
     assert phase.micro_batches == 256  # 8 processes x accumulation 32, two rows of 2048 each
     dense = 6 * (parameters - 32000 * 4096) * phase.tokens  # a matrix product takes 2 operations forwards, 4 backwards
@@ -75,7 +76,7 @@ def test_recomputing_takes_less_memory_and_more_work(tmp_path):
     model = llama(tmp_path, 8)
     settings = {"method": "cpt", "data": ["x/y"], "length": 512, "steps": 1, "batch": 4, "held_out": 0}
     few, many = (
-        plan_healing(model, HealSettings(phases=[PhaseSettings(**settings, checkpointing=on)]), Cluster(tflops=1))
+        estimate_healing(model, HealSettings(phases=[PhaseSettings(**settings, checkpointing=on)]), Cluster(tflops=1))
         for on in (True, False)
     )
     assert few.phases[0].parts["activations"] < 0.8 * many.phases[0].parts["activations"]
@@ -85,14 +86,16 @@ def test_recomputing_takes_less_memory_and_more_work(tmp_path):
 def test_data_parallel_processes_hold_everything(tmp_path):
     model = llama(tmp_path, 2)
     phase = PhaseSettings(method="cpt", data=["x/y"], length=128, steps=1, batch=8, held_out=0)
-    one, two = (plan_healing(model, HealSettings(phases=[phase]), Cluster(n, 1)).phases[0] for n in (1, 2))
+    one, two = (estimate_healing(model, HealSettings(phases=[phase]), Cluster(n, 1)).phases[0] for n in (1, 2))
     assert two.parts["weights"] == one.parts["weights"] and two.parts["buckets of gradients"] == one.parts["gradients"]
     assert two.micro_batches == 2 and two.seconds == pytest.approx(one.seconds / 2, rel=0.01)
 
 
 def test_time_is_measured_where_the_device_is_here(llama_folder):
     phase = PhaseSettings(method="lora", data=["embedded"], steps=3, batch=4, length=24)
-    found = plan_healing(ModelSettings(model=str(llama_folder), device="cpu"), HealSettings(phases=[phase]), Cluster())
+    found = estimate_healing(
+        ModelSettings(model=str(llama_folder), device="cpu"), HealSettings(phases=[phase]), Cluster()
+    )
     assert found.phases[0].seconds > 0 and found.phases[0].rate == "measured here on made-up blocks"
     assert found.phases[0].parts["process"] > 1e8
 
@@ -101,15 +104,15 @@ def test_time_is_measured_where_the_device_is_here(llama_folder):
 def test_a_rate_that_no_device_has_is_refused(llama_folder, rate):
     settings = HealSettings(phases=[PhaseSettings(data=["embedded"], steps=3, length=24)])
     with pytest.raises(RecipeError, match=r"--tflops .*: a rate above 0 is needed"):
-        plan_healing(ModelSettings(model=str(llama_folder), device="cpu"), settings, Cluster(tflops=rate))
+        estimate_healing(ModelSettings(model=str(llama_folder), device="cpu"), settings, Cluster(tflops=rate))
 
 
-def test_what_can_not_be_planned_is_said(tmp_path):
+def test_what_can_not_be_estimated_is_said(tmp_path):
     model = llama(tmp_path, 2)
     with pytest.raises(RecipeError, match="yahma/alpaca-cleaned: can't be read from here; give --steps or --tokens"):
-        plan_healing(model, healing_of("shortened-llm-lora", None, {}), Cluster(tflops=1))
-    plan = plan_healing(model, healing_of("shortened-llm-lora", None, {"steps": 5}), Cluster())
-    assert plan.phases[0].seconds is None and plan.phases[0].rate == "the device is not here; give --tflops"
+        estimate_healing(model, healing_of("shortened-llm-lora", None, {}), Cluster(tflops=1))
+    found = estimate_healing(model, healing_of("shortened-llm-lora", None, {"steps": 5}), Cluster())
+    assert found.phases[0].seconds is None and found.phases[0].rate == "the device is not here; give --tflops"
 
 
 @pytest.mark.parametrize("name", preset_names("heal"))
@@ -118,8 +121,12 @@ def test_presets_are_dry_run(name, tmp_path):
     small = {"teacher": str(tmp_path), "last": 2, "steps": 2, "epochs": None, "tokens": None, "length": 32, "rank": 2}
     settings = healing_of(name, None, {})
     settings = settings.model_copy(update={"phases": [p.model_copy(update=small) for p in settings.phases]})
-    plan = plan_healing(ModelSettings(model=str(tmp_path), device="cpu"), settings, Cluster(tflops=1))
-    assert [p.method for p in plan.phases] == [p.method for p in settings.phases] and settings.source
+    found = estimate_healing(ModelSettings(model=str(tmp_path), device="cpu"), settings, Cluster(tflops=1))
+    assert [p.method for p in found.phases] == [p.method for p in settings.phases] and settings.source
+    (tmp_path / "old.json").write_text(
+        found.model_dump_json().replace('"HealEstimate"', '"HealPlan"'), encoding="utf-8"
+    )
+    assert HealEstimate.load(tmp_path / "old.json").phases == found.phases  # as it was called before
 
 
 def test_there_are_all_published_presets():

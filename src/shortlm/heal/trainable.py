@@ -13,7 +13,7 @@ import torch
 from shortlm.errors import ModelError, RecipeError
 from shortlm.heal.adapters import adapted, need, refuse_rank
 from shortlm.heal.processes import deepspeed, fsdp
-from shortlm.model import ModelFiles, find_anatomy, load_strictly, meta_model
+from shortlm.model import ModelFiles, context_of, find_anatomy, load_strictly, meta_model
 from shortlm.recipe import PhaseSettings
 
 ADAPTED = ("lora", "qlora")
@@ -38,11 +38,11 @@ def check_method(files: ModelFiles, settings: PhaseSettings) -> None:
         refuse_rank(meta_model(files.config, files.settings.trust_remote_code), settings)
     if settings.method == "qlora":
         need("bitsandbytes", "qlora")
-    blocks, positions = files.config.num_hidden_layers, getattr(files.config, "max_position_embeddings", None)
+    blocks, context = files.config.num_hidden_layers, context_of(files.config)
     if settings.method == "last-layers" and settings.last > blocks:
         raise RecipeError(f"--last {settings.last}: the model has {blocks} blocks")
-    if positions and settings.length > positions:
-        raise RecipeError(f"--length {settings.length}: the model has {positions} positions; give so many at most")
+    if context is not None and settings.length > context:
+        raise RecipeError(f"--length {settings.length}: the model has {context} positions; give so many at most")
 
 
 def make_trainable(model: Any, settings: PhaseSettings) -> Any:

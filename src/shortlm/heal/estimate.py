@@ -2,7 +2,7 @@
 
 Memory and operations are counted by a run of one micro-batch on shapes alone (torch's fake tensors) through the
 model's own code and our loss. The time is measured here on the model with one and with two blocks of made-up
-weights, or worked out from the rate of the planned devices.
+weights, or worked out from a rate that is given.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import psutil
 import torch
 from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
-from shortlm.artifacts import HealPlan, PhasePlan, provenance
+from shortlm.artifacts import HealEstimate, PhaseEstimate, provenance
 from shortlm.checkpoint import locate
 from shortlm.errors import ModelError, RecipeError, TextError
-from shortlm.heal.batches import MicroBatch, micro_batch, parted
-from shortlm.heal.budget import step_count, warmup_steps
+from shortlm.heal.batches import MicroBatch, micro_batch, split_evenly
 from shortlm.heal.losses import Loss
-from shortlm.heal.phases import DEVICE_TOKENS, OTHER_TOKENS, Work, plan_work
+from shortlm.heal.phases import Work, prepare_work
+from shortlm.heal.step_count import step_count, warmup_steps
 from shortlm.heal.teacher import teacher_of
-from shortlm.heal.trained import ADAPTED, check_method, make_trainable, precision
+from shortlm.heal.trainable import ADAPTED, check_method, make_trainable, precision
 from shortlm.model import (
     ModelFiles,
     compute_type,
@@ -35,6 +35,7 @@ from shortlm.model import (
     open_tokenizer,
     planned_device,
     quiet,
+    tokens_per_call,
 )  # fmt: skip
 from shortlm.paths import user_path
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
@@ -62,20 +63,20 @@ class Cluster:
     sharded: bool = False
 
 
-def plan_healing(model: ModelSettings, settings: HealSettings, cluster: Cluster) -> HealPlan:
+def estimate_healing(model: ModelSettings, settings: HealSettings, cluster: Cluster) -> HealEstimate:
     """What every phase takes. Reads the config and, where it is at hand, the data. Raises as `heal` does."""
     if cluster.tflops is not None and not 0 < cluster.tflops < 1e9:
         raise RecipeError(f"--tflops {cluster.tflops:g}: a rate above 0 is needed, in TFLOP/s of one device")
-    files = _planned_files(model)
+    files = _files_without_weights(model)
     started = time.perf_counter()
     phases = [_phase(files, phase, cluster) for phase in settings.phases]
     seconds = round(time.perf_counter() - started, 3)
-    return HealPlan(
+    return HealEstimate(
         model=facts_from_config(model), phases=phases, provenance=provenance(str(files.device), None, seconds)
     )
 
 
-def _planned_files(model: ModelSettings) -> ModelFiles:
+def _files_without_weights(model: ModelSettings) -> ModelFiles:
     """The config and the tokenizer; the weights and the device need not be here."""
     folder, _ = locate(model.model, model.revision, weights=False)
     config = open_config(model)
@@ -89,7 +90,7 @@ def _is_here(files: ModelFiles) -> bool:
     return planned_device(files.settings.device)[1]
 
 
-def _phase(files: ModelFiles, settings: PhaseSettings, cluster: Cluster) -> PhasePlan:
+def _phase(files: ModelFiles, settings: PhaseSettings, cluster: Cluster) -> PhaseEstimate:
     check_method(files, settings)
     work = _work(files, settings, cluster.processes)
     per_row = work.tokens_per_row
@@ -101,7 +102,7 @@ def _phase(files: ModelFiles, settings: PhaseSettings, cluster: Cluster) -> Phas
     whole = math.ceil(work.steps * work.micro_batches / cluster.processes)
     flops = traced.flops * work.steps * work.micro_batches
     seconds, rate = _time(files, settings, batch, kind, whole, flops, cluster)
-    return PhasePlan(
+    return PhaseEstimate(
         method=settings.method, trainable=traced.trainable, steps=work.steps, rows_per_step=settings.batch,
         tokens_per_step=round(per_row * settings.batch), tokens=round(per_row * settings.batch * work.steps),
         micro_batches=work.micro_batches, processes=cluster.processes, parts=parts,
@@ -117,7 +118,7 @@ def _usual(settings: PhaseSettings) -> str:
 def _work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
     """The steps; where the data can't be read from here, rows are taken as full."""
     try:
-        return plan_work(files, settings, processes)
+        return prepare_work(files, settings, processes)
     except TextError:
         if not settings.data or any(user_path(source.data).exists() for source in settings.data):
             raise
@@ -128,7 +129,7 @@ def _work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
             f"{settings.data[0].data}: can't be read from here; give --steps or --tokens to plan without it"
         )
     row = Row(list(range(settings.length)), list(range(settings.length)))
-    micro = settings.micro_tokens or DEVICE_TOKENS.get(files.device.type, OTHER_TOKENS)
+    micro = settings.micro_tokens or tokens_per_call(files.device, training=True)
     count = processes * max(1, math.ceil(settings.batch * settings.length / micro / processes))
     steps = step_count(settings, settings.length, None)
     no_rows: Any = None
@@ -138,7 +139,7 @@ def _work(files: ModelFiles, settings: PhaseSettings, processes: int) -> Work:
 def _largest(work: Work, settings: PhaseSettings) -> MicroBatch:
     """The largest micro-batch of a step made of the sample's rows."""
     rows = [work.sample[i % len(work.sample)] for i in range(settings.batch)]
-    groups = parted(rows, work.micro_batches)
+    groups = split_evenly(rows, work.micro_batches)
     return micro_batch(max(groups, key=lambda g: len(g) * len(g[0].ids)), work.pad)
 
 

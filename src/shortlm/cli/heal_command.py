@@ -56,12 +56,15 @@ def heal(
         typer.Option(help="With --dry-run: TFLOP/s that each device reaches, instead of measuring."),
     ] = None,
     sharded: Annotated[bool, typer.Option("--sharded", help="With --dry-run: FSDP instead of DDP.")] = False,
-    plan: Annotated[Path | None, typer.Option(callback=expanded, help="With --dry-run: also write it as JSON.")] = None,
+    estimate: Annotated[
+        Path | None,
+        typer.Option("--estimate", "--plan", callback=expanded, help="With --dry-run: also write it as JSON."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Train a shortened model so that it gets its quality back. Goes on where it was stopped."""
-    from shortlm.console import show_heal_plan, show_healing
-    from shortlm.heal import Cluster, plan_healing
+    from shortlm.console import show_heal_estimate, show_healing
+    from shortlm.heal import Cluster, estimate_healing
     from shortlm.heal import heal as do_heal
     from shortlm.recipe import healing_of
 
@@ -71,9 +74,9 @@ def heal(
     opened = validated(ModelSettings, model_settings | {"model": model})
     if dry_run:
         if is_main():
-            planned = plan_healing(opened, settings, Cluster(processes, tflops, sharded))
-            save(planned, plan, force)
-            show_heal_plan(planned)
+            found = estimate_healing(opened, settings, Cluster(processes, tflops, sharded))
+            save(found, estimate, force)
+            show_heal_estimate(found)
         return
     healing = do_heal(opened, settings, out, force, lambda line: typer.echo(line, err=True) if is_main() else None)
     if is_main():

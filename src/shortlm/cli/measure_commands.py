@@ -166,12 +166,12 @@ def report(
     page = write_page(
         out, title=title, scores=BlockScores.load(scores) if scores else None, plan=chosen, manifest=cut_by,
         healing=Healing.load(healing) if healing else None, benchmark=Benchmark.load(bench) if bench else None,
-        measurements=_told_apart([Measurement.load(path) for path in evals or []]), settings_yaml="", force=force,
+        measurements=_numbered_roles([Measurement.load(path) for path in evals or []]), settings_yaml="", force=force,
     )  # fmt: skip
     typer.echo(page)
 
 
-def _told_apart(measurements: list[Any]) -> list[Any]:
+def _numbered_roles(measurements: list[Any]) -> list[Any]:
     """A second model of the same name gets a number."""
     roles = [m.role for m in measurements]
     names = [f"{r} ({roles[:i].count(r) + 1})" if r in roles[:i] else r for i, r in enumerate(roles)]

@@ -18,7 +18,7 @@ def now() -> float:
     return time.monotonic()
 
 
-class Budget:
+class TimeLimit:
     """So many minutes from now on for so many parts; without minutes, all the time there is."""
 
     def __init__(self, minutes: float | None, parts: int):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shortlm.cli.application import app, expanded
-from shortlm.cli.measuring import Local, Prompts
+from shortlm.cli.measure_commands import Local, Prompts
 from shortlm.options import with_settings
 from shortlm.progress import is_main
 from shortlm.recipe import (

@@ -12,11 +12,11 @@ from shortlm.artifacts import Healing, Phase, provenance
 from shortlm.errors import OutputError, ShortLMError
 from shortlm.heal.checkpoints import clear_incomplete
 from shortlm.heal.merging import make_room, write_merged
-from shortlm.heal.phases import Work, plan_work, train_phase
+from shortlm.heal.phases import Work, prepare_work, train_phase
 from shortlm.heal.processes import join_processes, ranks, wait_for_all
 from shortlm.heal.remains import readable
 from shortlm.heal.teacher import find_teacher
-from shortlm.heal.trained import check_method
+from shortlm.heal.trainable import check_method
 from shortlm.heal.training import reporters
 from shortlm.heal.workspace import Workspace, link_or_copy
 from shortlm.heal.writing import writing
@@ -148,7 +148,7 @@ def _checked(files: ModelFiles, settings: HealSettings, trained: set[int], say: 
         try:
             check_method(files, phase)
             if number not in trained:
-                work = plan_work(files, phase, ranks()[1])
+                work = prepare_work(files, phase, ranks()[1])
                 if phase.method == "distill":  # found from the model as it was given, not from that of a phase
                     work = dataclasses.replace(work, teacher=find_teacher(files, phase))
                 works[number] = work

@@ -1,6 +1,6 @@
 """Settings of healing: a chain of training phases, each with its data, its budget and its method.
 
-The presets (published settings, METHODS) are YAML files of the same form in `presets/heal/`.
+The presets (published settings, docs/healing.md) are YAML files of the same form in `presets/heal/`.
 """
 
 from __future__ import annotations
