@@ -16,16 +16,18 @@ from shortlm.artifacts.base import (
     provenance,
 )
 from shortlm.artifacts.benchmarking import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
-from shortlm.artifacts.cutting import CutPlan, Manifest, Proof, load_plan, manifest_of
+from shortlm.artifacts.cutting import CutPlan, CutStep, Equivalence
 from shortlm.artifacts.healing import Healing, HealPlan, LogEntry, Phase, PhasePlan, Validation
+from shortlm.artifacts.manifest import AnyStep, Manifest, blocks_after, load_plan, manifest_of
 from shortlm.artifacts.measuring import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
 from shortlm.artifacts.scoring import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
+from shortlm.artifacts.steps import Step
 
 __all__ = [
     "MOST_BLOCKS",
-    "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores", "CutPlan",
-    "DataFacts", "Fluency", "HealPlan", "Healing", "Limit", "LogEntry", "Manifest", "Measurement", "ModelFacts",
-    "Perplexity", "Phase", "PhasePlan", "Proof", "Provenance", "Race", "Record", "Sample", "TaskMean", "TaskResult",
-    "Timing", "Validation", "WorkPlan", "WorkRow", "installed_version", "kept", "load_plan", "manifest_of",
-    "provenance",
+    "AnyStep", "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores",
+    "CutPlan", "CutStep", "DataFacts", "Equivalence", "Fluency", "HealPlan", "Healing", "Limit", "LogEntry",
+    "Manifest", "Measurement", "ModelFacts", "Perplexity", "Phase", "PhasePlan", "Provenance", "Race", "Record",
+    "Sample", "Step", "TaskMean", "TaskResult", "Timing", "Validation", "WorkPlan", "WorkRow", "blocks_after",
+    "installed_version", "kept", "load_plan", "manifest_of", "provenance",
 ]  # fmt: skip

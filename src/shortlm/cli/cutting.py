@@ -95,7 +95,7 @@ def cut(
     remove: Annotated[str | None, typer.Option(help="Or the blocks by hand, as 3,7 or 21-29.")] = None,
     force: Force = False,
 ) -> None:
-    """Write the checkpoint without the chosen blocks, and prove that it computes what it should."""
+    """Write the checkpoint without the chosen blocks, and check that it computes what it should."""
     from shortlm.artifacts import CutPlan, load_plan
     from shortlm.blocks import block_list
     from shortlm.console import show_manifest
