@@ -149,9 +149,16 @@ def peak(work) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("kept", [{0: range(0, 4000, 2)}, {1: range(0, 2000, 3)}, {2: [0]}, {0: [3999, 0, 1, 7]}])
-def test_slicing_takes_a_few_buffers_of_memory(tmp_path, kept):
-    w = torch.zeros(4000, 2000, 4, dtype=torch.uint8)  # 32 MB
+SHAPES = [
+    ((4000, 2000, 4), {0: range(0, 4000, 2)}), ((4000, 2000, 4), {1: range(0, 2000, 3)}), ((4000, 2000, 4), {2: [0]}),
+    ((4000, 2000, 4), {0: [3999, 0, 1, 7]}), ((4000, 2000, 4), {0: [5] * 2000}),  # one row again and again
+    ((2, 4000, 4000), {1: range(0, 4000, 3)}), ((2, 4000, 4000), {0: [1]}),  # rows of 16 MB, as stacked experts
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "kept"), SHAPES)
+def test_slicing_takes_a_few_buffers_of_memory(tmp_path, shape, kept):
+    w = torch.zeros(shape, dtype=torch.uint8)  # 32 MB
     entry = stored(tmp_path, w=w)["w"]
     written(tmp_path, Slice("s", entry, {0: [1]}))  # imports
     assert peak(lambda: written_only(tmp_path, Slice("s", entry, kept))) < 6 * gathering.BUFFER
@@ -250,6 +257,14 @@ def test_one_computed_tensor_is_alive_at_a_time(tmp_path):
     written_only(tmp_path, of(np.ones(3, np.float32)))  # imports
     assert peak(lambda: written_only(tmp_path, *made)) < size + 6 * 2**20
     assert len(alive) == 4 and loaded(tmp_path / "out")["c3"].sum() == size // 4
+
+
+@pytest.mark.parametrize("shape", [(2, 2000, 4000), (4000, 4000), (16_000_000,)])
+def test_a_result_that_lies_backwards_is_not_copied_as_a_whole(tmp_path, shape):
+    """16 MB, in rows of 8 MB and of 4 KB, and of one byte."""
+    value = np.ones(shape, np.uint8)[tuple(slice(None, None, -1) for _ in shape)]
+    written_only(tmp_path, of(np.ones(3, np.float32)))  # imports
+    assert peak(lambda: written_only(tmp_path, of(value, "U8"))) < 4 * arrays.BUFFER
 
 
 def test_an_error_of_the_computation_passes_through(tmp_path):
