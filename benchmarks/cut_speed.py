@@ -49,7 +49,7 @@ def _peak(pid: int) -> int:
 
 
 def cut(source: Path, out: Path, remove: str) -> dict:
-    """The command a user would type, without the proof, which runs both models."""
+    """The command a user would type, without the equivalence check, which runs both models."""
     forget(source)
     command = [
         sys.executable,
@@ -60,7 +60,7 @@ def cut(source: Path, out: Path, remove: str) -> dict:
         str(source),
         "--remove",
         remove,
-        "--no-prove",
+        "--no-verify",
         "-o",
         str(out),
     ]

@@ -68,7 +68,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict:
         k = round(share * options.blocks)
         first = (options.blocks - k) // 2
         paths.append(folder / f"cut-{k}")
-        cut(ModelSettings(model=str(paths[0])), list(range(first, first + k)), CutSettings(prove=False), paths[-1])
+        cut(ModelSettings(model=str(paths[0])), list(range(first, first + k)), CutSettings(verify=False), paths[-1])
         roles.append(f"without {k} of {options.blocks}")
     work = WorkloadSettings(batches=options.batches, output_tokens=[options.output_tokens], runs=options.runs)
     settings = BenchSettings(workloads=[work], limits=options.memory is not None)

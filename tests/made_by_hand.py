@@ -15,12 +15,13 @@ from shortlm.artifacts import (
     BlockScores,
     CriterionScores,
     CutPlan,
+    CutStep,
     DataFacts,
+    Equivalence,
     Manifest,
     Measurement,
     ModelFacts,
     Perplexity,
-    Proof,
     Provenance,
     Sample,
 )
@@ -87,13 +88,13 @@ def cut_plan(name: str = "embedded") -> CutPlan:
 
 
 def manifest(name: str = "embedded") -> Manifest:
-    proof = Proof(
+    check = Equivalence(
         max_abs_difference=2.1e-6, max_abs_difference_cached=3.4e-6, tolerance=1e-4, tokens=512, dtype="float32"
     )
-    return Manifest(
-        plan=cut_plan(name), blocks=[i for i in range(N) if i not in REMOVED], bytes_before=7_352_832,
-        bytes_after=4_989_440, proof=proof, provenance=origin(0.4),
-    )  # fmt: skip
+    step = CutStep(
+        plan=cut_plan(name), bytes_before=7_352_832, bytes_after=4_989_440, equivalence=check, provenance=origin(0.4)
+    )
+    return Manifest(base=facts(name), steps=[step])
 
 
 def perplexity(text: str, nats: float, seed: int, source: str = "embedded") -> Perplexity:

@@ -9,7 +9,7 @@ from architectures import ARCHITECTURES, BLOCKS, save_tiny
 
 from shortlm.choose import plan_by_hand
 from shortlm.cut import cut
-from shortlm.cut.proof import cached_logits
+from shortlm.cut.equivalence import cached_logits
 from shortlm.model import open_model, quiet
 from shortlm.recipe import CutSettings, ModelSettings, ScoreSettings
 from shortlm.score import CRITERIA, score_model
@@ -135,7 +135,7 @@ def test_cut_reloads_and_equals_the_bypassed_original(opened, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_experts_whose_routing_turns_on_rounding_can_be_proved(tmp_path, dtype):
+def test_experts_whose_routing_turns_on_rounding_pass_the_check(tmp_path, dtype):
     """With the KV cache even the uncut model differs from itself; the cut may differ as much."""
     from architectures import tiny_model
 
@@ -143,9 +143,9 @@ def test_experts_whose_routing_turns_on_rounding_can_be_proved(tmp_path, dtype):
         model = tiny_model("mixtral", num_hidden_layers=12, hidden_size=128, intermediate_size=128)
         model.to(getattr(torch, dtype)).save_pretrained(tmp_path / "m")
     settings = ModelSettings(model=str(tmp_path / "m"))
-    proof = cut(settings, plan_by_hand(open_model(settings).facts, [3, 9]), CutSettings(), tmp_path / "out").proof
-    assert proof.max_abs_difference <= proof.tolerance <= proof.tolerance_cached
-    assert proof.max_abs_difference_cached <= proof.tolerance_cached
+    check = cut(settings, plan_by_hand(open_model(settings).facts, [3, 9]), CutSettings(), tmp_path / "out").equivalence
+    assert check.max_abs_difference <= check.tolerance <= check.tolerance_cached
+    assert check.max_abs_difference_cached <= check.tolerance_cached
 
 
 def test_a_model_without_a_kv_cache_is_proved_at_once(tmp_path):
@@ -156,5 +156,5 @@ def test_a_model_without_a_kv_cache_is_proved_at_once(tmp_path):
     with quiet():
         AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "m")
     settings = ModelSettings(model=str(tmp_path / "m"))
-    proof = cut(settings, plan_by_hand(open_model(settings).facts, [1]), CutSettings(), tmp_path / "out").proof
-    assert proof.max_abs_difference <= proof.tolerance and proof.max_abs_difference_cached is None
+    check = cut(settings, plan_by_hand(open_model(settings).facts, [1]), CutSettings(), tmp_path / "out").equivalence
+    assert check.max_abs_difference <= check.tolerance and check.max_abs_difference_cached is None

@@ -31,7 +31,7 @@ QUICK = WorkloadSettings(batches=[1, 3], prompt_tokens=[7], output_tokens=[5], r
 @pytest.fixture(scope="module")
 def shorter(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("bench") / "shorter"
-    cut(ModelSettings(), [4, 5, 6, 9], CutSettings(prove=False), folder)
+    cut(ModelSettings(), [4, 5, 6, 9], CutSettings(verify=False), folder)
     return str(folder)
 
 

@@ -225,7 +225,7 @@ def test_old_files_have_none_of_this():
 
 def test_the_command_takes_minutes(tmp_path, timed):
     folder = tmp_path / "shorter"
-    cut(ModelSettings(), [4, 5], CutSettings(prove=False), folder)
+    cut(ModelSettings(), [4, 5], CutSettings(verify=False), folder)
     options = ["--batches", "1,2", "--output-tokens", "4", "--runs", "90", "--warmup", "0", "--minutes", "1"]
     result = CliRunner().invoke(app, ["bench", "embedded", str(folder), *options, "-o", str(tmp_path / "b.json")])
     assert result.exit_code == 0, result.output

@@ -68,7 +68,7 @@ def test_stage_by_stage(llama_folder, tmp_path):
     assert list(BlockScores.load(scores).criteria) == ["ppl", "taylor", "bi:shortgpt", "magnitude:p=2,weights=mean"]
     text = done("choose", scores, "--criterion", "bi:shortgpt", "--blocks", 2, "--protect", "none", "-o", plan)
     assert "remove 2 of 6 blocks" in text
-    assert "proved (float32): logits differ by at most" in done("cut", *model, "--plan", plan, "-o", out)
+    assert "equivalence check (float32): logits differ by at most" in done("cut", *model, "--plan", plan, "-o", out)
     assert Manifest.load(out / "manifest.json").plan.removed == CutPlan.load(plan).removed
     dense, shorter = tmp_path / "dense.json", tmp_path / "shorter.json"
     assert "perplexity" in done("eval", *model, *FAST, "-o", dense)
@@ -189,7 +189,8 @@ def test_names_are_printed_as_they_are(llama_folder, tmp_path):
 
 def test_verbs_stay_verbs():
     """Folders of the same name are imported on the way; whatever the order, shortlm.score is the function."""
-    code = "import shortlm, types; shortlm.run; shortlm.CRITERIA; import shortlm.cut.proof; from shortlm import *\n"
+    code = "import shortlm, types; shortlm.run; shortlm.CRITERIA; import shortlm.cut.equivalence\n"
+    code += "from shortlm import *\n"
     code += "verbs = [shortlm.score, shortlm.choose, shortlm.cut, shortlm.evaluate, score, choose, cut, evaluate]\n"
     code += "assert all(isinstance(verb, types.FunctionType) for verb in verbs)"
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}

@@ -10,7 +10,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,9 @@ import torch
 from architectures import save_tiny
 
 from shortlm.artifacts import Manifest, load_plan
-from shortlm.checkpoint import carry_files, open_checkpoint
+from shortlm.checkpoint import carry_files, copying, editing, open_checkpoint, pieces
 from shortlm.choose import plan_by_hand
-from shortlm.cut import cut, surgery
+from shortlm.cut import cut
 from shortlm.errors import ModelError, OutputError, PlanError, RecipeError, ShortLMError
 from shortlm.model import facts_from_config, open_model, quiet
 from shortlm.recipe import CutSettings, ModelSettings, validated
@@ -56,7 +55,8 @@ def test_kept_tensors_are_copied_under_their_new_names(llama_folder, tmp_path):
     assert contents(llama_folder) == before
     assert manifest.blocks == [0, 2, 3, 5]
     assert manifest.bytes_after == sum(t.numel() * 4 for t in new.values())
-    assert manifest.proof.max_abs_difference <= 1e-4 and manifest.proof.max_abs_difference_cached <= 1e-4
+    assert manifest.equivalence.max_abs_difference <= 1e-4
+    assert manifest.equivalence.max_abs_difference_cached <= 1e-4
 
 
 def test_shards_are_split_again(llama_folder, tmp_path):
@@ -79,7 +79,7 @@ def test_tied_embeddings_and_types(tmp_path, tied, dtype):
         tiny_model("llama", tie_word_embeddings=tied).to(getattr(torch, dtype)).save_pretrained(tmp_path / "m")
     manifest = cut_to(tmp_path / "m", tmp_path / "out")
     assert ("lm_head.weight" in tensors(tmp_path / "out")) is not tied
-    assert manifest.proof.dtype == dtype
+    assert manifest.equivalence.dtype == dtype
     facts = open_model(ModelSettings(model=str(tmp_path / "out"))).facts
     assert facts.parameters == manifest.plan.parameters_after
 
@@ -134,9 +134,9 @@ def test_force_never_deletes_what_shortlm_did_not_write(llama_folder, tmp_path, 
 
 
 def test_a_link_stays_a_link(llama_folder, tmp_path):
-    cut_to(llama_folder, tmp_path / "real", prove=False)
+    cut_to(llama_folder, tmp_path / "real", verify=False)
     (tmp_path / "link").symlink_to("real")
-    cut_to(llama_folder, tmp_path / "link", removed=[2], force=True, prove=False)
+    cut_to(llama_folder, tmp_path / "link", removed=[2], force=True, verify=False)
     assert (tmp_path / "link").is_symlink()
     assert Manifest.load(tmp_path / "real" / "manifest.json").plan.removed == [2]
 
@@ -149,7 +149,7 @@ def test_leftovers_of_killed_processes_are_cleared(llama_folder, tmp_path):
     for folder in (half, other, old):
         folder.mkdir(parents=True)
     (old / "model.safetensors").write_text("the only copy")
-    cut_to(llama_folder, tmp_path / "out", prove=False)
+    cut_to(llama_folder, tmp_path / "out", verify=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["out", other.name, "second"])
     assert (tmp_path / "second" / "model.safetensors").read_text() == "the only copy"
 
@@ -157,13 +157,13 @@ def test_leftovers_of_killed_processes_are_cleared(llama_folder, tmp_path):
 def test_links_that_lead_outside_are_not_carried(llama_copy, tmp_path):
     (tmp_path / "secret").write_text("key")
     (llama_copy / "notes.txt").symlink_to(tmp_path / "secret")
-    cut_to(llama_copy, tmp_path / "out", prove=False)
+    cut_to(llama_copy, tmp_path / "out", verify=False)
     assert not (tmp_path / "out" / "notes.txt").exists()
 
 
 def test_a_cut_of_a_cut_knows_the_first_blocks(llama_folder, tmp_path):
-    cut_to(llama_folder, tmp_path / "first", prove=False)  # 0, 2, 3, 5 stay
-    assert cut_to(tmp_path / "first", tmp_path / "second", removed=[1], prove=False).blocks == [0, 3, 5]
+    cut_to(llama_folder, tmp_path / "first", verify=False)  # 0, 2, 3, 5 stay
+    assert cut_to(tmp_path / "first", tmp_path / "second", removed=[1], verify=False).blocks == [0, 3, 5]
 
 
 def test_the_model_itself_is_never_the_output(llama_copy):
@@ -174,7 +174,7 @@ def test_the_model_itself_is_never_the_output(llama_copy):
     assert contents(llama_copy) == before
 
 
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "no space"), KeyboardInterrupt(), ModelError("no proof")])
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "no space"), KeyboardInterrupt(), ModelError("no match")])
 def test_a_failure_leaves_nothing_and_keeps_what_was_there(llama_folder, tmp_path, monkeypatch, failure):
     out = tmp_path / "out"
     cut_to(llama_folder, out)
@@ -187,7 +187,7 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(llama_folder, tmp_pat
             raise failure
         target.write(b"\0" * entry.nbytes)
 
-    monkeypatch.setattr(surgery, "_copy", copy_then_fail)
+    monkeypatch.setattr(pieces, "copy_bytes", copy_then_fail)
     for target, force in [(tmp_path / "new", False), (out, True)]:
         done.clear()
         with pytest.raises((ShortLMError, KeyboardInterrupt)) as error:
@@ -207,7 +207,7 @@ def test_a_disk_known_to_be_too_small(llama_folder, tmp_path, monkeypatch):
 
 def damage_one_byte(monkeypatch) -> None:
     """Copies end with a wrong byte in one tensor."""
-    real = surgery._copy
+    real = pieces.copy_bytes
 
     def damage(entry, target):
         real(entry, target)
@@ -215,11 +215,11 @@ def damage_one_byte(monkeypatch) -> None:
             target.seek(-1, 1)
             target.write(b"\x42")
 
-    monkeypatch.setattr(surgery, "_copy", damage)
+    monkeypatch.setattr(pieces, "copy_bytes", damage)
 
 
 def test_a_wrong_result_is_not_written(llama_folder, tmp_path, monkeypatch):
-    """The proof can fail: here tensors are copied with one byte changed."""
+    """The equivalence check can fail: here tensors are copied with one byte changed."""
     damage_one_byte(monkeypatch)
     with pytest.raises(ModelError, match="the cut model's logits differ from the original's by"):
         cut_to(llama_folder, tmp_path / "out")
@@ -234,7 +234,7 @@ def test_a_shard_that_shrinks_meanwhile(llama_copy, tmp_path, monkeypatch):
         shard = sorted(source.glob("*.safetensors"))[-1]
         os.truncate(shard, shard.stat().st_size - 8)
 
-    monkeypatch.setattr(import_module("shortlm.cut.cutting"), "carry_files", shrink)
+    monkeypatch.setattr(editing, "carry_files", shrink)
     with pytest.raises(ModelError, match="shard ended while"):
         cut_to(llama_copy, tmp_path / "out")
 
@@ -276,31 +276,31 @@ def test_bad_shard_size(size):
 
 
 def test_whole_checkpoint_stays_readable_by_its_header(llama_folder, tmp_path):
-    cut_to(llama_folder, tmp_path / "out", prove=False)
+    cut_to(llama_folder, tmp_path / "out", verify=False)
     checkpoint = open_checkpoint(str(tmp_path / "out"))
     assert checkpoint.nbytes == Manifest.load(tmp_path / "out" / "manifest.json").bytes_after
 
 
 def test_copies_without_help_of_the_kernel(llama_folder, tmp_path, monkeypatch):
-    cut_to(llama_folder, tmp_path / "kernel", prove=False)
+    cut_to(llama_folder, tmp_path / "kernel", verify=False)
 
     def unsupported(*args, **kwargs):
         raise OSError(errno.EXDEV, "other file system")
 
     monkeypatch.setattr(os, "copy_file_range", unsupported)
-    monkeypatch.setattr(surgery, "BUFFER", 1000)
-    cut_to(llama_folder, tmp_path / "plain", prove=False)
+    monkeypatch.setattr(copying, "BUFFER", 1000)
+    cut_to(llama_folder, tmp_path / "plain", verify=False)
     name = "model.safetensors"
     assert contents(tmp_path / "kernel")[name] == contents(tmp_path / "plain")[name]
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "gemma2"])
-def test_a_proof_from_disk(name, tmp_path):
+def test_an_equivalence_check_from_disk(name, tmp_path):
     with quiet():
         save_tiny(name, tmp_path / "m")
     model = ModelSettings(model=str(tmp_path / "m"), stream="on")
-    proof = cut(model, REMOVED, CutSettings(), tmp_path / "out").proof
-    assert proof.streamed and proof.max_abs_difference <= 1e-5 and proof.max_abs_difference_cached is None
+    check = cut(model, REMOVED, CutSettings(), tmp_path / "out").equivalence
+    assert check.streamed and check.max_abs_difference <= 1e-5 and check.max_abs_difference_cached is None
 
 
 def test_a_wrong_result_is_found_from_disk_too(llama_folder, tmp_path, monkeypatch):
@@ -311,20 +311,20 @@ def test_a_wrong_result_is_found_from_disk_too(llama_folder, tmp_path, monkeypat
 
 
 def test_checksums_on_request(llama_folder, tmp_path):
-    cut_to(llama_folder, tmp_path / "out", prove=False, checksums=True, shard_size="60KB")
+    cut_to(llama_folder, tmp_path / "out", verify=False, checksums=True, shard_size="60KB")
     lines = (tmp_path / "out" / "SHA256SUMS").read_text().splitlines()
     found = {name: digest for digest, name in (line.split("  ") for line in lines)}
     weights = contents(tmp_path / "out")
     assert found == {name: digest for name, digest in weights.items() if name.endswith(".safetensors")}
     assert len(found) > 1
-    cut_to(tmp_path / "out", tmp_path / "again", [1], prove=False)
+    cut_to(tmp_path / "out", tmp_path / "again", [1], verify=False)
     assert not (tmp_path / "again" / "SHA256SUMS").exists()
 
 
 def test_the_surgery_needs_no_torch(llama_folder, tmp_path):
     """The config is checked in another process; both say the same of bad input."""
     code = "import sys; from shortlm.cli import app\n"
-    code += f"command = ['cut', '-m', {str(llama_folder)!r}, '--no-prove', '--remove', sys.argv[1]]\n"
+    code += f"command = ['cut', '-m', {str(llama_folder)!r}, '--no-verify', '--remove', sys.argv[1]]\n"
     code += "try: app([*command, '-o', 'out' + sys.argv[1]])\n"
     code += "finally: print('torch' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
@@ -333,7 +333,7 @@ def test_the_surgery_needs_no_torch(llama_folder, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
         assert (done.returncode, done.stdout.splitlines()[-1]) == (status, "False"), done.stderr
     assert done.stderr == "shortlm: blocks to remove: 9 is out of range; the model has blocks 0..5\n"
-    cut_to(llama_folder, tmp_path / "here", prove=False)
+    cut_to(llama_folder, tmp_path / "here", verify=False)
     ours, other = contents(tmp_path / "here"), contents(tmp_path / "out1,4")
     assert ours.keys() == other.keys()
     assert all(ours[name] == other[name] for name in ours if name != "manifest.json")
@@ -342,16 +342,16 @@ def test_the_surgery_needs_no_torch(llama_folder, tmp_path):
 @pytest.mark.parametrize("content", [b'{"name": "another tool"}', b"[]", b"\xff", b""])
 def test_another_tools_manifest_is_no_business_of_ours(llama_copy, tmp_path, content):
     (llama_copy / "manifest.json").write_bytes(content)
-    found = cut(ModelSettings(model=str(llama_copy)), [2], CutSettings(prove=False), tmp_path / "out")
+    found = cut(ModelSettings(model=str(llama_copy)), [2], CutSettings(verify=False), tmp_path / "out")
     assert found.blocks == [0, 1, 3, 4, 5]
     assert (llama_copy / "manifest.json").read_bytes() == content
 
 
 def test_another_models_manifest_is_noticed_before_the_copy(llama_copy, tmp_path, monkeypatch):
     settings = ModelSettings(model=str(llama_copy))
-    cut(settings, [1, 2], CutSettings(prove=False), tmp_path / "shorter")
+    cut(settings, [1, 2], CutSettings(verify=False), tmp_path / "shorter")
     shutil.copyfile(tmp_path / "shorter" / "manifest.json", llama_copy / "manifest.json")
-    monkeypatch.setattr(import_module("shortlm.cut.cutting"), "write_shards", lambda *args: pytest.fail("copied"))
+    monkeypatch.setattr(editing, "write_shards", lambda *args: pytest.fail("copied"))
     with pytest.raises(ModelError, match=r"manifest\.json: tells of 4 blocks, the model has 6; it is another model's"):
-        cut(settings, [3], CutSettings(prove=False), tmp_path / "out")
+        cut(settings, [3], CutSettings(verify=False), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from shortlm import documents, keys
-from shortlm.artifacts import BlockScores, Manifest, Perplexity, load_plan
+from shortlm.artifacts import BlockScores, CutStep, Perplexity, load_plan
 from shortlm.documents import parse_json, parse_yaml
 from shortlm.errors import PlanError, RecipeError, ShortLMError, shown
 from shortlm.keys import fingerprint, measured_from
@@ -164,10 +164,11 @@ def test_weights_must_sum_to_something():
 def test_manifests_and_perplexities_that_cannot_be():
     from made_by_hand import manifest, perplexity
 
+    step = manifest().steps[0]
     with pytest.raises(ValueError, match="blocks must be different indices in order"):
-        Manifest.model_validate(changed(manifest(), "blocks", to=[1, 1]))
+        CutStep.model_validate(changed(step, "blocks", to=[1] * 8))
     with pytest.raises(ValueError, match="removed must leave a block"):
-        Manifest.model_validate(changed(manifest(), "plan", "removed", to=list(range(12))))
+        CutStep.model_validate(changed(step, "plan", "removed", to=list(range(12))))
     with pytest.raises(ValueError, match="must be of one length"):
         Perplexity.model_validate(changed(perplexity("x", 1.0, 1), "tokens_per_sequence", to=[128]))
 

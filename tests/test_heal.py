@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from architectures import ARCHITECTURES, save_tiny, tiny_model
 from filelock import FileLock
+from old_manifests import of_one_cut
 from pydantic import ValidationError
 
-from shortlm.artifacts import Healing
+from shortlm.artifacts import Healing, Manifest
 from shortlm.checkpoint import open_checkpoint
 from shortlm.embedded import model_path
 from shortlm.errors import HealError, ModelError, OutputError, RecipeError, TextError
@@ -347,7 +348,7 @@ def cut_here(model, out, *removed):
     from shortlm.cut import cut
     from shortlm.recipe import CutSettings
 
-    return cut(ModelSettings(model=str(model)), list(removed), CutSettings(prove=False), out)
+    return cut(ModelSettings(model=str(model)), list(removed), CutSettings(verify=False), out)
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["path recorded", "manifest of an older version"])
@@ -362,8 +363,7 @@ def test_the_teacher_is_found_from_another_folder(llama_copy, tmp_path, monkeypa
     cut_here("first", "second", 1)
     if old:
         for name in ("first", "second"):
-            manifest = json.loads((home / name / "manifest.json").read_bytes())
-            del manifest["base_path"]
+            manifest = of_one_cut(Manifest.load(home / name / "manifest.json"))
             (home / name / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         home = home.rename(tmp_path / "moved")
     monkeypatch.chdir(elsewhere)
@@ -384,10 +384,9 @@ def test_a_teacher_that_is_the_student_itself_is_refused(llama_copy, tmp_path, m
     with pytest.raises(ModelError, match=told):
         healed("copy", tmp_path / "out", phase(method="cpt"), phase(method="distill"))
     manifest = json.loads((tmp_path / "copy" / "manifest.json").read_bytes())
-    facts, now = manifest["plan"]["model"], ModelSettings(model="copy")
-    facts["parameters"] = facts_from_config(now).parameters  # one that claims to be cut from itself
-    facts["n_blocks"] = len(manifest["blocks"])
-    facts["block_parameters"] = facts["block_parameters"][: facts["n_blocks"]]
+    now = facts_from_config(ModelSettings(model="copy"))
+    for facts in (manifest["base"], manifest["steps"][0]["plan"]["model"]):  # one that claims to be cut from itself
+        facts |= {"parameters": now.parameters, "n_blocks": 5, "block_parameters": facts["block_parameters"][:5]}
     (tmp_path / "copy" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(ModelError, match="copy: its manifest leads back to this folder itself; give --teacher MODEL"):
         healed("copy", tmp_path / "out", phase(method="distill"))

@@ -21,14 +21,14 @@ def healing(**settings) -> Healing:
 
 
 @pytest.mark.parametrize("cached", [3.4e-6, None])
-def test_the_proof_is_a_table_with_and_without_the_cache(cached):
+def test_the_equivalence_check_is_a_table_with_and_without_the_cache(cached):
     cut = manifest()
-    cut.proof.max_abs_difference_cached = cached
+    cut.equivalence.max_abs_difference_cached = cached
     text = model_card(cut, measurements(), title="t", license=None, base_model=None)
-    (proof,) = [table for table in tables(text) if "Measured" in table[0]]
-    titles = [row[0] for row in proof[1:]]
+    (check,) = [table for table in tables(text) if "Measured" in table[0]]
+    titles = [row[0] for row in check[1:]]
     assert titles == ["Whole text at once", "Token by token, with the KV cache"][: 2 if cached else 1]
-    assert proof[1][1:] == ["2.1 × 10⁻⁶", "1.0 × 10⁻⁴"]
+    assert check[1][1:] == ["2.1 × 10⁻⁶", "1.0 × 10⁻⁴"]
 
 
 def test_every_table_of_a_card_has_whole_rows():

@@ -356,7 +356,7 @@ def test_the_card_gives_tasks_to_the_hub():
 @pytest.fixture(scope="module")
 def shorter(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("compared") / "shorter"
-    cut(ModelSettings(), [4, 5], CutSettings(prove=False), folder)
+    cut(ModelSettings(), [4, 5], CutSettings(verify=False), folder)
     return str(folder)
 
 

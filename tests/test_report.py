@@ -48,7 +48,8 @@ def test_the_page_parses_and_holds_every_chart(whole):
     charts = [a["id"] for tag, a in parsed.elements if tag == "svg"]
     assert charts == ["perplexity", "parameters", "by-size", *(f"scores-{i}" for i in range(5)), "runs-3"]
     sections = [a["id"] for tag, a in parsed.elements if tag == "section"]
-    assert sections == ["quality", "tradeoff", "plan", "scores", "runs", "samples", "proof", "provenance", "settings"]
+    expected = ["quality", "tradeoff", "plan", "scores", "runs", "samples", "equivalence", "provenance", "settings"]
+    assert sections == expected
 
 
 def test_charts_are_labelled_and_their_ids_are_unique(whole):
@@ -107,9 +108,9 @@ def test_the_artifacts_are_inside_the_page(whole):
 @pytest.mark.parametrize(
     ("changes", "sections"),
     [
-        ({"scores": None}, ["quality", "tradeoff", "plan", "samples", "proof", "provenance", "settings"]),
+        ({"scores": None}, ["quality", "tradeoff", "plan", "samples", "equivalence", "provenance", "settings"]),
         ({"plan": None, "manifest": None, "measurements": []}, ["scores", "runs", "provenance", "settings"]),
-        ({"plan": None, "scores": None, "measurements": []}, ["plan", "proof", "provenance", "settings"]),
+        ({"plan": None, "scores": None, "measurements": []}, ["plan", "equivalence", "provenance", "settings"]),
         (
             {"plan": None, "scores": None, "manifest": None},
             ["quality", "tradeoff", "samples", "provenance", "settings"],
@@ -238,12 +239,13 @@ def test_the_card_escapes_yaml_and_markdown():
     assert "shortlm cut --model 'x` ``` rm' --plan" in body
 
 
-def test_the_card_needs_neither_proof_nor_measurements():
-    plain = manifest().model_copy(update={"proof": None})
+def test_the_card_needs_neither_check_nor_measurements():
+    plain = manifest()
+    plain.last_cut.equivalence = None
     text = model_card(plain, [], title="t", license=None, base_model=None)
     front = yaml.safe_load(text.split("---\n")[1])
     assert set(front) == {"library_name", "pipeline_tag", "tags"}
-    assert "Proof" not in text and "Quality" not in text and "None" not in text
+    assert "Equivalence" not in text and "Quality" not in text and "None" not in text
 
 
 @pytest.mark.browser

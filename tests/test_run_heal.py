@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from shortlm.artifacts import BlockScores, Healing, Manifest, Measurement
 from shortlm.cli import app
+from shortlm.cut import cut
 from shortlm.errors import OutputError, RecipeError, TextError
 from shortlm.heal import heal
 from shortlm.pipeline import run
-from shortlm.recipe import HealSettings, ModelSettings, Recipe, load_recipe, preset_names, to_yaml
+from shortlm.recipe import CutSettings, HealSettings, ModelSettings, Recipe, load_recipe, preset_names, to_yaml
 
 PHASE = {"method": "cpt", "data": ["embedded"], "separator": "\n\n", "length": 24, "batch": 4, "held_out": 4,
          "steps": 3, "lr": 1e-3, "precision": "float32"}  # fmt: skip
@@ -85,6 +86,16 @@ def test_rounds_without_healing(llama_folder, tmp_path):
     run(recipe(llama_folder, heal=None, rounds=2), tmp_path / "run")
     assert Measurement.load(tmp_path / "run" / "eval-cut.json").model.n_blocks == 4
     assert len(Manifest.load(tmp_path / "run" / "model" / "manifest.json").blocks) == 4
+
+
+def test_rounds_go_on_from_an_earlier_cut(llama_folder, tmp_path):
+    cut(ModelSettings(model=str(llama_folder)), [1], CutSettings(verify=False), tmp_path / "cut")  # 0, 2, 3, 4, 5 stay
+    page = run(recipe(tmp_path / "cut", heal=None, rounds=2), tmp_path / "run")
+    last = Manifest.load(tmp_path / "run" / "model" / "manifest.json")
+    assert len(last.steps) == 3 and len(last.blocks) == 3 and 1 not in last.blocks
+    gone = [i for i, block in enumerate([0, 2, 3, 4, 5]) if block not in last.blocks]
+    text = page.read_text(encoding="utf-8")
+    assert "2 of 5 blocks removed" in text and all(f'title="block {i}: removed"' in text for i in gone)
 
 
 def test_the_history_of_all_rounds_is_told(llama_folder, tmp_path):

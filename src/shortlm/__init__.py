@@ -1,4 +1,4 @@
-"""shortlm makes language models shorter: it scores blocks, chooses, cuts, heals, and proves the result.
+"""shortlm makes language models shorter: it scores blocks, chooses, cuts, heals, and checks the result.
 
 The verbs in the order of the path: score, choose, cut, heal, evaluate, bench, compare, run. The nouns they hand on:
 BlockScores, CutPlan, Manifest, Healing, Measurement, Benchmark; their settings: ModelSettings, TextSettings,

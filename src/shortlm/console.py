@@ -78,15 +78,15 @@ def show_plan(plan: CutPlan) -> None:
 
 
 def show_manifest(manifest: Manifest, folder: object) -> None:
-    """Where the result is and what proves it."""
+    """Where the result is, and how near it is to the original."""
     out.print(f"{folder}: blocks {', '.join(map(str, manifest.blocks))} of the original")
     out.print(f"weights {manifest.bytes_before:,} -> {manifest.bytes_after:,} bytes")
-    if manifest.proof:
-        p = manifest.proof
-        line = f"proved ({p.dtype}): logits differ by at most {p.max_abs_difference:.2g} (allowed {p.tolerance:.2g})"
-        if p.max_abs_difference_cached is not None:
-            allowed = p.tolerance_cached or p.tolerance
-            line += f", with KV cache {p.max_abs_difference_cached:.2g} (allowed {allowed:.2g})"
+    if check := manifest.equivalence:
+        line = f"equivalence check ({check.dtype}): logits differ by at most {check.max_abs_difference:.2g} "
+        line += f"(allowed {check.tolerance:.2g})"
+        if check.max_abs_difference_cached is not None:
+            allowed = check.tolerance_cached or check.tolerance
+            line += f", with KV cache {check.max_abs_difference_cached:.2g} (allowed {allowed:.2g})"
         out.print(line)
 
 

@@ -54,7 +54,7 @@ def _parameter(name: str, kind: type[Settings], default: Any, only_given: bool) 
     annotation: Any = _plain(field.annotation)
     default = field.get_default() if default is ... else default
     option = typer.Option(
-        *_flags(name, annotation, default), help=field.description, show_default=_shown(default, only_given),
+        *_flags(name, annotation, default, kind), help=field.description, show_default=_shown(default, only_given),
         rich_help_panel=kind.__name__.removesuffix("Settings"),
     )  # fmt: skip
     if get_origin(annotation) is list:
@@ -83,11 +83,13 @@ def _shown(default: Any, only_given: bool) -> bool | str:
     return ",".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
 
 
-def _flags(name: str, annotation: Any, default: Any) -> list[str]:
-    flag = name.replace("_", "-")
+def _flags(name: str, annotation: Any, default: Any, kind: type[Settings]) -> list[str]:
+    """The option's names, the old ones of a setting last."""
+    names = [name, *(old for old, new in kind.old_names.items() if new == name)]
+    flags = [each.replace("_", "-") for each in names]
     if annotation is bool and default:
-        return [f"--{flag}/--no-{flag}"]
-    return [f"--{flag}", *([SHORT[name]] if name in SHORT else [])]
+        return [f"--{flag}/--no-{flag}" for flag in flags]
+    return [*(f"--{flag}" for flag in flags), *([SHORT[name]] if name in SHORT else [])]
 
 
 def _collected(kind: type[Settings], values: dict[str, Any], only_given: bool, omit: tuple[str, ...]) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement, kept
+from shortlm.artifacts.manifest import blocks_after
 from shortlm.bench import bench, check_bench
 from shortlm.choose import choose, refuse_infeasible
 from shortlm.cut import cut, refuse_uncuttable
@@ -159,14 +160,16 @@ def _benched(stages: _Stages, recipe: Recipe, last: _Made) -> Benchmark | None:
 
 
 def _whole_cut(first: _Made, last: _Made) -> Manifest:
-    """All rounds as one cut of the original; the proof is that of the last one."""
-    model, kept = first.scores.model, last.manifest.blocks
-    removed = [i for i in range(model.n_blocks) if i not in kept]
+    """All rounds as one cut of the original; the equivalence check is that of the last one."""
+    model, earlier = first.scores.model, first.manifest.steps[:-1]  # of a model that had been cut before this run
+    left = blocks_after(last.manifest.steps[len(earlier) :], model.n_blocks)
+    removed = [i for i in range(model.n_blocks) if i not in left]
     plan = first.whole_plan.model_copy(
         update={"removed": removed, "method": f"{first.plan.method}, in rounds", "agreement": None, "protected": [],
                 "parameters_after": model.parameters - sum(model.block_parameters[i] for i in removed)}
     )  # fmt: skip
-    return last.manifest.model_copy(update={"plan": plan, "bytes_before": first.manifest.bytes_before})
+    step = last.manifest.last_cut.model_copy(update={"plan": plan, "bytes_before": first.manifest.bytes_before})
+    return last.manifest.model_copy(update={"steps": [*earlier, step]})
 
 
 def _report(

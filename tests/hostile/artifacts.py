@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from old_manifests import CUT_TWICE
+
 from hostile.case import DEEP, HUGE, Case, places, replaced, some, written
 from hostile.world import ARTIFACTS
 
@@ -15,6 +17,7 @@ COMMANDS = {
              ["report", "--plan", "{in}/a.json", "-o", "out"]],
     "manifest": [["cut", "-m", "{w}/llama", "--plan", "{in}/a.json", "-o", "out"],
                  ["report", "--manifest", "{in}/a.json", "-o", "out"]],
+    "old manifest": [["report", "--manifest", "{in}/a.json", "-o", "out"]],
     "eval": [["report", "--eval", "{w}/eval.json", "--eval", "{in}/a.json", "-o", "out"]],
     "bench": [["report", "--bench", "{in}/a.json", "-o", "out"]],
     "healing": [["report", "--healing", "{in}/a.json", "-o", "out"]],
@@ -35,7 +38,7 @@ def cases() -> list[Case]:
     """Of choose and cut nearly all; of reports, which draw charts, some."""
     found = []
     for kind, commands in COMMANDS.items():
-        sound = json.loads(ARTIFACTS[kind]().model_dump_json())
+        sound = CUT_TWICE if kind == "old manifest" else json.loads(ARTIFACTS[kind]().model_dump_json())
         changed = [
             (f"{kind} {'.'.join(map(str, at))} {name}", replaced(sound, at, raw))
             for at in places(sound)

@@ -15,7 +15,7 @@ COMMANDS = [
     ["plan-memory", "-m", "{in}/model", "-c", "bi", "--length", "16"],
     ["score", "-m", "{in}/model", "-c", "bi", "--text", "{w}/text.txt", "--sequences", "2", "--length", "16"],
     ["score", "-m", "{in}/model", "-c", "bi", "--text", "{w}/text.txt", "--sequences", "2", "--length", "16", "--stream=on"],
-    ["cut", "-m", "{in}/model", "--remove", "2", "--no-prove", "-o", "out"],
+    ["cut", "-m", "{in}/model", "--remove", "2", "--no-verify", "-o", "out"],
 ]  # fmt: skip
 VALUES = {
     "null": "null", "list": "[]", "text": '"x"', "negative": "-3", "1e308": "1e308", "1e9": "1000000000", "zero": "0",

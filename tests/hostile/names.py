@@ -36,7 +36,7 @@ INPUTS = {
 OUTPUTS = {
     "score -o": ["score", *MODEL, "-c", "magnitude", "-o"],
     "choose -o": ["choose", "{w}/scores.json", "--blocks", "1", "-o"],
-    "cut -o": ["cut", *MODEL, "--remove", "1", "--no-prove", "-o"],
+    "cut -o": ["cut", *MODEL, "--remove", "1", "--no-verify", "-o"],
     "report -o": ["report", "--plan", "{w}/plan.json", "-o"],
 }  # fmt: skip
 ODD = {

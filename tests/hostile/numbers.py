@@ -10,7 +10,7 @@ COMMANDS = {
     "score": (SCORE, "--sequences --skip --length --resamples --batch-size --seed --memory --select"),
     "plan-memory": (["plan-memory", *MODEL, "-c", "ppl"], "--sequences --length --batch-size --memory --skip"),
     "choose": (["choose", "{w}/scores.json", "-o", "out"], "--blocks --drop --drop-params --to-params --protect"),
-    "cut": (["cut", "-m", "{w}/llama", "-o", "out", "--remove", "2", "--no-prove"], "--shard-size --remove"),
+    "cut": (["cut", "-m", "{w}/llama", "-o", "out", "--remove", "2", "--no-verify"], "--shard-size --remove"),
     "eval": (["eval", *MODEL, "--sequences", "2"],
              "--sequences --skip --length --batch-size --limit --shots --task-batch --new-tokens --samples "
              "--temperature --top-k --top-p --sample-seed --memory"),

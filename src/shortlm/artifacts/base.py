@@ -190,4 +190,5 @@ def kept(kind: type[A], path: Path, key: str) -> A | None:
         found = kind.load(path)
     except ShortLMError:
         return None
-    return found if getattr(found, "provenance", None) and vars(found)["provenance"].key == key else None
+    origin = getattr(found, "provenance", None)
+    return found if origin and origin.key == key else None

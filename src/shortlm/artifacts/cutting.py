@@ -1,8 +1,7 @@
-"""What choosing and cutting hand on: the CutPlan, and the Manifest of a cut checkpoint."""
+"""What choosing and cutting hand on: the CutPlan, and the step of a manifest that tells of a cut."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -19,7 +18,7 @@ from shortlm.artifacts.base import (
     Share,
     Sublayers,
 )
-from shortlm.paths import beginning, user_path
+from shortlm.artifacts.steps import Step
 from shortlm.units import Unit
 
 
@@ -67,10 +66,10 @@ class CutPlan(Artifact):
         return [*map(Unit, self.removed), *self.removed_sublayers]
 
 
-class Proof(Record):
-    """The written model against the original with the same blocks bypassed."""
+class Equivalence(Record):
+    """The equivalence check of a cut: the written model against the original with the same blocks bypassed."""
 
-    max_abs_difference: float
+    max_abs_difference: float = Field(description="Of a logit.")
     max_abs_difference_cached: float | None = Field(description="With the KV cache in use; none if there is no cache.")
     tolerance: float
     tolerance_cached: float | None = None
@@ -79,39 +78,32 @@ class Proof(Record):
     dtype: str
 
 
-class Manifest(Artifact):
-    """`manifest.json` of a cut checkpoint: what was removed, by what scores, from which revision."""
+class CutStep(Step):
+    """What a cut did: what the plan removed, by what scores, and how near the result is to the original bypassed."""
 
-    kind: Literal["Manifest"] = "Manifest"
-    plan: CutPlan
-    blocks: Blocks = Field(min_length=1, description="The original index of every block of this checkpoint.")
-    base_path: str | None = Field(None, description="The folder of the model that was cut, where that was local.")
-    bytes_before: Count
-    bytes_after: Count
-    proof: Proof | None = None
-    provenance: Provenance
+    kind: Literal["cut"] = "cut"
+    plan: CutPlan = Field(description="For the model that the step found; its indices are those of that model.")
+    blocks: Blocks | None = Field(
+        None,
+        min_length=1,
+        description="Original indices of the blocks that stay, where earlier cuts are not among the steps.",
+    )
+    equivalence: Equivalence | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> Manifest:
+    def _fits(self) -> CutStep:
+        if self.blocks is None:
+            return self
         if sorted(set(self.blocks)) != self.blocks:
             raise ValueError("blocks must be different indices in order")
+        if len(self.blocks) != len(self.plan.kept):
+            raise ValueError(f"{len(self.blocks)} blocks, the plan leaves {len(self.plan.kept)}")
+        if self.blocks == self.plan.kept:
+            self.blocks = None  # they follow from the plan
         return self
 
-
-def manifest_of(folder: Path) -> Manifest | None:
-    """That of a checkpoint which was cut; None if it was not, or if the file of that name is another tool's.
-
-    Raises ShortLMError for a manifest of ours that can't be read.
-    """
-    path = folder / "manifest.json"
-    return Manifest.load(path) if path.is_file() and b'"Manifest"' in beginning(path) else None
-
-
-def load_plan(path: Path | str) -> CutPlan:
-    """A CutPlan from its own file or from the `manifest.json` of a checkpoint that was cut by it."""
-    path = user_path(path)
-    if path.is_dir():
-        path = path / "manifest.json"
-    if path.is_file() and b'"Manifest"' in beginning(path):
-        return Manifest.load(path).plan
-    return CutPlan.load(path)
+    def blocks_after(self, blocks: list[int]) -> list[int]:
+        """Those that the plan keeps. Raises ValueError if it is for another number of blocks."""
+        if len(blocks) != self.plan.model.n_blocks:
+            raise ValueError(f"a plan for {self.plan.model.n_blocks} blocks, where {len(blocks)} were left")
+        return self.blocks or [blocks[i] for i in self.plan.kept]

@@ -86,7 +86,7 @@ def _line(error: BaseException) -> str | None:
 
 app = typer.Typer(
     cls=OneLineErrors, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-    rich_markup_mode="rich", help="Make language models shorter: score, choose, cut, heal, prove.",
+    rich_markup_mode="rich", help="Make language models shorter: score, choose, cut, heal, measure.",
 )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Make language models shorter: score, choose, cut, heal, prove."""
+    """Make language models shorter: score, choose, cut, heal, measure."""
     if not is_main() and ctx.invoked_subcommand not in SHARED:
         raise typer.Exit
     prepare_output()

@@ -97,7 +97,7 @@ def cut(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write the checkpoint without the chosen blocks, and prove that it computes what it should."""
+    """Write the checkpoint without the chosen blocks, and check that it computes what it should."""
     from shortlm.artifacts import CutPlan, load_plan
     from shortlm.console import show_manifest
     from shortlm.cut import cut as do_cut

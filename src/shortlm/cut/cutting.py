@@ -1,21 +1,18 @@
-"""The verb: a CutPlan and a checkpoint give a shorter checkpoint, proved, with its manifest.
+"""The verb: a CutPlan and a checkpoint give a shorter checkpoint, checked, with its manifest.
 
-Nothing here imports torch unless the cut is to be proved: see planning.py.
+Nothing here imports torch unless the result is to be checked: see planning.py.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from shortlm.artifacts import CutPlan, Manifest, manifest_of, provenance
-from shortlm.checkpoint import Checkpoint, carry_files, open_checkpoint
+from shortlm.artifacts import CutPlan, CutStep, Equivalence, Manifest, provenance
+from shortlm.checkpoint import Draft, earlier_steps, open_checkpoint, refuse_target, with_step, written
 from shortlm.cut.planning import planned
-from shortlm.cut.surgery import kept_pieces, write_checksums, write_shards
-from shortlm.errors import ModelError, OutputError
-from shortlm.outputs import refuse_existing, whole_folder
+from shortlm.cut.surgery import kept_pieces
 from shortlm.paths import user_path
 from shortlm.recipe import CutSettings, ModelSettings
 from shortlm.sizes import byte_size
@@ -32,40 +29,34 @@ def cut(
 ) -> Manifest:
     """Write the model without the blocks of `plan` (or without these blocks) to the folder `out`, whole or not at all.
 
-    `key` goes into the manifest's provenance, where `run` looks for it.
+    `key` goes into the step's provenance, where `run` looks for it.
 
     Raises ModelError if the architecture or the files can't be cut soundly, PlanError if the plan is for
     another model, OutputError if `out` is in use (and `force` is off) or the disk is full.
     """
-    started = time.perf_counter()
-    out = user_path(out)
-    checkpoint = open_checkpoint(model.model, model.revision)
-    _refuse_own_folder(checkpoint, out)
-    refuse_existing(out, force)
+    started, out = time.perf_counter(), user_path(out)
+    source = open_checkpoint(model.model, model.revision)
+    refuse_target(source, out, force)
     ready = planned(model, plan)
-    plan, kept = ready.plan, ready.plan.kept
-    pieces = kept_pieces(checkpoint, ready.blocks_path, kept, ready.facts.n_blocks)
-    original = _original(checkpoint, kept, ready.facts.n_blocks)
-    with whole_folder(out, force) as part:
-        _refuse_full_disk(part, sum(piece.entry.nbytes for piece in pieces), out)
-        carry_files(checkpoint.folder, part)
-        (part / "config.json").write_text(ready.config_json, encoding="utf-8")
-        written = write_shards(pieces, part, byte_size(settings.shard_size))
-        proof = None
-        if settings.prove:
-            from shortlm.cut.proof import prove
-
-            proof = prove(model, part, plan.removed)
-        if settings.checksums:
-            write_checksums(part)
+    pieces = kept_pieces(source, ready.blocks_path, ready.plan.kept, ready.facts.n_blocks)
+    draft, earlier = Draft(source, pieces, ready.config_json), earlier_steps(source, ready.facts.n_blocks)
+    with written(draft, out, force, byte_size(settings.shard_size), settings.checksums) as part:
+        check = _checked(model, part, ready.plan) if settings.verify else None
         seconds = round(time.perf_counter() - started, 3)
-        manifest = Manifest(
-            plan=plan.model_copy(update={"model": ready.facts}), blocks=original,
-            base_path=_local(model.model), bytes_before=checkpoint.nbytes, bytes_after=written, proof=proof,
-            provenance=provenance(dtype=proof.dtype if proof else None, seconds=seconds, key=key),
+        step = CutStep(
+            plan=ready.plan.model_copy(update={"model": ready.facts}), equivalence=check,
+            bytes_before=source.nbytes, bytes_after=draft.nbytes,
+            provenance=provenance(dtype=check.dtype if check else None, seconds=seconds, key=key),
         )  # fmt: skip
+        manifest = with_step(earlier, source, ready.facts, step)
         manifest.save(part / "manifest.json")
     return manifest
+
+
+def _checked(model: ModelSettings, result: Path, plan: CutPlan) -> Equivalence:
+    from shortlm.cut.equivalence import check_equivalence
+
+    return check_equivalence(model, result, plan.removed)
 
 
 def refuse_uncuttable(model: ModelSettings) -> None:
@@ -77,35 +68,3 @@ def refuse_uncuttable(model: ModelSettings) -> None:
     count = len(find_anatomy(before).blocks)
     cut_config(config, list(range(count - 1)))
     kept_pieces(checkpoint, find_anatomy(before).blocks_path, list(range(count - 1)), count)
-
-
-def _original(checkpoint: Checkpoint, kept: list[int], n_blocks: int) -> list[int]:
-    """Indices in the first model of all, if this one was cut before. Raises ModelError for another model's manifest."""
-    manifest = manifest_of(checkpoint.folder)
-    if manifest is None:
-        return kept
-    if len(manifest.blocks) != n_blocks:
-        raise ModelError(
-            f"{checkpoint.folder / 'manifest.json'}: tells of {len(manifest.blocks)} blocks, the model has {n_blocks}; "
-            "it is another model's: move it away"
-        )
-    return [manifest.blocks[i] for i in kept]
-
-
-def _local(name: str) -> str | None:
-    """Where a local model is, from whatever folder it is asked for later; for the teacher of `heal`."""
-    folder = user_path(name)
-    return str(folder.resolve()) if name != "embedded" and folder.is_dir() else None
-
-
-def _refuse_own_folder(checkpoint: Checkpoint, out: Path) -> None:
-    """--force must never replace the input, nor a folder that holds it."""
-    source, target = checkpoint.folder.resolve(), out.resolve()
-    if target == source or target in source.parents:
-        raise OutputError(f"{out}: the output would replace the model itself; choose another --out")
-
-
-def _refuse_full_disk(part: Path, needed: int, out: Path) -> None:
-    free = shutil.disk_usage(part).free
-    if free < needed:
-        raise OutputError(f"{out}: needs {needed:,} bytes and the disk has {free:,} free; free some space")

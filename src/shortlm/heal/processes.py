@@ -10,7 +10,7 @@ import torch
 from shortlm.errors import HealError
 from shortlm.sweep import told
 
-PATIENCE = timedelta(hours=12)  # the first process merges, cuts and proves while the others wait
+PATIENCE = timedelta(hours=12)  # the first process merges, cuts and checks while the others wait
 
 
 def join_processes(device: torch.device) -> None:

@@ -54,7 +54,10 @@ def teacher_of(folder: Path, opened_by: ModelSettings, settings: PhaseSettings) 
 
 
 def uncut(folder: Path, opened_by: ModelSettings) -> ModelSettings:
-    """The model that was cut, by the student's manifest, followed back through earlier cuts. Raises ModelError."""
+    """The model before all steps, by the student's manifest; old ones may begin with a cut one, and lead further back.
+
+    Raises ModelError.
+    """
     manifest, passed = manifest_of(folder), list[Path]()
     if manifest is None:
         raise ModelError(f"{folder}: has no manifest that names the uncut model; give --teacher MODEL")
@@ -77,8 +80,8 @@ def _located(model: ModelSettings, student: Path) -> Path:
 
 
 def _base(manifest: Manifest, folder: Path, opened_by: ModelSettings) -> ModelSettings:
-    """The model that the one in `folder` was cut from: a hub's, or the first place where a model of its size is."""
-    facts, kept_at = manifest.plan.model, manifest.base_path
+    """The model before the steps to the one in `folder`: a hub's, or the first place where one of its size is."""
+    facts, kept_at = manifest.base, manifest.base_path
     named = opened_by.model_copy(update={"model": facts.name, "revision": facts.revision})
     if facts.revision or facts.name == "embedded":
         return named

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from shortlm.documents import MOST_YAML, parse_yaml, read_bytes
 from shortlm.errors import RecipeError, did_you_mean, shortened, shown
@@ -32,6 +32,17 @@ class Settings(BaseModel):
     """A stage's settings: unknown keys refused, values fixed once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    old_names: ClassVar[dict[str, str]] = {}  # of settings that have another name now, which still work
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or cls.old_names.keys().isdisjoint(values):
+            return values
+        for old, new in cls.old_names.items():
+            if old in values and new in values:
+                raise ValueError(f"'{old}' is the old name of '{new}'; give one of them")
+        return {cls.old_names.get(name, name): value for name, value in values.items()}
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:

@@ -127,6 +127,10 @@ class ChooseSettings(Settings):
 class CutSettings(Settings):
     """How the shorter checkpoint is written."""
 
+    old_names = {"prove": "verify"}
+
     shard_size: Size = Field("5GB", description="Largest size of one output file.")
     checksums: bool = Field(False, description="Also write SHA256SUMS of the weights, for `sha256sum -c`.")
-    prove: bool = Field(True, description="Compare the written model with the original with these blocks bypassed.")
+    verify: bool = Field(
+        True, description="Equivalence check: compare the written model with the original with these blocks bypassed."
+    )

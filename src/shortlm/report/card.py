@@ -35,9 +35,9 @@ def model_card(
     measurements = dense_first(measurements)
     base = public(base_model or manifest.plan.model.name)
     body = environment().get_template("card.md.jinja").render(
-        title=title, healing=healing, plan=manifest.plan, manifest=manifest, proof=manifest.proof, base=base,
-        linked=is_hub_id(base_model), **tables(measurements, benchmark), about=explanation(manifest.plan.criterion),
-        measurements=measurements, data=data_rows(None, measurements),
+        title=title, healing=healing, plan=manifest.plan, manifest=manifest, equivalence=manifest.equivalence,
+        base=base, linked=is_hub_id(base_model), **tables(measurements, benchmark),
+        about=explanation(manifest.plan.criterion), measurements=measurements, data=data_rows(None, measurements),
         stages=stage_rows(None, None, manifest, measurements, benchmark),
         versions=version_rows(None, None, manifest, measurements, benchmark),
     )  # fmt: skip

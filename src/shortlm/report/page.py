@@ -65,7 +65,7 @@ def write_page(
         charts=_charts(scores, plan, measurements) | _bench_charts(measurements, benchmark),
         rows=comparison(measurements), trained=trained_notes(measurements),
         stages=stage_rows(scores, plan, manifest, measurements, benchmark),
-        samples=_samples(measurements), proof=manifest.proof if manifest else None,
+        samples=_samples(measurements), equivalence=manifest.equivalence if manifest else None,
         models=model_rows(scores, plan, measurements),
         data=data_rows(scores, measurements), versions=version_rows(scores, plan, manifest, measurements, benchmark),
         artifacts=_artifacts(scores, plan, manifest, healing, measurements, benchmark),

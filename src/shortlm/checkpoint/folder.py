@@ -8,27 +8,20 @@ an index that points outside the folder.
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from shortlm.checkpoint.headers import TensorEntry, read_header
+from shortlm.checkpoint.hub import fetched
 from shortlm.documents import read_json
 from shortlm.embedded import model_path
 from shortlm.errors import ModelError, shown
-from shortlm.headers import TensorEntry, read_header
-from shortlm.hub import fetched
 from shortlm.paths import is_text, user_path
-
-__all__ = ["Checkpoint", "TensorEntry", "block_prefix", "carry_files", "locate", "open_checkpoint", "read_header",
-           "short_names"]  # fmt: skip
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 MOST_INDEX = 64 * 2**20
-WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|h5|msgpack|ot|onnx|gguf)(\.index\.json)?$")
-NOT_CARRIED = {"SHA256SUMS", "config.json", "manifest.json", "README.md", "training.json"}
-NOT_CARRIED |= {"log.jsonl", "loss.svg"}  # healing.json is the history of the weights
 
 
 @dataclass(frozen=True)
@@ -159,17 +152,3 @@ def block_prefix(checkpoint: Checkpoint, blocks_path: str, n_blocks: int) -> str
         f"{checkpoint.name}: the weight files don't hold blocks 0..{n_blocks - 1} under '{candidates[0]}'; "
         "are these files of another model than config.json tells?"
     )
-
-
-def carry_files(source: Path, folder: Path) -> None:
-    """Copy what is neither weights nor rewritten: tokenizer, generation config, licence, remote code."""
-    for path in sorted(source.iterdir()):
-        hidden_or_weights = path.name.startswith(".") or WEIGHTS.match(path.name)
-        if path.is_file() and path.name not in NOT_CARRIED and not hidden_or_weights and _inside(path, source):
-            shutil.copyfile(path, folder / path.name)  # without its mode: sources may be read-only
-
-
-def _inside(path: Path, source: Path) -> bool:
-    """Whether a link stays in the checkpoint (or in the hub cache's own store of files beside it)."""
-    homes = (source.resolve(), source.resolve().parent.parent / "blobs")
-    return any(path.resolve().is_relative_to(home) for home in homes)

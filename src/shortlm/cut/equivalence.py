@@ -1,4 +1,4 @@
-"""The proof of a cut: logits of the written model == logits of the original with these blocks bypassed.
+"""The equivalence check of a cut: logits of the written model == logits of the original with these blocks bypassed.
 
 Both are run on the same few tokens in the same compute type: in one go, and token by token with the KV
 cache. The bypassed original is run in one go only, since a bypassed block leaves its cache empty.
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from shortlm.artifacts import Proof
+from shortlm.artifacts import Equivalence
 from shortlm.errors import ModelError
 from shortlm.model import ModelFiles, OpenModel, find_anatomy, open_files
 from shortlm.recipe import ModelSettings
@@ -22,7 +22,7 @@ from shortlm.sweep import BlockCaller, Tail, bypassed
 SEQUENCES, TOKENS, PREFIX = 2, 32, 8
 
 
-def prove(original: ModelSettings, result: Path, removed: list[int]) -> Proof:
+def check_equivalence(original: ModelSettings, result: Path, removed: list[int]) -> Equivalence:
     """Compare both models. Raises ModelError if they differ by more than the tolerance, or one gives NaN.
 
     Models that don't fit in memory (or `stream` "on") are compared block by block from disk, without the cache.
@@ -33,7 +33,7 @@ def prove(original: ModelSettings, result: Path, removed: list[int]) -> Proof:
     return (_streamed if streamed else _in_memory)(files, cut_files, removed)
 
 
-def _in_memory(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> Proof:
+def _in_memory(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> Equivalence:
     """With the cache, rounding (and the routing of experts) differs from the pass at once also in the uncut model:
     four times the original's own gap is allowed there, where that is more than the tolerance.
     """
@@ -48,13 +48,13 @@ def _in_memory(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> 
     if own_gap is not None:
         cached, allowed_cached = _largest(expected_BTV - _cached_or_refuse(model, ids_BT)), max(allowed, 4 * own_gap)
         _refuse_difference(cached, allowed_cached, " with the KV cache")
-    return Proof(
+    return Equivalence(
         max_abs_difference=whole, max_abs_difference_cached=cached, tolerance=allowed,
         tolerance_cached=allowed_cached, tokens=ids_BT.numel(), dtype=dtype,
     )  # fmt: skip
 
 
-def _streamed(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> Proof:
+def _streamed(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> Equivalence:
     """Two blocks are in memory; the removed ones are not even read."""
     ids_BT = _probe_ids(files.config.vocab_size)
     expected_BTV = _walked_logits(files.open(streamed=True), removed, ids_BT)
@@ -62,7 +62,7 @@ def _streamed(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> P
     allowed = tolerance(dtype, expected_BTV)
     whole = _largest(expected_BTV - _walked_logits(cut_files.open(streamed=True), [], ids_BT))
     _refuse_difference(whole, allowed, "")
-    return Proof(
+    return Equivalence(
         max_abs_difference=whole, max_abs_difference_cached=None, tolerance=allowed, tokens=ids_BT.numel(),
         dtype=dtype, streamed=True,
     )  # fmt: skip

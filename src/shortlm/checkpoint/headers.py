@@ -7,6 +7,7 @@ the tensors lie one behind the other without holes or overlaps, as the format wa
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -33,6 +34,11 @@ class TensorEntry:
     shape: tuple[int, ...]
     begin: int
     nbytes: int
+
+
+def nbytes_of(dtype: str, shape: Sequence[int]) -> int:
+    """Bytes of a tensor, by its type as safetensors names it; types of less than a byte are packed."""
+    return (BITS[dtype] * prod(shape) + 7) // 8
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
@@ -74,7 +80,7 @@ def _entry(path: Path, name: str, facts: Any, base: int) -> TensorEntry:
     if not (known and _counts(shape, MOST_DIMENSIONS) and _counts(offsets, 2) and len(offsets) == 2):
         raise ModelError(f"{path}: shard is damaged (entry {shown(name)} of its header: {shown(facts)}){AGAIN}")
     nbytes = offsets[1] - offsets[0]
-    if nbytes != (BITS[dtype] * prod(shape) + 7) // 8:
+    if nbytes != nbytes_of(dtype, shape):
         raise ModelError(
             f"{path}: shard is damaged ({shown(name)}: {nbytes:,} bytes for {dtype} {shown(shape)}){AGAIN}"
         )

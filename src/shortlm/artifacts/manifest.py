@@ -1,0 +1,113 @@
+"""The Manifest of a checkpoint that was made from another one: which model was the first, and what was done to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from shortlm.artifacts.base import ONE_MISTAKE, Artifact, ModelFacts, Provenance
+from shortlm.artifacts.cutting import CutPlan, CutStep, Equivalence
+from shortlm.paths import beginning, user_path
+
+# The kinds of edits. With a second one: Annotated[CutStep | RepairStep, Field(discriminator="kind")].
+AnyStep: TypeAlias = CutStep
+MOST_STEPS = 1000
+ONE_CUT = {"plan": "plan", "blocks": "blocks", "bytes_before": "bytes_before", "bytes_after": "bytes_after",
+           "proof": "equivalence", "provenance": "provenance"}  # fmt: skip
+
+
+class Manifest(Artifact):
+    """`manifest.json` of an edited checkpoint: the model at the beginning, and every step from there.
+
+    What was one cut and nothing else (before there were steps) is read as such a list; the base is then the model
+    that was cut, which may itself be a cut one with a manifest of its own.
+    """
+
+    kind: Literal["Manifest"] = "Manifest"
+    base: ModelFacts = Field(description="The model that the first step was done to.")
+    base_path: str | None = Field(None, description="The folder of the base, where that was local.")
+    steps: Annotated[list[AnyStep], ONE_MISTAKE] = Field(min_length=1, max_length=MOST_STEPS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_cut(cls, data: Any) -> Any:
+        """The form before there were steps."""
+        if not isinstance(data, dict) or "plan" not in data or "steps" in data:
+            return data
+        step = {"kind": "cut"} | {new: data[old] for old, new in ONE_CUT.items() if old in data}
+        plan = data["plan"]
+        base = plan.get("model") if isinstance(plan, dict) else getattr(plan, "model", None)
+        return {name: data[name] for name in data if name not in ONE_CUT} | {"base": base, "steps": [step]}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Manifest:
+        _ = self.blocks  # raises ValueError where the steps don't follow on one another
+        return self
+
+    @property
+    def blocks(self) -> list[int]:
+        """The original index of every block of this checkpoint."""
+        return blocks_after(self.steps, self.base.n_blocks)
+
+    @property
+    def last_cut(self) -> CutStep:
+        """The last step that removed blocks."""
+        return next(step for step in reversed(self.steps) if isinstance(step, CutStep))
+
+    @property
+    def plan(self) -> CutPlan:
+        """Of the last cut: its indices are those of the model that it found."""
+        return self.last_cut.plan
+
+    @property
+    def equivalence(self) -> Equivalence | None:
+        """How near the last cut came to the model that it found; None if that was not asked."""
+        return self.last_cut.equivalence
+
+    @property
+    def bytes_before(self) -> int:
+        """The weights that the last cut found."""
+        return self.last_cut.bytes_before
+
+    @property
+    def bytes_after(self) -> int:
+        """The weights of this checkpoint."""
+        return self.steps[-1].bytes_after
+
+    @property
+    def provenance(self) -> Provenance:
+        """Of the last step."""
+        return self.steps[-1].provenance
+
+    def followed_by(self, step: AnyStep) -> Manifest:
+        """The manifest of what `step` has made of this checkpoint."""
+        return Manifest(base=self.base, base_path=self.base_path, steps=[*self.steps, step])
+
+
+def blocks_after(steps: list[AnyStep], n_blocks: int) -> list[int]:
+    """Which blocks of a model of `n_blocks` are left after these steps. Raises ValueError if they don't fit."""
+    blocks = list(range(n_blocks))
+    for step in steps:
+        blocks = step.blocks_after(blocks)
+    return blocks
+
+
+def manifest_of(folder: Path) -> Manifest | None:
+    """That of an edited checkpoint; None if it is none, or if the file of that name is another tool's.
+
+    Raises ShortLMError for a manifest of ours that can't be read.
+    """
+    path = folder / "manifest.json"
+    return Manifest.load(path) if path.is_file() and b'"Manifest"' in beginning(path) else None
+
+
+def load_plan(path: Path | str) -> CutPlan:
+    """A CutPlan from its own file, or that of the last cut from a checkpoint's `manifest.json`."""
+    path = user_path(path)
+    if path.is_dir():
+        path = path / "manifest.json"
+    if path.is_file() and b'"Manifest"' in beginning(path):
+        return Manifest.load(path).plan
+    return CutPlan.load(path)
