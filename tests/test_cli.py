@@ -21,6 +21,7 @@ from shortlm.cli import app
 from shortlm.errors import OutputError
 from shortlm.model import quiet
 from shortlm.progress import ask_to_stop, track
+from shortlm.run import rounds
 
 FAST = ["--text", "embedded", "--sequences", "4", "--length", "32"]
 QUICK_RUN = [
@@ -279,7 +280,7 @@ def test_run_stage_failure_keeps_what_was_done(llama_folder, tmp_path, monkeypat
         raise OutputError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shortlm.pipeline.cut", full)
+        patch.setattr(rounds, "cut", full)
         assert failed(*command) == "shortlm: the disk is full"
     assert sorted(p.name for p in out.iterdir()) == ["plan.json", "recipe.yaml", "scores.json"]
     assert done(*command).count("kept") == 2
@@ -307,7 +308,7 @@ def test_run_stage_failure_keeps_what_was_done(llama_folder, tmp_path, monkeypat
     ],
 )
 def test_what_the_config_decides_is_told_before_anything_is_done(llama_folder, tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr("shortlm.pipeline.score", lambda *args, **kwargs: pytest.fail("scored"))
+    monkeypatch.setattr(rounds, "score", lambda *args, **kwargs: pytest.fail("scored"))
     given = ["-c", "bi", *options] if "-c" not in options else options
     assert message in failed("run", "-m", llama_folder, *FAST, "--bench", "none", *given, "-o", tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -12,7 +12,6 @@ from shortlm.artifacts.base import (
     Provenance,
     Record,
     installed_version,
-    kept,
     provenance,
 )
 from shortlm.artifacts.benchmarking import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
@@ -26,6 +25,6 @@ __all__ = [
     "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores", "CutPlan",
     "DataFacts", "Fluency", "HealPlan", "Healing", "Limit", "LogEntry", "Manifest", "Measurement", "ModelFacts",
     "Perplexity", "Phase", "PhasePlan", "Proof", "Provenance", "Race", "Record", "Sample", "TaskMean", "TaskResult",
-    "Timing", "Validation", "WorkPlan", "WorkRow", "installed_version", "kept", "load_plan", "manifest_of",
+    "Timing", "Validation", "WorkPlan", "WorkRow", "installed_version", "load_plan", "manifest_of",
     "provenance",
 ]  # fmt: skip
