@@ -129,6 +129,18 @@ def test_run_notices_that_an_input_changed(llama_copy, tmp_path):
     )
 
 
+def test_run_says_what_can_not_be_read(llama_folder, tmp_path):
+    out = tmp_path / "run"
+    done("run", "-m", llama_folder, *QUICK_RUN, "-o", out)
+    manifest = out / "model" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:300])
+    line = failed("run", "-m", llama_folder, *QUICK_RUN, "-o", out)
+    assert f"{manifest}: can't be read (is not a Manifest file: the file: Invalid JSON" in line
+    assert line.endswith(f"; delete {out / 'model'} or give --force to make it anew, or choose another --out")
+    again = done("run", "-m", llama_folder, *QUICK_RUN, "-o", out, "--force")
+    assert again.count("kept") == 4 and Manifest.load(manifest).blocks
+
+
 def test_run_refuses_a_foreign_folder(llama_folder, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     assert "the folder exists, is not empty and holds no run" in failed(

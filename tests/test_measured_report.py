@@ -360,7 +360,7 @@ def shorter(tmp_path_factory) -> str:
     return str(folder)
 
 
-def test_compare_goes_on_and_keeps_what_is_unchanged(shorter, tmp_path):
+def test_compare_goes_on_and_keeps_what_is_unchanged(shorter, tmp_path, monkeypatch):
     models = [ModelSettings(), ModelSettings(model=shorter)]
     text = TextSettings(text="embedded", sequences=4, length=32)
     evaluation = EvalSettings(texts=[text], tasks=["village_facts"], limit=4, new_tokens=8)
@@ -388,6 +388,13 @@ def test_compare_goes_on_and_keeps_what_is_unchanged(shorter, tmp_path):
     other = evaluation.model_copy(update={"limit": 3})
     with pytest.raises(OutputError, match=r"eval-0\.json: was made with other settings .*give --force"):
         compare(models, other, benching, tmp_path / "c")
+    with monkeypatch.context() as patch:
+        patch.setattr("shortlm.keys.installed_version", lambda name: "99.0" if name == "torch" else None)
+        with pytest.raises(OutputError, match=r"eval-0\.json: was made with .*torch \d.*, now 99\.0.*; give --force"):
+            compare(models, evaluation, benching, tmp_path / "c")
+    (page.parent / "eval-1.json").write_bytes(before["eval-1.json"][:100])
+    with pytest.raises(OutputError, match=r"eval-1\.json: can't be read \(is not a Measurement file: .*; delete "):
+        compare(models, evaluation, benching, tmp_path / "c")
     compare(models, other, benching, tmp_path / "c", force=True)
     assert Measurement.load(page.parent / "eval-1.json").tasks[0].questions == 3
 

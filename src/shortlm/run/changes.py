@@ -19,7 +19,11 @@ def why_other(artifact: Any, commits: dict[str, str | None], setting: str | None
 def version_change(made_with: dict[str, str]) -> str | None:
     """Of the packages that count, those with another version than now: 'transformers 5.20.0, now 5.23.0'."""
     now = counted_versions()
-    found = [f"{n} {made_with[n]}, now {now[n]}" for n in COUNTED if n in made_with and made_with[n] != now.get(n)]
+    found = [
+        f"{n} {made_with[n]}, now {now.get(n, 'unknown')}"
+        for n in COUNTED
+        if n in made_with and made_with[n] != now.get(n)
+    ]
     return ", and ".join(found) or None
 
 

@@ -12,6 +12,6 @@ TEMPLATE = """
 """
 
 SECTION = Section(
-    "settings", "Settings", lambda evidence: evidence.settings, lambda evidence: {"settings": evidence.settings},
-    TEMPLATE,
+    "settings", "Settings", lambda evidence: evidence.settings.strip(),
+    lambda evidence: {"settings": evidence.settings.strip()}, TEMPLATE,
 )  # fmt: skip
