@@ -130,7 +130,7 @@ def test_runs_and_no_rows():
 
 def test_what_can_not_be_a_number_has_no_row():
     found = [tasked("dense", 1, 0.8), changed(tasked("cut", 2, 0.6), "stderr_nats", 1e308)]
-    rows = result_rows(found, changed(benchmark(), "seconds", 0.0))
+    rows = result_rows(Evidence(measurements=found, benchmark=changed(benchmark(), "seconds", 0.0)))
     assert all(math.isfinite(r["value"]) and (r["stderr"] is None or math.isfinite(r["stderr"])) for r in rows)
 
 

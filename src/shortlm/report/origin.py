@@ -30,9 +30,9 @@ def measured_data(evidence: Evidence) -> list[tuple[str, DataFacts]]:
 
 def stage_rows(evidence: Evidence) -> Stages:
     """When, where and how long each stage ran."""
-    found = [("score", evidence.scores), ("choose", evidence.plan), ("cut", evidence.manifest)]
-    found += [(f"eval, {m.role}", m) for m in evidence.measurements]
-    return [(name, artifact.provenance) for name, artifact in [*found, ("bench", evidence.benchmark)] if artifact]
+    stages = [("score", evidence.scores), ("choose", evidence.plan), ("cut", evidence.manifest),
+              *((f"eval, {m.role}", m) for m in evidence.measurements), ("bench", evidence.benchmark)]  # fmt: skip
+    return [(name, artifact.provenance) for name, artifact in stages if artifact]
 
 
 def version_rows(stages: Stages) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from shortlm.artifacts import CriterionScores
+from shortlm.artifacts import CriterionScores, CutPlan
 from shortlm.report.criteria import explanation
 from shortlm.report.evidence import Evidence
 from shortlm.report.score_charts import ceiling, scores_chart, within_reach
@@ -16,17 +16,19 @@ from shortlm.report.section import LEGEND, Section
 def compute(evidence: Evidence) -> dict[str, Any]:
     """Per criterion: what it measures, its chart, its order of the blocks, and how sure that order is."""
     scores, plan = evidence.scores, evidence.plan
-    found = enumerate(scores.criteria.items() if scores else ())
-    criteria = [_criterion(evidence, f"scores-{i}", spec, values) for i, (spec, values) in found]
+    found, dense = (scores.criteria, scores.base_perplexity) if scores else ({}, None)
+    criteria = [_criterion(f"scores-{i}", spec, found[spec], plan, dense) for i, spec in enumerate(found)]
     return {
         "scores": scores, "plan": plan, "legend": LEGEND, "criteria": criteria,
         "cut_off": any(c["cut_off"] for c in criteria),
     }  # fmt: skip
 
 
-def _criterion(evidence: Evidence, chart: str, spec: str, values: CriterionScores) -> dict[str, Any]:
-    plan, dense, about = evidence.plan, evidence.scores and evidence.scores.base_perplexity, explanation(spec)
-    removed, protected = (plan.removed, plan.protected) if plan else ([], [])
+def _criterion(
+    chart: str, spec: str, values: CriterionScores, plan: CutPlan | None, dense: float | None
+) -> dict[str, Any]:
+    """`dense` is the whole model's perplexity."""
+    about, (removed, protected) = explanation(spec), (plan.removed, plan.protected) if plan else ([], [])
     shown = max(8, len(removed))
     return {
         "spec": spec, "about": about, "unit": values.unit, "chose": bool(plan and plan.criterion == spec),
@@ -50,7 +52,9 @@ The dashed line is the whole model's perplexity, {{ scores.base_perplexity | sig
 <p class="warning"><b>A race.</b> <code>{{ c.spec }}</code> was scored by a race, which ended after {{ c.race.longest }} windows. Blocks that left it early (pale, hatched:
 {{ c.race.early | blocks }}) are scored on fewer windows than the others and than the whole model; scores on other windows can't be compared, so they have no order.</p>
 {% endfor %}
-{% if plan %}{{ legend }}{% endif %}
+{% if plan %}
+{{ legend }}
+{% endif %}
 <div class="charts">
 {% for c in criteria %}
 <figure>
