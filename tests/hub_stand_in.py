@@ -14,7 +14,7 @@ COMMIT = "c0ffee" * 6 + "c0ff"
 
 
 @contextmanager
-def hub(repository: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
+def hub(repository: str, folder: Path, commit: str = COMMIT) -> Iterator[tuple[str, list[str]]]:
     """Yield the address and the list of files that were downloaded."""
     served: list[str] = []
 
@@ -28,7 +28,7 @@ def hub(repository: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
                     [{"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "0" * 40} for p in files()]
                 )
             elif self.path.startswith(f"/api/models/{repository}"):
-                self._json({"id": repository, "sha": COMMIT, "siblings": [{"rfilename": p.name} for p in files()]})
+                self._json({"id": repository, "sha": commit, "siblings": [{"rfilename": p.name} for p in files()]})
             else:
                 self._file(body=True)
 
@@ -50,7 +50,7 @@ def hub(repository: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
                 return
             raw = path.read_bytes()
             self.send_response(200)
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", commit)
             self.send_header("ETag", f'"{hashlib.sha1(raw).hexdigest()}"')
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()

@@ -25,7 +25,7 @@ from shortlm.artifacts import (
     Provenance,
     Sample,
 )
-from shortlm.report import model_card, write_page
+from shortlm.report import Evidence, model_card, write_page
 
 N = 12
 REMOVED = [5, 6, 7, 8]
@@ -126,12 +126,16 @@ def measurements(name: str = "embedded") -> list[Measurement]:
     return [measurement("cut", name), measurement("dense", name)]
 
 
-def page(folder: Path, name: str = "embedded", **changes) -> str:
-    arguments = {
+def evidence(name: str = "embedded", **changes) -> Evidence:
+    known = {
         "title": "Embedded model, a third shorter", "scores": block_scores(name), "plan": cut_plan(name),
-        "manifest": manifest(name), "measurements": measurements(name), "settings_yaml": SETTINGS,
+        "manifest": manifest(name), "measurements": measurements(name), "settings": SETTINGS,
     }  # fmt: skip
-    path = write_page(folder / "report.html", **(arguments | changes), force=True)
+    return Evidence(**(known | changes))
+
+
+def page(folder: Path, name: str = "embedded", **changes) -> str:
+    path = write_page(folder / "report.html", evidence(name, **changes), force=True)
     return path.read_text(encoding="utf-8")
 
 
@@ -167,9 +171,11 @@ class Page(HTMLParser):
 
 
 def card(**changes) -> tuple[dict, str]:
-    arguments = {"title": "Shorter", "license": "apache-2.0", "base_model": "owner/name", "language": "en"}
+    arguments = {"license": "apache-2.0", "base_model": "owner/name", "language": "en"}
+    arguments |= {name: changes.pop(name) for name in arguments.keys() & changes.keys()}
     measured = changes.pop("measured", None) or measurements()
-    text = model_card(manifest(), measured, **(arguments | changes))
+    known = {"title": "Shorter", "manifest": manifest(), "measurements": measured}
+    text = model_card(Evidence(**(known | changes)), **arguments)
     _, front, body = text.split("---\n", 2)
     return yaml.safe_load(front), body
 

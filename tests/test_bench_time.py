@@ -21,7 +21,7 @@ from shortlm.cli import app
 from shortlm.cut import cut
 from shortlm.errors import RecipeError
 from shortlm.recipe import BenchSettings, CutSettings, ModelSettings, WorkloadSettings, validated
-from shortlm.report import write_markdown, write_page
+from shortlm.report import Evidence, write_markdown, write_page
 from shortlm.report.speed import bench_notes, load_note, speed_rows
 
 UP = "the time was up (--minutes 1)"
@@ -188,9 +188,8 @@ def of_a_busy_machine() -> Benchmark:
 
 
 def pages(found: Benchmark, folder) -> tuple[str, str]:
-    path = write_page(folder / "r.html", title="t", scores=None, plan=None, manifest=None, measurements=[],
-                      settings_yaml="", benchmark=found)  # fmt: skip
-    markdown = write_markdown(folder / "r.md", title="t", plan=None, measurements=[], benchmark=found)
+    known = Evidence("t", benchmark=found)
+    path, markdown = write_page(folder / "r.html", known), write_markdown(folder / "r.md", known)
     words = " ".join("".join(Page(path.read_text(encoding="utf-8")).words).split()).replace("\u00a0", " ")
     return words, markdown.read_text(encoding="utf-8").replace("\\", "")
 

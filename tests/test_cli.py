@@ -21,6 +21,7 @@ from shortlm.cli import app
 from shortlm.errors import OutputError
 from shortlm.model import quiet
 from shortlm.progress import ask_to_stop, track
+from shortlm.run import rounds
 
 FAST = ["--text", "embedded", "--sequences", "4", "--length", "32"]
 QUICK_RUN = [
@@ -126,6 +127,18 @@ def test_run_notices_that_an_input_changed(llama_copy, tmp_path):
     assert "scores.json: was made with other settings or inputs (inputs changed); give --force" in failed(
         "run", "-m", llama_copy, *QUICK_RUN, "-o", out
     )
+
+
+def test_run_says_what_can_not_be_read(llama_folder, tmp_path):
+    out = tmp_path / "run"
+    done("run", "-m", llama_folder, *QUICK_RUN, "-o", out)
+    manifest = out / "model" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:300])
+    line = failed("run", "-m", llama_folder, *QUICK_RUN, "-o", out)
+    assert f"{manifest}: can't be read (is not a Manifest file: the file: Invalid JSON" in line
+    assert line.endswith(f"; delete {out / 'model'} or give --force to make it anew, or choose another --out")
+    again = done("run", "-m", llama_folder, *QUICK_RUN, "-o", out, "--force")
+    assert again.count("kept") == 4 and Manifest.load(manifest).blocks
 
 
 def test_run_refuses_a_foreign_folder(llama_folder, tmp_path):
@@ -280,7 +293,7 @@ def test_run_stage_failure_keeps_what_was_done(llama_folder, tmp_path, monkeypat
         raise OutputError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shortlm.pipeline.cut", full)
+        patch.setattr(rounds, "cut", full)
         assert failed(*command) == "shortlm: the disk is full"
     assert sorted(p.name for p in out.iterdir()) == ["plan.json", "recipe.yaml", "scores.json"]
     assert done(*command).count("kept") == 2
@@ -308,7 +321,7 @@ def test_run_stage_failure_keeps_what_was_done(llama_folder, tmp_path, monkeypat
     ],
 )
 def test_what_the_config_decides_is_told_before_anything_is_done(llama_folder, tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr("shortlm.pipeline.score", lambda *args, **kwargs: pytest.fail("scored"))
+    monkeypatch.setattr(rounds, "score", lambda *args, **kwargs: pytest.fail("scored"))
     given = ["-c", "bi", *options] if "-c" not in options else options
     assert message in failed("run", "-m", llama_folder, *FAST, "--bench", "none", *given, "-o", tmp_path / "run")
     assert not (tmp_path / "run").exists()

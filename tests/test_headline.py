@@ -6,6 +6,7 @@ from made_by_hand import block_scores, measurement
 from test_measured_report import benchmark, tasked
 
 from shortlm.artifacts import Measurement
+from shortlm.report import Evidence
 from shortlm.report.headline import headline
 
 
@@ -17,7 +18,7 @@ def of_other_tokens(role: str) -> Measurement:
 
 
 def shown(measurements, bench=None) -> str:
-    return headline(None, None, measurements, bench).replace("\u00a0", " ")
+    return headline(Evidence(measurements=measurements, benchmark=bench)).replace("\u00a0", " ")
 
 
 def test_other_tokens_are_the_reason():
@@ -60,5 +61,5 @@ def test_one_model_has_its_figures():
 
 
 def test_nothing_is_nothing():
-    assert headline(None, None, []) == "Nothing was measured."
-    assert headline(block_scores(), None, []) == "12 blocks of embedded scored by 5 criteria."
+    assert headline(Evidence()) == "Nothing was measured."
+    assert headline(Evidence(scores=block_scores())) == "12 blocks of embedded scored by 5 criteria."

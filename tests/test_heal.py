@@ -30,7 +30,7 @@ from shortlm.heal.trainable import check_method, open_trained
 from shortlm.heal.training import HealTrainer
 from shortlm.model import facts_from_config, load_strictly, open_config, open_files, open_model
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
-from shortlm.report import model_card
+from shortlm.report import Evidence, model_card
 from shortlm.text.records import IGNORED, Row
 
 FAST = {
@@ -410,7 +410,7 @@ def test_the_folder_of_the_base_stays_out_of_the_card(llama_folder, tmp_path):
     manifest = cut_here(llama_folder, tmp_path / "short", 2)
     assert manifest.base_path == str(llama_folder)
     manifest = manifest.model_copy(update={"base_path": "/home/someone/secret"})
-    assert "secret" not in model_card(manifest, [], title="x", license=None, base_model=None)
+    assert "secret" not in model_card(Evidence("x", manifest=manifest))
     assert cut_here("embedded", tmp_path / "other", 5).base_path is None
 
 

@@ -23,7 +23,9 @@ from shortlm.text import open_windows
 
 
 def shortlm(address: str, home: Path, *args: object) -> subprocess.CompletedProcess:
-    env = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+    """Without an address offline."""
+    env = os.environ | {"HF_ENDPOINT": address or "http://127.0.0.1:9", "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
+    env["HF_HUB_OFFLINE"] = "0" if address else "1"
     env["PYTHONPATH"] = str(Path(__file__).parents[1] / "src")
     command = [sys.executable, "-m", "shortlm", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
@@ -44,6 +46,21 @@ def test_a_model_by_its_hub_id(llama_copy, tmp_path):
     assert missing.returncode == 2
     assert missing.stderr.startswith("shortlm: acme/other: is no folder here and can't be fetched from the hub (")
     assert len(missing.stderr.strip().splitlines()) == 1
+
+
+def test_a_run_knows_the_commit_also_without_network_and_tells_if_it_moved(llama_folder, tmp_path):
+    out, home, moved = tmp_path / "run", tmp_path / "home", "dec0de" * 6 + "dec0"
+    options = (
+        "--sequences 2 --length 16 -c magnitude --blocks 1 --protect ends --held-out 2 --new-tokens 0 --bench none"
+    )
+    command = ["run", "-m", "acme/tiny", "--text", "embedded", *options.split(), "-o", out]
+    with hub("acme/tiny", llama_folder) as (address, _):
+        first = shortlm(address, home, *command)
+    assert first.returncode == 0 and "kept" not in first.stdout, first.stderr
+    assert shortlm("", home, *command).stdout.count("kept") == 5
+    with hub("acme/tiny", llama_folder, moved) as (address, _):
+        told = shortlm(address, home, *command)
+        assert f"scores.json: was made with acme/tiny at commit {COMMIT}, now {moved}; give --force to" in told.stderr
 
 
 def test_of_a_model_in_one_file_that_file_alone_is_fetched(llama_folder, tmp_path, monkeypatch):

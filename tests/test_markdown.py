@@ -8,7 +8,7 @@ from markdown_tables import tables
 from test_measured_report import benchmark, tasked
 
 from shortlm.artifacts import Healing, LogEntry, Phase
-from shortlm.report import model_card, write_markdown
+from shortlm.report import Evidence, model_card, write_markdown
 
 
 def healing(**settings) -> Healing:
@@ -24,7 +24,7 @@ def healing(**settings) -> Healing:
 def test_the_equivalence_check_is_a_table_with_and_without_the_cache(cached):
     cut = manifest()
     cut.equivalence.max_abs_difference_cached = cached
-    text = model_card(cut, measurements(), title="t", license=None, base_model=None)
+    text = model_card(Evidence("t", manifest=cut, measurements=measurements()))
     (check,) = [table for table in tables(text) if "Measured" in table[0]]
     titles = [row[0] for row in check[1:]]
     assert titles == ["Whole text at once", "Token by token, with the KV cache"][: 2 if cached else 1]
@@ -44,5 +44,5 @@ def test_every_table_of_report_md_has_whole_rows(with_plan, tmp_path):
     found = [tasked("a|b", 1, 0.8), tasked("cut", 2, 0.6), measurement("other")]
     bench = benchmark(roles=("a|b", "cut"))
     plan = cut_plan() if with_plan else None
-    path = write_markdown(tmp_path / "r.md", title="T", plan=plan, measurements=found, benchmark=bench)
+    path = write_markdown(tmp_path / "r.md", Evidence("T", plan=plan, measurements=found, benchmark=bench))
     assert len(tables(path.read_text(encoding="utf-8"))) == 6

@@ -8,6 +8,7 @@ import json
 import math
 import random
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,17 +29,17 @@ from shortlm.artifacts import (
     Timing,
 )  # fmt: skip
 from shortlm.cli import app
-from shortlm.comparing import compare
 from shortlm.cut import cut
 from shortlm.errors import OutputError, RecipeError
 from shortlm.recipe import BenchSettings, CutSettings, EvalSettings, ModelSettings, TextSettings, WorkloadSettings
-from shortlm.report import numbers, write_markdown, write_page, write_results
+from shortlm.report import Evidence, numbers, write_markdown, write_page, write_results
 from shortlm.report.headline import headline, key_figures
 from shortlm.report.results import result_rows
 from shortlm.report.roles import all_roles, colours, reference_of
 from shortlm.report.speed import limit_pairs, main_case, noise_warnings, ratio, shares, speed_rows
 from shortlm.report.tasks import task_difference, task_rows
 from shortlm.report.tradeoff import by_size, by_speed
+from shortlm.run import compare
 from shortlm.statistics import mcnemar, normal_p, order_rank
 
 
@@ -197,7 +198,7 @@ def test_perplexities_over_other_tokens_are_not_compared():
     found = [measurement("a"), measurement("b")]
     for p in found[1].perplexities:
         p.data.sha256 = "0" * 64
-    assert "→" not in headline(None, None, found) and by_size(found) == []
+    assert "→" not in headline(Evidence(measurements=found)) and by_size(found) == []
 
 
 def test_one_run_is_never_sure():
@@ -257,26 +258,28 @@ def test_points_of_quality_against_cost():
 
 def test_the_headline_tells_of_tasks_and_speed():
     found = [tasked("dense", 1, 0.8), tasked("cut", 2, 0.6)]
-    text = headline(None, cut_plan(), found, benchmark()).replace("\u00a0", " ")
+    known = Evidence(plan=cut_plan(), measurements=found, benchmark=benchmark())
+    text = headline(known).replace("\u00a0", " ")
     a, b = (f"{100 * m.task_means[0].value:.1f} %" for m in found)
     speed = next(r.ratio for r in speed_rows(benchmark()) if r.ratio)
     assert f", both {a} → {b}, {numbers.significant(speed.value)} times as fast." in text
-    names = [f.name for f in key_figures(cut_plan(), None, found, benchmark())]
+    names = [f.name for f in key_figures(known)]
     assert names == ["Blocks", "Parameters", "Perplexity", "Tasks: both", "Tokens per second", "Peak memory"]
-    assert "times as fast" not in headline(None, cut_plan(), found, benchmark(noise=0.8))
+    assert "times as fast" not in headline(replace(known, benchmark=benchmark(noise=0.8)))
 
 
 def test_several_models_get_a_clause_each():
     found = [measurement(r) for r in ("a", "b", "c")]
-    text = headline(None, None, found, benchmark(roles=("a", "b", "c")))
+    text = headline(Evidence(measurements=found, benchmark=benchmark(roles=("a", "b", "c"))))
     assert text.startswith("Beside a, b: perplexity × ") and "; c: " in text and "times as fast" in text
 
 
 def test_every_figure_has_a_row(tmp_path):
     found = [tasked("dense", 1, 0.8), tasked("cut", 2, 0.6)]
-    write_results(tmp_path, found, benchmark(), force=False)
+    known = Evidence(measurements=found, benchmark=benchmark())
+    write_results(tmp_path, known)
     rows = json.loads((tmp_path / "results.json").read_bytes())
-    assert rows == result_rows(found, benchmark())
+    assert rows == result_rows(known)
     table = list(csv.DictReader((tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()))
     assert len(table) == len(rows) and [float(r["value"]) for r in table] == [r["value"] for r in rows]
     kinds = {(r["model"], r["kind"], r["metric"]): r["value"] for r in rows}
@@ -288,7 +291,7 @@ def test_every_figure_has_a_row(tmp_path):
     assert kinds["dense", "size", "weights"] == 7_000_000
     single = benchmark()
     single.cells = [cell("dense", 1, [2.0]), cell("cut", 1, [1.0])]
-    assert all(math.isfinite(r["value"]) for r in result_rows([], single))
+    assert all(math.isfinite(r["value"]) for r in result_rows(Evidence(benchmark=single)))
     assert kinds["cut", "fluency", "distinct-3"] == 0.9
 
 
@@ -298,9 +301,7 @@ def whole(tmp_path_factory) -> tuple[Path, str]:
     found = [tasked("dense", 1, 0.8), tasked("<b>cut", 2, 0.6)]
     bench = benchmark(noise=0.8, roles=("dense", "<b>cut"))
     bench.cells.append(Cell(role="dense", batch=64, prompt_tokens=64, output_tokens=32, failed="out of memory"))
-    write_page(
-        path, title="t", scores=None, plan=None, manifest=None, measurements=found, settings_yaml="", benchmark=bench
-    )
+    write_page(path, Evidence("t", measurements=found, benchmark=bench))
     return path, path.read_text(encoding="utf-8")
 
 
@@ -329,7 +330,7 @@ def test_the_page_has_a_chart_for_everything(whole):
 
 def test_the_markdown_has_the_same_tables(tmp_path):
     found = [tasked("dense", 1, 0.8), tasked("cut", 2, 0.6)]
-    write_markdown(tmp_path / "r.md", title="T", plan=cut_plan(), measurements=found, benchmark=benchmark())
+    write_markdown(tmp_path / "r.md", Evidence("T", plan=cut_plan(), measurements=found, benchmark=benchmark()))
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
     row = next(r for r in task_rows(found) if r.role == "cut" and r.task == "one")
     assert f"| one | acc | cut | {numbers.with_error(row.value, row.stderr)} | " in text
@@ -360,7 +361,7 @@ def shorter(tmp_path_factory) -> str:
     return str(folder)
 
 
-def test_compare_goes_on_and_keeps_what_is_unchanged(shorter, tmp_path):
+def test_compare_goes_on_and_keeps_what_is_unchanged(shorter, tmp_path, monkeypatch):
     models = [ModelSettings(), ModelSettings(model=shorter)]
     text = TextSettings(text="embedded", sequences=4, length=32)
     evaluation = EvalSettings(texts=[text], tasks=["village_facts"], limit=4, new_tokens=8)
@@ -388,6 +389,13 @@ def test_compare_goes_on_and_keeps_what_is_unchanged(shorter, tmp_path):
     other = evaluation.model_copy(update={"limit": 3})
     with pytest.raises(OutputError, match=r"eval-0\.json: was made with other settings .*give --force"):
         compare(models, other, benching, tmp_path / "c")
+    with monkeypatch.context() as patch:
+        patch.setattr("shortlm.keys.installed_version", lambda name: "99.0" if name == "torch" else None)
+        with pytest.raises(OutputError, match=r"eval-0\.json: was made with .*torch \d.*, now 99\.0.*; give --force"):
+            compare(models, evaluation, benching, tmp_path / "c")
+    (page.parent / "eval-1.json").write_bytes(before["eval-1.json"][:100])
+    with pytest.raises(OutputError, match=r"eval-1\.json: can't be read \(is not a Measurement file: .*; delete "):
+        compare(models, evaluation, benching, tmp_path / "c")
     compare(models, other, benching, tmp_path / "c", force=True)
     assert Measurement.load(page.parent / "eval-1.json").tasks[0].questions == 3
 
@@ -406,7 +414,7 @@ def test_compare_refuses(shorter, tmp_path):
 
 def test_two_models_by_any_name_have_a_headline(shorter):
     found = [measurement(role) for role in ("some/dense-model", "shorter")]
-    text = headline(None, None, found).replace("\u00a0", " ")
+    text = headline(Evidence(measurements=found)).replace("\u00a0", " ")
     assert text.startswith("Perplexity ") and " → " in text
 
 
@@ -415,9 +423,9 @@ def test_metrics_that_are_no_shares_are_shown_as_they_are():
     for m, value in zip(found, (12.0, 15.0), strict=True):
         m.task_means.clear()
         m.tasks = [m.tasks[0].model_copy(update={"metric": "word_perplexity", "value": value, "per_question": []})]
-    text = headline(None, cut_plan(), found).replace("\u00a0", " ")
+    text = headline(Evidence(plan=cut_plan(), measurements=found)).replace("\u00a0", " ")
     assert "one 12.0 → 15.0" in text
-    (figure,) = [f for f in key_figures(cut_plan(), None, found) if f.name.startswith("Tasks")]
+    (figure,) = [f for f in key_figures(Evidence(plan=cut_plan(), measurements=found)) if f.name.startswith("Tasks")]
     assert figure.note.replace("\u00a0", " ").startswith("word_perplexity; +3.0") and "points" not in figure.note
 
 

@@ -12,13 +12,13 @@ import sys
 from typing import Any
 
 import pytest
-from made_by_hand import block_scores, cut_plan, manifest, measurement, page
+from made_by_hand import block_scores, cut_plan, manifest, measurement
 from test_markdown import healing
 from test_measured_report import benchmark, tasked
 
 from shortlm import console
 from shortlm.artifacts import Artifact, Validation
-from shortlm.report import loss_chart, model_card, numbers, write_markdown, write_results
+from shortlm.report import Evidence, loss_chart, model_card, numbers, write_markdown, write_page, write_results
 from shortlm.report.quality_charts import perplexity_chart, tradeoff_chart
 from shortlm.report.results import result_rows
 from shortlm.report.runs import runs_chart
@@ -58,12 +58,12 @@ def shown(folder, monkeypatch, **changes: Artifact) -> str:
     } | changes  # fmt: skip
     measured, bench = [parts["dense"], parts["healed"]], parts["bench"]
     common = {name: parts[name] for name in ("scores", "plan", "manifest", "healing")}
-    page(folder, measurements=measured, benchmark=bench, **common)
-    write_markdown(folder / "r.md", title="t", plan=parts["plan"], measurements=measured, benchmark=bench, force=True)
-    write_results(folder, measured, bench, force=True)
+    known = Evidence("t", **common, measurements=measured, benchmark=bench)
+    write_page(folder / "r.html", known, force=True)
+    write_markdown(folder / "r.md", known, force=True)
+    write_results(folder, known, force=True)
     loss_chart(parts["healing"])
-    model_card(parts["manifest"], measured, title="t", license=None, base_model=None, benchmark=bench,
-               healing=parts["healing"])  # fmt: skip
+    model_card(known)
     said = io.StringIO()
     monkeypatch.setattr(console.out, "_file", said)  # `file` would leave the stream of this test behind
     console.show_scores(parts["scores"])
@@ -130,7 +130,7 @@ def test_runs_and_no_rows():
 
 def test_what_can_not_be_a_number_has_no_row():
     found = [tasked("dense", 1, 0.8), changed(tasked("cut", 2, 0.6), "stderr_nats", 1e308)]
-    rows = result_rows(found, changed(benchmark(), "seconds", 0.0))
+    rows = result_rows(Evidence(measurements=found, benchmark=changed(benchmark(), "seconds", 0.0)))
     assert all(math.isfinite(r["value"]) and (r["stderr"] is None or math.isfinite(r["stderr"])) for r in rows)
 
 

@@ -17,7 +17,7 @@ from made_by_hand import (
     browser,
     card,
     criterion,
-    cut_plan,
+    evidence,
     facts,
     manifest,
     measurement,
@@ -31,7 +31,7 @@ from shortlm.artifacts import (
     Sample,
 )
 from shortlm.errors import OutputError
-from shortlm.report import model_card, numbers, write_page
+from shortlm.report import Evidence, model_card, numbers, write_page
 from shortlm.report.card import is_hub_id
 from shortlm.report.headline import headline
 from shortlm.report.quality import difference
@@ -81,7 +81,7 @@ def test_nothing_is_loaded_from_outside(whole):
 
 def test_the_headline_says_what_the_artifacts_say(whole):
     dense, cut = measurement("dense").perplexities[0], measurement("cut").perplexities[0]
-    text = headline(block_scores(), cut_plan(), measurements()).replace("\u00a0", " ")
+    text = headline(evidence()).replace("\u00a0", " ")
     expected = "4 of 12 blocks removed: 1.84 M → 1.25 M parameters (−32 %), "
     assert text == f"{expected}perplexity {dense.perplexity:.2f} → {cut.perplexity:.2f} on embedded."
     assert 147_712 * 12 + 65_664 == 1_838_208 and 1_838_208 - 4 * 147_712 == 1_247_360
@@ -92,7 +92,7 @@ def test_untrusted_text_is_shown_and_never_run(tmp_path):
     sample = Sample(prompt=SCRIPT, text="$x_{1$ & </script>")
     evil = [m.model_copy(update={"samples": [sample]}) for m in measurements(SCRIPT)]
     evil[0].perplexities[0].text = evil[1].perplexities[0].text = f"{SCRIPT} $\\frac$ --> 漢字"
-    text = page(tmp_path, SCRIPT, measurements=evil, title=SCRIPT, settings_yaml=SCRIPT)
+    text = page(tmp_path, SCRIPT, measurements=evil, title=SCRIPT, settings=SCRIPT)
     parsed = Page(text)
     assert [a for tag, a in parsed.elements if tag == "script"] == [{"type": "application/json", "id": "artifacts"}]
     assert SCRIPT not in text
@@ -115,7 +115,7 @@ def test_the_artifacts_are_inside_the_page(whole):
             {"plan": None, "scores": None, "manifest": None},
             ["quality", "tradeoff", "samples", "provenance", "settings"],
         ),
-        ({"plan": None, "scores": None, "manifest": None, "measurements": [], "settings_yaml": ""}, []),
+        ({"plan": None, "scores": None, "manifest": None, "measurements": [], "settings": ""}, []),
     ],
 )
 def test_what_is_missing_is_left_out(tmp_path, changes, sections):
@@ -132,7 +132,7 @@ def test_an_existing_page_is_kept_unless_forced(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("mine")
     with pytest.raises(OutputError, match=r"exists.*--force"):
-        write_page(path, title="t", scores=None, plan=None, manifest=None, measurements=[], settings_yaml="")
+        write_page(path, Evidence())
     assert path.read_text() == "mine"
 
 
@@ -242,7 +242,7 @@ def test_the_card_escapes_yaml_and_markdown():
 def test_the_card_needs_neither_check_nor_measurements():
     plain = manifest()
     plain.last_cut.equivalence = None
-    text = model_card(plain, [], title="t", license=None, base_model=None)
+    text = model_card(Evidence("t", manifest=plain))
     front = yaml.safe_load(text.split("---\n")[1])
     assert set(front) == {"library_name", "pipeline_tag", "tags"}
     assert "Equivalence" not in text and "Quality" not in text and "None" not in text

@@ -14,8 +14,8 @@ from shortlm.cli import app
 from shortlm.cut import cut
 from shortlm.errors import OutputError, RecipeError, TextError
 from shortlm.heal import heal
-from shortlm.pipeline import run
 from shortlm.recipe import CutSettings, HealSettings, ModelSettings, Recipe, load_recipe, preset_names, to_yaml
+from shortlm.run import run
 
 PHASE = {"method": "cpt", "data": ["embedded"], "separator": "\n\n", "length": 24, "batch": 4, "held_out": 4,
          "steps": 3, "lr": 1e-3, "precision": "float32"}  # fmt: skip

@@ -10,14 +10,14 @@ from made_by_hand import Page, card, measurement, page
 from test_markdown import healing
 
 from shortlm.artifacts import Measurement, Perplexity
-from shortlm.comparing import compare
 from shortlm.embedded import model_path
 from shortlm.errors import ShortLMError
 from shortlm.evaluate import evaluate
 from shortlm.evaluate.history import sources_of
 from shortlm.recipe import EvalSettings, ModelSettings, SourceSettings, TextSettings, trained_on
-from shortlm.report import write_markdown
+from shortlm.report import Evidence, write_markdown
 from shortlm.report.headline import headline
+from shortlm.run import compare
 
 NOTE = "was healed on embedded, so its perplexity there says nothing about other text"
 
@@ -106,11 +106,12 @@ def test_the_card_and_the_headline_say_it(tmp_path):
     assert "healed on it" not in page(tmp_path, measurements=found)
     found[1].perplexities[0].healed_on = True
     assert f"Trained on: healed {NOTE}" in card(measured=found)[1]
-    assert "on embedded (which it was healed on)." in headline(None, None, found)
-    write_markdown(tmp_path / "r.md", title="T", plan=None, measurements=found, benchmark=None)
+    assert "on embedded (which it was healed on)." in headline(Evidence(measurements=found))
+    write_markdown(tmp_path / "r.md", Evidence("T", measurements=found))
     assert "which it was healed on" in (tmp_path / "r.md").read_text(encoding="utf-8")
     three = [measurement("a"), measurement("b"), found[1]]
-    assert "b: perplexity × " in headline(None, None, three) and headline(None, None, three).endswith("healed on).")
+    text = headline(Evidence(measurements=three))
+    assert "b: perplexity × " in text and text.endswith("healed on).")
 
 
 def test_a_source_that_is_no_source_is_told(tmp_path):

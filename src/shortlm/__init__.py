@@ -1,9 +1,9 @@
 """shortlm makes language models shorter: it scores blocks, chooses, cuts, heals, and checks the result.
 
 The verbs in the order of the path: score, choose, cut, heal, evaluate, bench, compare, run. The nouns they hand on:
-BlockScores, CutPlan, Manifest, Healing, Measurement, Benchmark; their settings: ModelSettings, TextSettings,
-ScoreSettings, ChooseSettings, CutSettings, HealSettings, EvalSettings, BenchSettings, Recipe. Everything is imported
-when it is first used.
+BlockScores, CutPlan, Manifest, Healing, Measurement, Benchmark, and Evidence, which reports are drawn from; their
+settings: ModelSettings, TextSettings, ScoreSettings, ChooseSettings, CutSettings, HealSettings, EvalSettings,
+BenchSettings, Recipe. Everything is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ _HOMES = {
     "shortlm.heal": ["heal", "estimate_healing"],
     "shortlm.evaluate": ["evaluate", "perplexity"],
     "shortlm.bench": ["bench"],
-    "shortlm.report": ["write_page", "write_markdown", "write_results", "model_card"],
-    "shortlm.comparing": ["compare"],
-    "shortlm.pipeline": ["run"],
+    "shortlm.report": ["Evidence", "write_page", "write_markdown", "write_results", "model_card"],
+    "shortlm.run": ["compare", "run"],
     "shortlm.model": ["open_model", "OpenModel"],
     "shortlm.text": ["open_windows", "windows_from_ids", "Windows"],
     "shortlm.artifacts": [

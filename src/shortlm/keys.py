@@ -1,4 +1,4 @@
-"""Keys: hashes of settings and inputs, by which work that is done already is known."""
+"""Keys: hashes of settings, inputs and versions, by which work that is done already is known."""
 
 from __future__ import annotations
 
@@ -12,15 +12,30 @@ from typing import Any
 from shortlm.artifacts import installed_version
 from shortlm.errors import ShortLMError
 from shortlm.paths import user_path
-from shortlm.recipe import EvalSettings, HealSettings, Settings, piqa_labels
+from shortlm.recipe import EvalSettings, HealSettings, ModelSettings, Settings, piqa_labels
 
 MOST_FILES = 10_000
+COUNTED = ("shortlm", "torch", "transformers")  # what computes: another version may give another result
 
 
 def key_of(*parts: Any) -> str:
     """The hash of settings and plain values."""
     plain = [part.model_dump(mode="json") if isinstance(part, Settings) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def counted_versions() -> dict[str, str]:
+    """Of the packages that count."""
+    return {name: version for name in COUNTED if (version := installed_version(name))}
+
+
+def model_key(model: ModelSettings, commit: str | None) -> str:
+    """Of a model as it is now: its settings, its local files or its `commit` on the hub, and what computes with it.
+
+    A branch of the hub counts as the commit that it stands at.
+    """
+    model = model.model_copy(update={"revision": commit or model.revision})
+    return key_of(model, fingerprint(model.model), counted_versions())
 
 
 def fingerprint(name: str) -> list[Any]:

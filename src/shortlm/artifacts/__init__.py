@@ -12,7 +12,6 @@ from shortlm.artifacts.base import (
     Provenance,
     Record,
     installed_version,
-    kept,
     provenance,
 )
 from shortlm.artifacts.benchmark import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
@@ -29,5 +28,5 @@ __all__ = [
     "CutPlan", "CutStep", "DataFacts", "Equivalence", "Fluency", "HealEstimate", "Healing", "Limit", "LogEntry",
     "Manifest", "Measurement", "ModelFacts", "Perplexity", "Phase", "PhaseEstimate", "Provenance", "Race", "Record",
     "Sample", "Step", "TaskMean", "TaskResult", "Timing", "Validation", "WorkPlan", "WorkRow", "blocks_after",
-    "installed_version", "kept", "load_plan", "manifest_of", "provenance",
+    "installed_version", "load_plan", "manifest_of", "provenance",
 ]  # fmt: skip

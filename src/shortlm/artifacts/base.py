@@ -182,13 +182,3 @@ def installed_version(package: str) -> str | None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def kept(kind: type[A], path: Path, key: str) -> A | None:
-    """The artifact that is there, if it was made with the same key (settings and inputs)."""
-    try:
-        found = kind.load(path)
-    except ShortLMError:
-        return None
-    origin = getattr(found, "provenance", None)
-    return found if origin and origin.key == key else None

@@ -130,14 +130,16 @@ def compare(
     force: Annotated[bool, typer.Option("--force", help="Redo what was made with other settings.")] = False,
 ) -> None:
     """Measure quality and speed of any checkpoints and draw one page: report.html, report.md, results.json, .csv."""
-    from shortlm.comparing import compare as do_compare
+    from shortlm.progress import is_main
     from shortlm.recipe import evaluation_of
+    from shortlm.run import compare as do_compare
 
     given = eval_settings | {name: v for name, v in (("prompts", prompt), ("local", local)) if v}
     settings = evaluation_of(preset, given, text_settings)
     opened = [validated(ModelSettings, model_settings | {"model": name}) for name in models]
     page = do_compare(opened, settings, bench_of(bench), out, title, force, lambda line: typer.echo(line, err=True))
-    typer.echo(f"open {page}")
+    if is_main():
+        typer.echo(f"open {page}")
 
 
 @app.command()
@@ -155,24 +157,9 @@ def report(
     force: Force = False,
 ) -> None:
     """Draw one self-contained HTML page from the files of the other commands."""
-    from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement
     from shortlm.errors import OutputError
-    from shortlm.report import write_page
+    from shortlm.report import evidence_from_files, write_page
 
     if not (scores or plan or manifest or healing or evals or bench):
         raise OutputError("nothing to report; give --scores, --plan, --manifest, --healing, --eval or --bench")
-    cut_by = Manifest.load(manifest) if manifest else None
-    chosen = CutPlan.load(plan) if plan else cut_by.plan if cut_by else None
-    page = write_page(
-        out, title=title, scores=BlockScores.load(scores) if scores else None, plan=chosen, manifest=cut_by,
-        healing=Healing.load(healing) if healing else None, benchmark=Benchmark.load(bench) if bench else None,
-        measurements=_numbered_roles([Measurement.load(path) for path in evals or []]), settings_yaml="", force=force,
-    )  # fmt: skip
-    typer.echo(page)
-
-
-def _numbered_roles(measurements: list[Any]) -> list[Any]:
-    """A second model of the same name gets a number."""
-    roles = [m.role for m in measurements]
-    names = [f"{r} ({roles[:i].count(r) + 1})" if r in roles[:i] else r for i, r in enumerate(roles)]
-    return [m.model_copy(update={"role": name}) for m, name in zip(measurements, names, strict=True)]
+    typer.echo(write_page(out, evidence_from_files(title, scores, plan, manifest, healing, evals, bench), force))

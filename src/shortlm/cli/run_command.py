@@ -62,7 +62,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Redo the stages whose settings differ.")] = False,
 ) -> None:
     """The whole path in one command: score, choose, cut, heal, eval, bench, report. Goes on where it was stopped."""
-    from shortlm.pipeline import run as do_run
+    from shortlm.run import run as do_run
 
     base = load_recipe(recipe) if recipe else Recipe(bench=BenchSettings())
     eval_settings |= {name: v for name, v in (("prompts", prompt), ("local", local)) if v}

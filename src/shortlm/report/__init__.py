@@ -1,15 +1,21 @@
 """The end of the path: one self-contained HTML page, report.md, results.json and .csv, and a model card.
 
-All are drawn from the JSON artifacts alone.
+All take one Evidence, the JSON artifacts of a set of models. A section of the page is one file in sections/.
 
 No model is ever opened here, and what artifacts say (names, prompts, texts) is treated as untrusted text.
 """
 
 from shortlm.report.card import model_card
+from shortlm.report.evidence import Evidence, evidence_from_files
 from shortlm.report.headline import headline
 from shortlm.report.learning import loss_chart
 from shortlm.report.markdown import write_markdown
 from shortlm.report.page import write_page
 from shortlm.report.results import write_results
+from shortlm.report.section import Section
+from shortlm.report.sections import SECTIONS
 
-__all__ = ["headline", "loss_chart", "model_card", "write_markdown", "write_page", "write_results"]
+__all__ = [
+    "SECTIONS", "Evidence", "Section", "evidence_from_files", "headline", "loss_chart", "model_card",
+    "write_markdown", "write_page", "write_results",
+]  # fmt: skip

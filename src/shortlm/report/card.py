@@ -7,41 +7,42 @@ from typing import Any
 
 import yaml
 
-from shortlm.artifacts import Benchmark, Healing, Manifest, Measurement, Perplexity, TaskResult
+from shortlm.artifacts import Perplexity, TaskResult
+from shortlm.errors import ShortLMError
 from shortlm.report.criteria import explanation
+from shortlm.report.evidence import Evidence
 from shortlm.report.markdown import environment, line, public, tables
-from shortlm.report.origin import data_rows, stage_rows, version_rows
-from shortlm.report.quality import dense_first, result_of
+from shortlm.report.origin import measured_data, stage_rows, version_rows
+from shortlm.report.quality import result_of
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def model_card(
-    manifest: Manifest,
-    measurements: list[Measurement],
+    evidence: Evidence,
     *,
-    title: str,
-    license: str | None,
-    base_model: str | None,
+    license: str | None = None,
+    base_model: str | None = None,
     language: str | list[str] | None = None,
-    healing: Healing | None = None,
-    benchmark: Benchmark | None = None,
 ) -> str:
-    """README.md of a cut checkpoint: Markdown behind YAML front matter.
+    """README.md of a cut checkpoint: Markdown behind YAML front matter. Raises ShortLMError without a manifest.
 
     `license` and `language` are the hub's identifiers. `base_model` is linked only if it has the form of a
     hub id (owner/name).
     """
-    measurements = dense_first(measurements)
-    base = public(base_model or manifest.plan.model.name)
+    manifest = evidence.manifest
+    if manifest is None:
+        raise ShortLMError("a model card tells of a cut; give the manifest of the cut checkpoint")
+    plan = manifest.plan
+    base = public(base_model or plan.model.name)
+    stages = [(name, origin) for name, origin in stage_rows(evidence) if name not in ("score", "choose")]
     body = environment().get_template("card.md.jinja").render(
-        title=title, healing=healing, plan=manifest.plan, manifest=manifest, equivalence=manifest.equivalence,
-        base=base, linked=is_hub_id(base_model), **tables(measurements, benchmark),
-        about=explanation(manifest.plan.criterion), measurements=measurements, data=data_rows(None, measurements),
-        stages=stage_rows(None, None, manifest, measurements, benchmark),
-        versions=version_rows(None, None, manifest, measurements, benchmark),
+        title=evidence.title, healing=evidence.healing, plan=plan, manifest=manifest, equivalence=evidence.equivalence,
+        base=base,
+        linked=is_hub_id(base_model), **tables(evidence), about=explanation(plan.criterion),
+        measurements=evidence.measurements, data=measured_data(evidence), stages=stages, versions=version_rows(stages),
     )  # fmt: skip
-    front = _front_matter(measurements, title, license, base_model, language)
+    front = _front_matter(evidence, license, base_model, language)
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n{body.strip()}\n"
 
 
@@ -50,9 +51,7 @@ def is_hub_id(name: str | None) -> bool:
     return bool(name and HUB_ID.fullmatch(name))
 
 
-def _front_matter(
-    measurements: list[Measurement], title: str, license: str | None, base_model: str | None, language: Any
-) -> dict[str, Any]:
+def _front_matter(evidence: Evidence, license: str | None, base_model: str | None, language: Any) -> dict[str, Any]:
     """What the hub reads. It knows no relation for cut models; "finetune" is its default, and true of healed ones."""
     front: dict[str, Any] = {}
     if language:
@@ -63,10 +62,10 @@ def _front_matter(
         front |= {"base_model": base_model, "base_model_relation": "finetune"}
     front |= {"library_name": "transformers", "pipeline_tag": "text-generation"}
     front["tags"] = ["shortlm", "depth-pruning", "pruned"]
-    cut = result_of(measurements)
+    cut = result_of(evidence.measurements)
     if cut and (cut.perplexities or cut.tasks):
         results = [_result(p) for p in cut.perplexities] + [_task_result(t) for t in cut.tasks]
-        front["model-index"] = [{"name": line(title), "results": results}]
+        front["model-index"] = [{"name": line(evidence.title), "results": results}]
     return front
 
 

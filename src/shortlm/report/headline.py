@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shortlm.artifacts import Benchmark, BlockScores, CutPlan, Manifest, Measurement, Perplexity
+from shortlm.artifacts import Benchmark, CutPlan, Measurement, Perplexity
+from shortlm.report.evidence import Evidence
 from shortlm.report.numbers import change, count, signed, significant, size, typeset, with_error
 from shortlm.report.quality import Row, by_text, comparison, cut_of, dense_of, incomparable, result_of
 from shortlm.report.roles import all_roles
@@ -21,17 +22,13 @@ class Figure(NamedTuple):
     note: str
 
 
-def headline(
-    scores: BlockScores | None,
-    plan: CutPlan | None,
-    measurements: list[Measurement],
-    benchmark: Benchmark | None = None,
-) -> str:
+def headline(evidence: Evidence) -> str:
     """For example: 4 of 12 blocks removed: 1.77 M → 1.18 M parameters (−33 %), perplexity 3.02 → 3.55 on embedded."""
+    scores, plan, measurements, benchmark = evidence.scores, evidence.plan, evidence.measurements, evidence.benchmark
     facts = ", ".join(filter(None, (_quality(measurements), _tasks(measurements), _speed(benchmark))))
     if plan:
         text = f"{_removed(plan)}: {_parameters(plan)}{', ' + facts if facts else ''}"
-    elif len(all_roles(measurements, benchmark)) > 2:
+    elif len(evidence.roles) > 2:
         return _several(measurements, benchmark)
     elif facts:
         text = facts[0].upper() + facts[1:]
@@ -46,15 +43,11 @@ def headline(
     return f"{text}."
 
 
-def key_figures(
-    plan: CutPlan | None,
-    manifest: Manifest | None,
-    measurements: list[Measurement],
-    benchmark: Benchmark | None = None,
-) -> list[Figure]:
+def key_figures(evidence: Evidence) -> list[Figure]:
     """Blocks, parameters, bytes, quality and speed before and after, as far as they are known."""
+    plan, manifest, measurements = evidence.plan, evidence.manifest, evidence.measurements
     found = []
-    if not plan and len(all_roles(measurements, benchmark)) > 2:
+    if not plan and len(evidence.roles) > 2:
         return found
     if plan:
         blocks, kept = plan.model.n_blocks, plan.model.n_blocks - len(plan.removed)
@@ -69,7 +62,7 @@ def key_figures(
         note = f"× {significant(ratio, 4)} on {pair[1].text}{_seen(pair[1].result)}"
         note += _before_healing(measurements, pair)
         found.append(Figure("Perplexity", significant(before), significant(after), note))
-    return found + _task_figures(measurements) + _speed_figures(benchmark)
+    return found + _task_figures(measurements) + _speed_figures(evidence.benchmark)
 
 
 def _several(measurements: list[Measurement], benchmark: Benchmark | None) -> str:

@@ -9,42 +9,34 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from shortlm.artifacts import Benchmark, CutPlan, Measurement
 from shortlm.outputs import write_text
 from shortlm.report import numbers
+from shortlm.report.evidence import Evidence
 from shortlm.report.headline import headline
 from shortlm.report.origin import model_rows
-from shortlm.report.quality import comparison, dense_first, trained_notes
+from shortlm.report.quality import comparison, trained_notes
 from shortlm.report.speed import bench_notes, limit_pairs, noise_warnings, shares, speed_rows, types_of
 from shortlm.report.tasks import task_rows
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
 
 
-def write_markdown(
-    path: Path | str,
-    *,
-    title: str,
-    plan: CutPlan | None,
-    measurements: list[Measurement],
-    benchmark: Benchmark | None,
-    force: bool = False,
-) -> Path:
+def write_markdown(path: Path | str, evidence: Evidence, force: bool = False) -> Path:
     """report.md: the page's figures as tables, for pull requests and chats."""
-    measurements = dense_first(measurements)
+    measured = evidence.measurements
     text = environment().get_template("report.md.jinja").render(
-        title=title, plan=plan, headline=headline(None, plan, measurements, benchmark), measurements=measurements,
-        models=model_rows(None, plan, measurements), samples=any(m.samples for m in measurements),
-        **tables(measurements, benchmark),
+        title=evidence.title, plan=evidence.plan, headline=headline(evidence), measurements=measured,
+        models=model_rows(evidence), samples=any(m.samples for m in measured), **tables(evidence),
     )  # fmt: skip
     return write_text(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", force)
 
 
-def tables(measurements: list[Measurement], benchmark: Benchmark | None) -> dict[str, Any]:
+def tables(evidence: Evidence) -> dict[str, Any]:
     """What tables.md.jinja shows."""
+    measured, benchmark = evidence.measurements, evidence.benchmark
     return {
-        "rows": comparison(measurements), "trained": trained_notes(measurements),
-        "task_rows": task_rows(measurements), "benchmark": benchmark,
+        "rows": comparison(measured), "trained": trained_notes(measured),
+        "task_rows": task_rows(measured), "benchmark": benchmark,
         "speed": speed_rows(benchmark), "warnings": noise_warnings(benchmark), "bench_notes": bench_notes(benchmark),
         "shares": shares(benchmark),
         "limits": limit_pairs(benchmark), "types": types_of(benchmark) if benchmark else "",

@@ -11,6 +11,7 @@ from typing import Any
 
 from shortlm.artifacts import Benchmark, Measurement
 from shortlm.outputs import write_text
+from shortlm.report.evidence import Evidence
 from shortlm.report.quality import by_text, comparison, perplexity_error
 from shortlm.report.speed import limit_pairs, shares, speed_rows
 from shortlm.report.tasks import task_rows
@@ -18,8 +19,9 @@ from shortlm.report.tasks import task_rows
 COLUMNS = ("model", "name", "kind", "of", "metric", "value", "stderr", "n", "unit")
 
 
-def result_rows(measurements: list[Measurement], benchmark: Benchmark | None = None) -> list[dict[str, Any]]:
+def result_rows(evidence: Evidence) -> list[dict[str, Any]]:
     """One row per figure. `model` is its role, `of` the text, task or case, `n` windows, questions or runs."""
+    measurements, benchmark = evidence.measurements, evidence.benchmark
     rows = [row for m in measurements for row in _quality(m)] + _differences(measurements)
     names = {m.role: m.model.name for m in (benchmark.models if benchmark else [])}
     rows += [row | {"name": names[row["model"]]} for row in _speed(benchmark)]
@@ -103,9 +105,9 @@ def _speed(benchmark: Benchmark | None) -> list[dict[str, Any]]:
     return rows
 
 
-def write_results(folder: Path, measurements: list[Measurement], benchmark: Benchmark | None, force: bool) -> None:
+def write_results(folder: Path, evidence: Evidence, force: bool = False) -> None:
     """results.json and results.csv in `folder`."""
-    rows = result_rows(measurements, benchmark)
+    rows = result_rows(evidence)
     write_text(folder / "results.json", json.dumps(rows, indent=1, allow_nan=False) + "\n", force)
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")

@@ -1,0 +1,90 @@
+"""The scores of every block by every criterion, and whether the criteria agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from shortlm.artifacts import CriterionScores, CutPlan
+from shortlm.report.criteria import explanation
+from shortlm.report.evidence import Evidence
+from shortlm.report.score_charts import ceiling, scores_chart, within_reach
+from shortlm.report.section import LEGEND, Section
+
+
+def compute(evidence: Evidence) -> dict[str, Any]:
+    """Per criterion: what it measures, its chart, its order of the blocks, and how sure that order is."""
+    scores, plan = evidence.scores, evidence.plan
+    found, dense = (scores.criteria, scores.base_perplexity) if scores else ({}, None)
+    criteria = [_criterion(f"scores-{i}", spec, found[spec], plan, dense) for i, spec in enumerate(found)]
+    return {
+        "scores": scores, "plan": plan, "legend": LEGEND, "criteria": criteria,
+        "cut_off": any(c["cut_off"] for c in criteria),
+    }  # fmt: skip
+
+
+def _criterion(
+    chart: str, spec: str, values: CriterionScores, plan: CutPlan | None, dense: float | None
+) -> dict[str, Any]:
+    """`dense` is the whole model's perplexity."""
+    about, (removed, protected) = explanation(spec), (plan.removed, plan.protected) if plan else ([], [])
+    shown = max(8, len(removed))
+    return {
+        "spec": spec, "about": about, "unit": values.unit, "chose": bool(plan and plan.criterion == spec),
+        "chart": Markup(scores_chart(chart, about.name, values, removed, protected, dense)),
+        "cut_off": ceiling(*within_reach(values, dense)[:2]) is not None,
+        "order": values.order()[:shown], "more": len(values.scores) > shown, "agreement": values.rank_agreement,
+        "race": values.race if values.race and values.race.early else None,
+    }  # fmt: skip
+
+
+TEMPLATE = """
+<p>A low score calls a block unimportant.
+{% if scores.data %}Scored on {{ scores.data.sequences }} windows, {{ scores.data.tokens | whole }} tokens of
+{{ scores.data.source }}; whiskers are one standard error over the windows (for perplexities: of the difference to the
+whole model on the same windows, since a hard window is hard whichever block is missing).{% endif %} 
+{% if scores.base_perplexity is not none and "perplexity" in criteria | map(attribute="unit") | list %}
+The dashed line is the whole model's perplexity, {{ scores.base_perplexity | significant }}.
+{% if cut_off %}Bars too tall for their chart are cut off and carry their value.{% endif %}
+{% endif %}</p>
+{% for c in criteria if c.race %}
+<p class="warning"><b>A race.</b> <code>{{ c.spec }}</code> was scored by a race, which ended after {{ c.race.longest }} windows. Blocks that left it early (pale, hatched:
+{{ c.race.early | blocks }}) are scored on fewer windows than the others and than the whole model; scores on other windows can't be compared, so they have no order.</p>
+{% endfor %}
+{% if plan %}
+{{ legend }}
+{% endif %}
+<div class="charts">
+{% for c in criteria %}
+<figure>
+<figcaption>{{ c.about.name }} <code>{{ c.spec }}</code>{% if c.chose %} <span class="tag">used for the plan</span>{% endif %}</figcaption>
+{{ c.chart }}
+{% if c.about.measures %}<p class="note">{{ c.about.measures }}</p>{% endif %}
+</figure>
+{% endfor %}
+</div>
+<h3>Do the criteria agree?</h3>
+<div class="scroll">
+<table class="narrow">
+<thead><tr><th>Criterion</th><th>Least important blocks first</th><th class="n">Rank agreement</th></tr></thead>
+<tbody>
+{% for c in criteria %}
+<tr><td><code>{{ c.spec }}</code></td>
+{% if c.race %}
+<td>found by the race: {{ c.race.selected | blocks }} <span class="soft">(by index; a race has no order)</span></td>
+<td class="n"><span class="soft">–</span></td></tr>
+{% else %}
+<td class="order">{% for i in c.order %}<span{% if plan and i in plan.removed %} class="removed"{% endif %}>{{ i }}</span>
+{% endfor %}{% if c.more %}…{% endif %}</td>
+<td class="n">{% if c.agreement is not none %}{{ "%.2f" | format(c.agreement) }}{% else %}<span class="soft">–</span>{% endif %}</td></tr>
+{% endif %}
+{% endfor %}
+</tbody>
+</table>
+</div>
+<p class="note">{% if plan %}Removed blocks are coloured. {% endif %}Rank agreement is the mean Kendall tau between the
+order shown and the orders that resampled windows give: 1 is always the same order, 0 is chance.</p>
+"""
+
+SECTION = Section("scores", "Block scores", lambda evidence: evidence.scores, compute, TEMPLATE)

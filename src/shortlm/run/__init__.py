@@ -1,0 +1,9 @@
+"""From one end to the other: `run` shortens a model by a recipe, `compare` measures any checkpoints side by side.
+
+Both work in a RunFolder, which keeps what is done by its key, and hand one Evidence to the report.
+"""
+
+from shortlm.run.comparison import compare
+from shortlm.run.pipeline import run
+
+__all__ = ["compare", "run"]

@@ -1,0 +1,116 @@
+"""Score, choose, cut, heal: once, or in rounds that each take their share of the blocks.
+
+With several rounds, each but the last has a folder round-1, round-2, ... of the same form in the run's; the model that
+was cut and healed there is the next one's. All processes of a job go through here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shortlm.artifacts import BlockScores, CutPlan, Healing, Manifest, blocks_after
+from shortlm.choose import choose
+from shortlm.cut import cut
+from shortlm.recipe import ChooseSettings, ModelSettings, Recipe
+from shortlm.run.folder import RunFolder
+from shortlm.run.processes import meet
+from shortlm.run.stages import place
+from shortlm.score import score
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round gave. Processes beside the first know the scores and the models alone."""
+
+    scores: BlockScores
+    plan: CutPlan
+    manifest: Manifest
+    cut: ModelSettings
+    healing: Healing | None
+    model: ModelSettings  # the healed one, or else the cut one
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """All of them, and the one-shot choice by the first scores, which says how many blocks go in all."""
+
+    whole: CutPlan
+    done: list[Round]
+
+    @property
+    def first(self) -> Round:
+        """Its scores are those of the original."""
+        return self.done[0]
+
+    @property
+    def last(self) -> Round:
+        """Its models come out."""
+        return self.done[-1]
+
+    def manifest(self) -> Manifest:
+        """All rounds as one cut of the original; the equivalence check is that of the last one."""
+        last = self.last.manifest
+        if len(self.done) == 1:
+            return last
+        model, first = self.first.scores.model, self.first.manifest
+        earlier = first.steps[:-1]  # of a model that had been cut before this run
+        left = blocks_after(last.steps[len(earlier) :], model.n_blocks)
+        removed = [i for i in range(model.n_blocks) if i not in left]
+        parameters = model.parameters - sum(model.block_parameters[i] for i in removed)
+        plan = self.whole.model_copy(
+            update={"removed": removed, "method": f"{self.first.plan.method}, in rounds", "agreement": None,
+                    "protected": [], "parameters_after": parameters}
+        )  # fmt: skip
+        step = last.last_cut.model_copy(update={"plan": plan, "bytes_before": first.bytes_before})
+        return last.model_copy(update={"steps": [*earlier, step]})
+
+
+def shorten(folder: RunFolder, recipe: Recipe) -> Rounds:
+    """Every round in turn, each on the model that the one before it has left."""
+    model, whole, done = recipe.model, None, []
+    for number in range(1, recipe.rounds + 1):
+        scores = _scored(folder, recipe, number, model)
+        whole = whole or choose(scores, recipe.choose)
+        done.append(_shortened(folder, recipe, number, model, scores, _share(recipe, number, whole)))
+        model = done[-1].model
+    assert whole is not None  # there is a round at least
+    return Rounds(whole, done)
+
+
+def _scored(folder: RunFolder, recipe: Recipe, number: int, model: ModelSettings) -> BlockScores:
+    name = f"{place(recipe, number)}score"
+    return folder.do(name, lambda: score(model, recipe.text, recipe.score, folder.say), shared=True)
+
+
+def _share(recipe: Recipe, number: int, whole: CutPlan) -> ChooseSettings:
+    """So many blocks go in this round; earlier rounds take the remainder."""
+    if recipe.rounds == 1:
+        return recipe.choose
+    wanted = len(whole.removed)
+    count = wanted // recipe.rounds + (number <= wanted % recipe.rounds)
+    return recipe.choose.model_copy(update={"blocks": count, "drop": None, "drop_params": None, "to_params": None})
+
+
+def _shortened(
+    folder: RunFolder, recipe: Recipe, number: int, model: ModelSettings, scores: BlockScores, share: ChooseSettings
+) -> Round:
+    """The rest of a round: choose, cut, heal."""
+    at = place(recipe, number)
+    plan = folder.do(f"{at}choose", lambda: choose(scores, share, f"{at}scores.json"))
+    output = folder.outputs[f"{at}cut"]
+    manifest = folder.do(f"{at}cut", lambda: cut(model, plan, recipe.cut, output.path, folder.force, output.key))
+    meet(recipe)
+    shorter = model.model_copy(update={"model": str(output.path), "revision": None})
+    if not recipe.heal:
+        return Round(scores, plan, manifest, shorter, None, shorter)
+    healing = folder.do(f"{at}heal", lambda: _healed(folder, recipe, shorter, at), shared=True)
+    healed = shorter.model_copy(update={"model": str(folder.outputs[f"{at}heal"].path)})
+    return Round(scores, plan, manifest, shorter, healing, healed)
+
+
+def _healed(folder: RunFolder, recipe: Recipe, model: ModelSettings, at: str) -> Healing:
+    from shortlm.heal import heal
+
+    assert recipe.heal is not None
+    out, base = folder.outputs[f"{at}heal"].path, folder.outputs[f"{at}cut"].key
+    return heal(model, recipe.heal, out, folder.force, folder.say, base)
