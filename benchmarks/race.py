@@ -16,9 +16,10 @@ from itertools import product
 import torch
 from machine import describe, save
 
+from shortlm.choose.candidates import MARGIN, Candidates
+from shortlm.choose.race import ROUNDS, rounds_of, selected
 from shortlm.model import open_model
 from shortlm.recipe import ModelSettings, TextSettings
-from shortlm.score.racing import MARGIN, ROUNDS, Field, _rounds, _selected
 from shortlm.sweep import BlockCaller, sweep
 from shortlm.text import open_windows
 from shortlm.units import blocks_mask, protected_blocks
@@ -41,18 +42,18 @@ def table(model: str, text: str) -> torch.Tensor:
 def race(nats_LST: torch.Tensor, wanted: int, protected: list[int]) -> tuple[list[int], float]:
     """The choice, and block forwards as a share of the full sweep's."""
     n_blocks = len(nats_LST)
-    ground = Field(wanted, SEQUENCES, [i for i in range(n_blocks) if i not in protected])
+    candidates = Candidates(wanted, SEQUENCES, [i for i in range(n_blocks) if i not in protected])
     sums_L, work = torch.zeros(n_blocks, dtype=torch.float64), 0
-    for start, stop in _rounds(SEQUENCES, 1, ROUNDS):
-        running = ground.racing if start else list(range(n_blocks))
-        work += (stop - start) * (n_blocks + sum(n_blocks - 1 - i for i in running))
-        part_LST = nats_LST[:, start:stop]
+    for part in rounds_of(SEQUENCES, 1, ROUNDS):
+        running = candidates.racing if part.start else list(range(n_blocks))
+        work += (part.stop - part.start) * (n_blocks + sum(n_blocks - 1 - i for i in running))
+        part_LST = nats_LST[:, part]
         sums_L[running] += part_LST[running].sum((1, 2))
-        ground.seen(part_LST[ground.racing])
-        ground.thin_out()
-        if not ground.racing:
+        candidates.seen(part_LST[candidates.racing])
+        candidates.eliminate()
+        if not candidates.racing:
             break
-    return _selected(ground, sums_L), work / (SEQUENCES * n_blocks * (n_blocks + 1) / 2)
+    return selected(candidates, sums_L), work / (SEQUENCES * n_blocks * (n_blocks + 1) / 2)
 
 
 def trials(nats_LST: torch.Tensor, wanted: int, rule: str, count: int) -> dict:

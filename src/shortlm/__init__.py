@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "shortlm.score": ["score", "score_model", "plan_memory", "CRITERIA"],
-    "shortlm.choose": ["choose", "plan_by_hand", "published_scores", "published_names"],
+    "shortlm.choose": ["choose", "search", "race_scores", "plan_by_hand", "published_scores", "published_names"],
     "shortlm.cut": ["cut"],
     "shortlm.heal": ["heal", "estimate_healing"],
     "shortlm.evaluate": ["evaluate", "perplexity"],

@@ -16,7 +16,7 @@ from shortlm.artifacts.base import (
 )
 from shortlm.artifacts.benchmark import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
 from shortlm.artifacts.block_scores import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
-from shortlm.artifacts.cutting import CutPlan, CutStep, Equivalence
+from shortlm.artifacts.cutting import CutPlan, CutStep, Equivalence, Search, Tried
 from shortlm.artifacts.healing import HealEstimate, Healing, LogEntry, Phase, PhaseEstimate, Validation
 from shortlm.artifacts.manifest import AnyStep, Manifest, blocks_after, load_plan, manifest_of
 from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
@@ -24,9 +24,45 @@ from shortlm.artifacts.steps import Step
 
 __all__ = [
     "MOST_BLOCKS",
-    "AnyStep", "Artifact", "BenchedModel", "Benchmark", "BlockScores", "Breakdown", "Cell", "CriterionScores",
-    "CutPlan", "CutStep", "DataFacts", "Equivalence", "Fluency", "HealEstimate", "Healing", "Limit", "LogEntry",
-    "Manifest", "Measurement", "ModelFacts", "Perplexity", "Phase", "PhaseEstimate", "Provenance", "Race", "Record",
-    "Sample", "Step", "TaskMean", "TaskResult", "Timing", "Validation", "WorkPlan", "WorkRow", "blocks_after",
-    "installed_version", "load_plan", "manifest_of", "provenance",
+    "AnyStep",
+    "Artifact",
+    "BenchedModel",
+    "Benchmark",
+    "BlockScores",
+    "Breakdown",
+    "Cell",
+    "CriterionScores",
+    "CutPlan",
+    "CutStep",
+    "DataFacts",
+    "Equivalence",
+    "Fluency",
+    "HealEstimate",
+    "Healing",
+    "Limit",
+    "LogEntry",
+    "Manifest",
+    "Measurement",
+    "ModelFacts",
+    "Perplexity",
+    "Phase",
+    "PhaseEstimate",
+    "Provenance",
+    "Race",
+    "Record",
+    "Sample",
+    "Search",
+    "Step",
+    "TaskMean",
+    "TaskResult",
+    "Timing",
+    "Tried",
+    "Validation",
+    "WorkPlan",
+    "WorkRow",
+    "blocks_after",
+    "installed_version",
+    "load_plan",
+    "manifest_of",
+    "provenance",
 ]  # fmt: skip

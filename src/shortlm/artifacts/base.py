@@ -39,17 +39,24 @@ Counts = Annotated[list[Count], ONE_MISTAKE]
 Values = Annotated[list[float], ONE_MISTAKE]
 
 
-def _sublayer(value: Any) -> Unit:
-    """A sublayer as JSON holds it ("7.attention"), or as it is."""
+def _unit(value: Any) -> Unit:
+    """A unit as JSON holds it ("7", "7.attention"), or as it is."""
     try:
         units = [value] if isinstance(value, Unit) else unit_list(value if isinstance(value, str) else "", "units")
     except ShortLMError:
         units = []
-    if len(units) != 1 or units[0].part == BLOCK or not 0 <= units[0].block < MOST_BLOCKS:
-        raise ValueError("must be the attention or ffn of a block, as 7.attention")
+    if len(units) != 1 or not 0 <= units[0].block < MOST_BLOCKS:
+        raise ValueError("must be a block or the attention or ffn of one, as 7, 7.attention")
     return units[0]
 
 
+def _sublayer(value: Any) -> Unit:
+    if isinstance(value, (str, Unit)) and (unit := _unit(value)).part != BLOCK:
+        return unit
+    raise ValueError("must be the attention or ffn of a block, as 7.attention")
+
+
+Units = Annotated[list[Annotated[Unit, PlainValidator(_unit), PlainSerializer(str)]], ONE_MISTAKE]
 Sublayers = Annotated[list[Annotated[Unit, PlainValidator(_sublayer), PlainSerializer(str)]], ONE_MISTAKE]
 
 

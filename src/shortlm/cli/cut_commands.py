@@ -28,7 +28,11 @@ def score(
         return _plan_memory(model_settings, text_settings, score_settings, out, force) if is_main() else None
     from shortlm.console import show_scores
     from shortlm.outputs import refuse_existing
-    from shortlm.score import score as do_score
+
+    if score_settings.select:
+        from shortlm.choose import race_scores as do_score
+    else:
+        from shortlm.score import score as do_score
 
     if out:
         refuse_existing(out, force)
@@ -58,27 +62,37 @@ def _plan_memory(model_settings: Any, text_settings: Any, score_settings: Any, o
 
 
 @app.command()
-@with_settings(ChooseSettings)
+@with_settings(ChooseSettings, ModelSettings, TextSettings)
 def choose(
     choose_settings: Any,
+    model_settings: Any,
+    text_settings: Any,
     scores: Annotated[Path | None, typer.Argument(help="The file that 'score' wrote.")] = None,
     published: Annotated[str | None, typer.Option(help="Published scores instead, e.g. llama-1-7b/taylor.")] = None,
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """Choose which blocks go, from scores of your own or from published ones."""
+    """Choose which blocks go: from scores of your own or published ones, or by asking the model about sets."""
     from shortlm.artifacts import BlockScores
+    from shortlm.choose import asks, published_names, published_scores, published_source, search
     from shortlm.choose import choose as do_choose
-    from shortlm.choose import published_names, published_scores, published_source
     from shortlm.console import show_plan
     from shortlm.errors import PlanError
+    from shortlm.outputs import refuse_existing
 
-    if published and not scores:
+    if out:
+        refuse_existing(out, force)
+    if asks(choose_settings.method) and not (scores or published):
+        plan = search(model_settings, text_settings, choose_settings, lambda line: typer.echo(line, err=True))
+        if not is_main():
+            return
+    elif published and not scores:
         plan = do_choose(published_scores(published), choose_settings, published_source())
     elif scores and not published:
         plan = do_choose(BlockScores.load(scores), choose_settings, str(scores))
     else:
-        raise PlanError(f"give a scores file, or --published with one of: {', '.join(published_names())}")
+        known = ", ".join(published_names())
+        raise PlanError(f"give a scores file, a --method that asks the model, or --published with one of: {known}")
     save(plan, out, force)
     show_plan(plan)
 

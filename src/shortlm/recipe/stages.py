@@ -109,8 +109,11 @@ class ChooseSettings(Settings):
     """How many blocks go, and which."""
 
     criterion: str | None = Field(None, description="The criterion that chooses; the first one scored when empty.")
-    method: Literal["one-shot", "contiguous"] = Field(
-        "one-shot", description="The lowest scores, or the best run of neighbouring blocks."
+    method: str = Field(
+        "one-shot",
+        max_length=100,
+        description="one-shot (the lowest scores), contiguous (the best run of neighbouring blocks), or one that asks "
+        "the model: race (one-shot by ppl, with fewer block forwards).",
     )
     blocks: int | None = Field(None, ge=0, le=100_000, description="Budget: this many blocks go.")
     drop: str | None = Field(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shortlm.artifacts import Benchmark, Measurement
 from shortlm.bench import bench, check_bench
-from shortlm.choose import refuse_infeasible
+from shortlm.choose import refuse_infeasible, refuse_unraceable
 from shortlm.cut import refuse_uncuttable
 from shortlm.evaluate import check_evaluation, evaluate
 from shortlm.model import facts_from_config
@@ -23,7 +23,7 @@ from shortlm.run.folder import RunFolder, Say
 from shortlm.run.processes import join, meet
 from shortlm.run.rounds import Rounds, shorten
 from shortlm.run.stages import run_folder
-from shortlm.score import parse, refuse_unraceable
+from shortlm.score import parse
 
 
 def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda line: None) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shortlm.artifacts import BlockScores, CutPlan, Healing, Manifest, blocks_after
-from shortlm.choose import choose
+from shortlm.choose import asks, choose, race_scores, search
 from shortlm.cut import cut
 from shortlm.recipe import ChooseSettings, ModelSettings, Recipe
 from shortlm.run.folder import RunFolder
@@ -58,7 +58,8 @@ class Rounds:
         removed = [i for i in range(model.n_blocks) if i not in left]
         parameters = model.parameters - sum(model.block_parameters[i] for i in removed)
         plan = self.whole.model_copy(
-            update={"removed": removed, "method": f"{self.first.plan.method}, in rounds", "agreement": None,
+            update={"removed": removed, "criterion": self.first.plan.criterion,
+                    "method": f"{self.first.plan.method}, in rounds", "agreement": None,
                     "protected": [], "parameters_after": parameters}
         )  # fmt: skip
         step = last.last_cut.model_copy(update={"plan": plan, "bytes_before": first.bytes_before})
@@ -70,7 +71,7 @@ def shorten(folder: RunFolder, recipe: Recipe) -> Rounds:
     model, whole, done = recipe.model, None, []
     for number in range(1, recipe.rounds + 1):
         scores = _scored(folder, recipe, number, model)
-        whole = whole or choose(scores, recipe.choose)
+        whole = whole or choose(scores, _by_scores(recipe.choose))
         done.append(_shortened(folder, recipe, number, model, scores, _share(recipe, number, whole)))
         model = done[-1].model
     assert whole is not None  # there is a round at least
@@ -79,7 +80,12 @@ def shorten(folder: RunFolder, recipe: Recipe) -> Rounds:
 
 def _scored(folder: RunFolder, recipe: Recipe, number: int, model: ModelSettings) -> BlockScores:
     name = f"{place(recipe, number)}score"
-    return folder.do(name, lambda: score(model, recipe.text, recipe.score, folder.say), shared=True)
+    make = race_scores if recipe.score.select else score
+    return folder.do(name, lambda: make(model, recipe.text, recipe.score, folder.say), shared=True)
+
+
+def _by_scores(settings: ChooseSettings) -> ChooseSettings:
+    return settings.model_copy(update={"method": "one-shot", "criterion": None}) if asks(settings.method) else settings
 
 
 def _share(recipe: Recipe, number: int, whole: CutPlan) -> ChooseSettings:
@@ -96,7 +102,7 @@ def _shortened(
 ) -> Round:
     """The rest of a round: choose, cut, heal."""
     at = place(recipe, number)
-    plan = folder.do(f"{at}choose", lambda: choose(scores, share, f"{at}scores.json"))
+    plan = folder.do(f"{at}choose", lambda: _chosen(folder, recipe, model, scores, share, at), asks(share.method))
     output = folder.outputs[f"{at}cut"]
     manifest = folder.do(f"{at}cut", lambda: cut(model, plan, recipe.cut, output.path, folder.force, output.key))
     meet(recipe)
@@ -106,6 +112,14 @@ def _shortened(
     healing = folder.do(f"{at}heal", lambda: _healed(folder, recipe, shorter, at), shared=True)
     healed = shorter.model_copy(update={"model": str(folder.outputs[f"{at}heal"].path)})
     return Round(scores, plan, manifest, shorter, healing, healed)
+
+
+def _chosen(
+    folder: RunFolder, recipe: Recipe, model: ModelSettings, scores: BlockScores, share: ChooseSettings, at: str
+) -> CutPlan:
+    if asks(share.method):
+        return search(model, recipe.text, share, folder.say)
+    return choose(scores, share, f"{at}scores.json")
 
 
 def _healed(folder: RunFolder, recipe: Recipe, model: ModelSettings, at: str) -> Healing:

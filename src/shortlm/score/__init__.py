@@ -1,8 +1,7 @@
 """Score the blocks of a model by several criteria in one pass over the text."""
 
 from shortlm.score.planning import plan_memory
-from shortlm.score.racing import refuse_unraceable
 from shortlm.score.registry import CRITERIA, parse
 from shortlm.score.scoring import score, score_model
 
-__all__ = ["CRITERIA", "parse", "plan_memory", "refuse_unraceable", "score", "score_model"]
+__all__ = ["CRITERIA", "parse", "plan_memory", "score", "score_model"]

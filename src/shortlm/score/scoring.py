@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
 from shortlm.artifacts import BlockScores, CriterionScores, provenance
 from shortlm.errors import ScoreError
-from shortlm.model import ModelFiles, OpenModel, open_files
-from shortlm.progress import is_main
+from shortlm.model import OpenModel
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
-from shortlm.score.racing import race, refuse_unraceable
 from shortlm.score.registry import parse
 from shortlm.score.stability import with_stability
-from shortlm.score.trust import perplexity_of, refuse_no_number
 from shortlm.score.weights import Taylor
 from shortlm.sweep import (
     Batch,
@@ -31,12 +27,14 @@ from shortlm.sweep import (
     backward_sweep,
     batched,
     gathered,
-    joined_ranks,
-    plan_for,
+    open_job,
+    perplexity_of,
+    refuse_no_number,
+    share_of,
     single_removals,
     sweep,
 )  # fmt: skip
-from shortlm.text import Windows, open_windows
+from shortlm.text import Windows
 
 
 def score(
@@ -47,29 +45,15 @@ def score(
     Under torchrun every process scores its share of the sequences, and all return the same. `say` is told the
     plan, if one had to be made (for blocks on disk, or within a memory budget).
     """
+    if settings.select:
+        raise ScoreError(f"--select {settings.select}: a race chooses; in Python it is shortlm.race_scores")
     needs = frozenset[str]().union(*(parse(spec)[0].needs for spec in settings.criteria))
-    refuse_unraceable(settings)
-    files = open_files(model)
-    windows = None
-    if needs - {"weights"}:
-        windows = open_windows(text.for_model(model.model), files.tokenizer, files.config.vocab_size)
-    with joined_ranks() as ranks:
-        share = (0, 0) if windows is None else windows.part(_share(windows, ranks)).shape
-        plan = _agreed(files, work_of(settings.criteria, share, settings.check), settings.batch_size, ranks)
-        if plan and say and is_main():
-            say(f"plan: {plan.described()}")
-        opened = files.open(plan is not None and plan.streamed)
-        return score_model(opened, windows, settings, text.seed, plan, ranks)
 
+    def work(blocks: int, shape: tuple[int, int]) -> Work:
+        return work_of(settings.criteria, shape, settings.check)
 
-def _agreed(files: ModelFiles, work: Work, batch_size: int, ranks: Ranks) -> Plan | None:
-    """The plan; if one process has to read its blocks from disk, all do, so that they go through the same rounds."""
-    plan = plan_for(files, work, batch_size)
-    streamed = plan is not None and plan.streamed
-    if ranks.total(streamed) and not streamed:
-        forced = files.settings.model_copy(update={"stream": "on"})
-        plan = plan_for(replace(files, settings=forced), work, batch_size)
-    return plan
+    with open_job(model, text if needs - {"weights"} else None, work, settings.batch_size, say) as job:
+        return score_model(job.opened, job.windows, settings, text.seed, job.plan, job.ranks)
 
 
 def score_model(
@@ -86,10 +70,7 @@ def score_model(
     """
     started, ranks = time.perf_counter(), ranks or Ranks()
     caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
-    if settings.select and windows is not None:
-        results, base = race(caller, windows, settings, ranks, plan)
-    else:
-        results, base = _swept(opened, caller, windows, settings, seed, plan, ranks)
+    results, base = _swept(opened, caller, windows, settings, seed, plan, ranks)
     return BlockScores(
         model=opened.facts, data=windows.facts if windows else None, criteria=results, base_perplexity=base,
         block_forwards=int(ranks.total(caller.forwards)), processes=ranks.size,
@@ -112,7 +93,7 @@ def _swept(
     criteria = {spec: kind(setting, options) for spec, (kind, options) in _parsed(settings.criteria).items()}
     base = None
     if windows is not None:
-        batches, per_pass = batched(caller, windows.part(_share(windows, ranks)), settings.batch_size, plan)
+        batches, per_pass = batched(caller, windows.part(share_of(windows, ranks)), settings.batch_size, plan)
         needing = [c for c in criteria.values() if "gradients" in c.needs]
         kept = KeptStates() if needing and (not opened.disk or per_pass >= len(batches)) else None
         check, most = seed if settings.check else None, plan.most if plan else None
@@ -126,15 +107,6 @@ def _swept(
             for criterion in weighing:
                 criterion.weigh(i, caller.blocks[i])
     return {spec: _checked(spec, c, settings, seed) for spec, c in criteria.items()}, base
-
-
-def _share(windows: Windows, ranks: Ranks) -> slice:
-    count = len(windows.ids_BT)
-    if count < ranks.size:
-        raise ScoreError(
-            f"{count} sequences for {ranks.size} processes; each needs one: give more --sequences, or fewer processes"
-        )
-    return ranks.share(count)
 
 
 def work_of(specs: list[str], shape: tuple[int, int], check: bool = True) -> Work:

@@ -3,7 +3,10 @@
 from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, backward_sweep
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted, widest
 from shortlm.sweep.decisions import count_forwards, path_of, single_removals
+from shortlm.sweep.evaluator import Evaluator
+from shortlm.sweep.finite import perplexity_of, refuse_no_number
 from shortlm.sweep.forward import Losses, gathered, sweep
+from shortlm.sweep.job import Job, Say, open_job, share_of
 from shortlm.sweep.kept import KeptPrefixes
 from shortlm.sweep.plan import ModelSize, Plan, Work
 from shortlm.sweep.planner import Planner, auto_batch_size, batched, plan_for, taken_memory
@@ -19,6 +22,8 @@ __all__ = [
     "BlockCaller",
     "BlockGradients",
     "CallTimes",
+    "Evaluator",
+    "Job",
     "KeptPrefixes",
     "KeptStates",
     "LiveBytes",
@@ -28,6 +33,7 @@ __all__ = [
     "Plan",
     "Planner",
     "Ranks",
+    "Say",
     "Tail",
     "Work",
     "auto_batch_size",
@@ -37,10 +43,14 @@ __all__ = [
     "count_forwards",
     "gathered",
     "joined_ranks",
+    "open_job",
     "path_of",
+    "perplexity_of",
     "plan_for",
     "predicted",
+    "refuse_no_number",
     "seconds",
+    "share_of",
     "silent",
     "single_removals",
     "sweep",

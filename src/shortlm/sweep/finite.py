@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from shortlm.errors import ScoreError
-from shortlm.sweep import Losses
+from shortlm.sweep.forward import Losses
 
 
 def perplexity_of(losses: Losses) -> float:

@@ -1,0 +1,127 @@
+"""A race: which k blocks are the least important by perplexity, with fewer block forwards than scoring all of them.
+
+The sequences come in rounds. After each one, a block that is clearly worse than the k-th best leaves, and one that
+is clearly better than the (k+1)-th best is settled; both are no longer computed (candidates.py). "Clearly" is a paired
+comparison, token by token on the same sequences, of how the mean over *all* the sequences could still differ: what
+has been seen can't change any more, so the margin shrinks to nothing as the last sequences come.
+
+Shapes: S sequences, L blocks.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from math import exp
+
+import torch
+
+from shortlm.artifacts import BlockScores, CriterionScores, Race, provenance
+from shortlm.choose.candidates import Candidates
+from shortlm.choose.question import Choice, Question
+from shortlm.errors import PlanError, ScoreError
+from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
+from shortlm.sweep import Evaluator, Say, Work, open_job, perplexity_of, refuse_no_number
+from shortlm.units import Unit, blocks_mask, protected_blocks
+
+ROUNDS = 16
+ROUNDS_FROM_DISK = 4  # each round reads all blocks
+
+
+def refuse_unraceable(settings: ScoreSettings) -> None:
+    """Raise ScoreError unless perplexity alone is asked for, whose sequences are comparable token by token."""
+    if settings.select and settings.criteria != ["ppl"]:
+        raise ScoreError(
+            f"--select {settings.select}: a race is by ppl alone; give --criteria ppl, or leave --select out"
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a race has found out."""
+
+    selected: list[int]
+    scores: list[float]  # perplexities without each block, each from the sequences it has run in
+    sequences: list[int]
+    base: float  # the whole model's perplexity
+    forwards_full: int  # block forwards of the full sweep, in the same batches
+
+
+def race(question: Question, evaluator: Evaluator) -> Choice:
+    """The choice of so many blocks as the budget says. Raises PlanError if it doesn't say a number."""
+    found = race_for(question.count(), question.protected, evaluator)
+    return Choice([Unit(i) for i in found.selected], "ppl", found.scores)
+
+
+def race_scores(
+    model: ModelSettings, text: TextSettings, settings: ScoreSettings, say: Say | None = None
+) -> BlockScores:
+    """Block scores of a race, as `score --select` writes them, for one choice only: `settings.race()`.
+
+    Protected blocks are scored in the first round only. Raises PlanError if there is nothing to choose from.
+    """
+    refuse_unraceable(settings)
+    wanted, rule = settings.race()
+    started = time.perf_counter()
+
+    def work(blocks: int, shape: tuple[int, int]) -> Work:
+        return Work(*shape, removals=True, check=settings.check)
+
+    with open_job(model, text, work, settings.batch_size, say) as job:
+        evaluator = Evaluator(job, settings.batch_size, settings.check)
+        protected = protected_blocks(rule, evaluator.n_blocks)
+        if not wanted < evaluator.n_blocks - len(protected):
+            free = evaluator.n_blocks - len(protected)
+            raise PlanError(f"--select {wanted}: {free} blocks may go (protected: {rule}); select fewer")
+        found = race_for(wanted, protected, evaluator)
+        entry = Race(
+            selected=found.selected, protected=protected, sequences=found.sequences,
+            block_forwards_full=found.forwards_full,
+        )  # fmt: skip
+        seconds = round(time.perf_counter() - started, 3)
+        return BlockScores(
+            model=job.opened.facts, data=evaluator.windows.facts, base_perplexity=found.base, processes=job.ranks.size,
+            criteria={"ppl": CriterionScores(scores=found.scores, unit="perplexity", race=entry)},
+            block_forwards=evaluator.search().block_forwards,
+            provenance=provenance(str(job.opened.device), job.opened.dtype, seconds),
+        )  # fmt: skip
+
+
+def race_for(wanted: int, protected: list[int], evaluator: Evaluator) -> Found:
+    """Which `wanted` of the blocks that aren't protected are the least important."""
+    n_blocks, count = evaluator.n_blocks, evaluator.sequences
+    candidates = Candidates(wanted, count, [i for i in range(n_blocks) if i not in protected])
+    nats_L, seen_L, tokens_L = torch.zeros(n_blocks, dtype=torch.float64), [0] * n_blocks, [0.0] * n_blocks
+    tokens = nats = 0.0
+    rounds = rounds_of(count, evaluator.job.ranks.size, ROUNDS_FROM_DISK if evaluator.caller.disk else ROUNDS)
+    for part in rounds:
+        running = candidates.racing if part.start else list(range(n_blocks))
+        losses = evaluator.losses([blocks_mask([i]) for i in running], part, per_token=True)
+        assert losses.each_MST is not None
+        perplexity_of(losses)
+        nats, tokens = nats + float(losses.base_S.sum()), tokens + float(losses.tokens_S.sum())
+        for row, i in enumerate(running):
+            nats_L[i] += losses.nats_MS[row].sum()
+            seen_L[i], tokens_L[i] = part.stop, tokens
+        candidates.seen(losses.each_MST[[running.index(i) for i in candidates.racing]])
+        candidates.eliminate()
+        if not candidates.racing:
+            break
+    full = n_blocks * (n_blocks + 1) // 2 * evaluator.batches(rounds)
+    scores = (nats_L / torch.tensor(tokens_L, dtype=torch.float64)).exp().tolist()
+    refuse_no_number("ppl", scores)
+    return Found(selected(candidates, nats_L), scores, seen_L, exp(nats / tokens), full)
+
+
+def rounds_of(count: int, processes: int, most: int) -> list[slice]:
+    """The sequences of each round: equal shares, with a sequence for every process."""
+    rounds = max(1, min(most, count // processes))
+    bounds = [count * r // rounds for r in range(rounds + 1)]
+    return [slice(*pair) for pair in pairwise(bounds)]
+
+
+def selected(candidates: Candidates, nats_L: torch.Tensor) -> list[int]:
+    """Those settled, and the best of those that ran to the end."""
+    rest = sorted(candidates.racing, key=lambda i: (float(nats_L[i]), i))
+    return sorted([*candidates.settled, *rest[: candidates.wanted - len(candidates.settled)]])

@@ -1,0 +1,72 @@
+"""A model and a text, opened for sweeps: how they go is planned, and processes share the sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from shortlm.errors import ScoreError
+from shortlm.model import ModelFiles, OpenModel, open_files
+from shortlm.progress import is_main
+from shortlm.recipe import ModelSettings, TextSettings
+from shortlm.sweep.plan import Plan, Work
+from shortlm.sweep.planner import plan_for
+from shortlm.sweep.ranks import Ranks, joined_ranks
+from shortlm.text import Windows, open_windows
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What sweeps are made over; `windows` are those of all processes, None where no data is needed."""
+
+    opened: OpenModel
+    windows: Windows | None
+    plan: Plan | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+
+
+@contextmanager
+def open_job(
+    model: ModelSettings,
+    text: TextSettings | None,
+    work: Callable[[int, tuple[int, int]], Work],
+    batch_size: int = 0,
+    say: Say | None = None,
+) -> Generator[Job, None, None]:
+    """Open the model and the text; `work(blocks, (sequences, tokens))` says what will be asked of the sweep.
+
+    Under torchrun every process gets the same job, its plan being for its share. `say` is told the plan, if one had to
+    be made (for blocks on disk, or within a memory budget). Raises ShortLMError for bad input.
+    """
+    files, windows = open_files(model), None
+    if text is not None:
+        windows = open_windows(text.for_model(model.model), files.tokenizer, files.config.vocab_size)
+    with joined_ranks() as ranks:
+        shape = (0, 0) if windows is None else windows.part(share_of(windows, ranks)).shape
+        plan = _agreed(files, work(files.config.num_hidden_layers, shape), batch_size, ranks)
+        if plan and say and is_main():
+            say(f"plan: {plan.described()}")
+        yield Job(files.open(plan is not None and plan.streamed), windows, plan, ranks)
+
+
+def share_of(windows: Windows, ranks: Ranks) -> slice:
+    """The sequences of this process. Raises ScoreError if there are fewer than processes."""
+    count = len(windows.ids_BT)
+    if count < ranks.size:
+        raise ScoreError(
+            f"{count} sequences for {ranks.size} processes; each needs one: give more --sequences, or fewer processes"
+        )
+    return ranks.share(count)
+
+
+def _agreed(files: ModelFiles, work: Work, batch_size: int, ranks: Ranks) -> Plan | None:
+    """The plan; if one process has to read its blocks from disk, all do, so that they go through the same rounds."""
+    plan = plan_for(files, work, batch_size)
+    streamed = plan is not None and plan.streamed
+    if ranks.total(streamed) and not streamed:
+        forced = files.settings.model_copy(update={"stream": "on"})
+        plan = plan_for(replace(files, settings=forced), work, batch_size)
+    return plan
