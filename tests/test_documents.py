@@ -177,7 +177,7 @@ def test_blocks_by_the_million():
     from shortlm.units import check_blocks, unit_list
 
     for text in (",".join(["0-9999"] * 1000), ",".join(["1"] * 1_000_000)):
-        with pytest.raises(PlanError, match="--remove: names more than 10,000 blocks; give each once"):
+        with pytest.raises(PlanError, match="--remove: names more than 30,000 units; give each once"):
             unit_list(text, "--remove")
     with pytest.raises(PlanError) as error:
         unit_list("9" * 5000, "--remove")

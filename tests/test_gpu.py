@@ -21,7 +21,7 @@ from shortlm.recipe import (
 )  # fmt: skip
 from shortlm.score import score_model
 from shortlm.score.scoring import work_of
-from shortlm.sweep import plan_for
+from shortlm.sweep import schedule_for
 from shortlm.text import windows_from_ids
 
 pytestmark = [
@@ -57,7 +57,7 @@ def test_a_budget_of_the_device_is_kept(folder):
     settings = ModelSettings(model=folder, device="cuda", stream="on", memory="4GiB")
     files = open_files(settings)
     windows = windows_from_ids(IDS_BT, 96)
-    plan = plan_for(files, work_of(CRITERIA, windows.shape))
+    plan = schedule_for(files, work_of(CRITERIA, windows.shape))
     torch.cuda.reset_peak_memory_stats()
     score_model(files.open(True), windows, ScoreSettings(criteria=CRITERIA, resamples=0), 0, plan)
     assert torch.cuda.max_memory_allocated() <= plan.peak_bytes

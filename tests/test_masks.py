@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shortlm.errors import ScoreError
 from shortlm.model import find_anatomy, open_files, quiet
 from shortlm.recipe import ModelSettings
-from shortlm.sweep import BlockCaller, KeptPrefixes, Planner, Work, count_forwards, path_of, sweep
+from shortlm.sweep import BlockCaller, KeptPrefixes, Scheduler, Work, count_forwards, path_of, sweep
 from shortlm.sweep.decisions import DROP, in_chunks
 from shortlm.sweep.frontier import most_alive
 from shortlm.sweep.slots import Slots
@@ -132,13 +132,13 @@ def test_from_disk_masks_go_through_in_chunks(streamed):
     assert visits == list(range(BLOCKS))
 
 
-def tightest(planner, work, stream) -> int:
+def tightest(scheduler, work, stream) -> int:
     """The smallest budget for which there is a plan with two sequences at a time."""
-    low, high = planner.base, planner.base + 2**30
+    low, high = scheduler.base, scheduler.base + 2**30
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            planner.within(work, middle, stream == "on", batch_size=2)
+            scheduler.within(work, middle, stream == "on", batch_size=2)
             high = middle
         except ScoreError:
             low = middle
@@ -147,13 +147,13 @@ def tightest(planner, work, stream) -> int:
 
 @pytest.mark.parametrize("stream", ["on", "off"])
 def test_plans_count_what_masks_take_and_keep_a_budget(monkeypatch, streamed, stream):
-    for module in ("blocks", "planner"):  # one state at a time, or else all go together anyway
+    for module in ("blocks", "scheduler"):  # one state at a time, or else all go together anyway
         monkeypatch.setattr(f"shortlm.sweep.{module}.working_tokens", lambda device: 24)
     masks = tuple(blocks_mask(removed) for removed in combinations(range(BLOCKS), 3))
-    planner, work = Planner.of(streamed), Work(4, 12, masks=masks)
-    free = planner.within(work, None, stream == "on", batch_size=2)
+    scheduler, work = Scheduler.of(streamed), Work(4, 12, masks=masks)
+    free = scheduler.within(work, None, stream == "on", batch_size=2)
     assert (free.most, free.chunks, free.lm_head_calls) == (None, 1, 2 * 21)
-    tight = planner.within(work, tightest(planner, work, stream), stream == "on", batch_size=2)
+    tight = scheduler.within(work, tightest(scheduler, work, stream), stream == "on", batch_size=2)
     assert tight.most == 1
     assert tight.peak_bytes < free.peak_bytes
     opened = streamed.open(stream == "on")

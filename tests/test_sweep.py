@@ -97,7 +97,7 @@ def test_gradients_equal_autograd(forward_mode, monkeypatch):
 
     def keep(block):
         got[block.index] = {name: block.total(name) for name in block.weights}
-        along[block.index] = block.along(directions[block.index])
+        along[block.index] = block.directional_derivatives(directions[block.index])
 
     backward_sweep(CALLER, [(IDS_BT[:3], ALL_BT[:3]), (IDS_BT[3:], ALL_BT[3:])], weights_S, keep)
     assert CALLER.no_forward_mode == (set() if forward_mode else {type(CALLER.blocks[0])})
@@ -260,5 +260,7 @@ def test_out_of_memory_is_not_taken_for_a_missing_kernel(monkeypatch):
     monkeypatch.setattr(forward_ad, "make_dual", exhausted)
     weights_S = torch.full((4,), 1 / 60)
     with pytest.raises(torch.OutOfMemoryError):
-        backward_sweep(CALLER, [(IDS_BT, ALL_BT)], weights_S, lambda block: block.along(block.weights))
+        backward_sweep(
+            CALLER, [(IDS_BT, ALL_BT)], weights_S, lambda block: block.directional_derivatives(block.weights)
+        )
     assert CALLER.no_forward_mode == set()

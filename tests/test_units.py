@@ -10,10 +10,12 @@ from architectures import BLOCKS, COMMON, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from shortlm.artifacts import CutPlan, ModelFacts
+from shortlm.cut import cut
 from shortlm.errors import ModelError, PlanError, ShortLMError
 from shortlm.model import find_anatomy
 from shortlm.model.opening import facts_of
 from shortlm.plans import plan_by_hand
+from shortlm.recipe import CutSettings, ModelSettings
 from shortlm.sweep import BlockCaller, sweep
 from shortlm.sweep.decisions import DROP, KEEP, WITHOUT_ATTENTION, WITHOUT_FFN, path_of
 from shortlm.units import Unit, blocks_mask, check_units, protected_blocks, protected_units, unit_list
@@ -93,7 +95,7 @@ def test_plans_name_sublayers_and_count_their_parameters(tmp_path):
 def test_plans_with_other_things_for_sublayers(tmp_path, given):
     plan = plan_by_hand(facts_of(tiny_model("llama"), "m"), [1])
     (tmp_path / "p.json").write_text(json.dumps(plan.model_dump(mode="json") | {"removed_sublayers": [given]}))
-    with pytest.raises(ShortLMError, match=r"removed_sublayers.0: .*must be the attention or ffn of a block"):
+    with pytest.raises(ShortLMError, match=r"removed_sublayers.0: .*must be .*the attention or ffn of"):
         CutPlan.load(tmp_path / "p.json")
 
 
@@ -109,6 +111,13 @@ def test_sublayers_of_facts_that_do_not_know_them():
     facts = ModelFacts(name="m", architecture="x", n_blocks=2, block_parameters=[5, 5], parameters=12)
     with pytest.raises(PlanError, match=r"m: block 1 has no ffn that can be told apart; only whole blocks"):
         plan_by_hand(facts, [Unit(1, "ffn")])
+
+
+def test_a_plain_checkpoint_cannot_leave_sublayers_out(tmp_path):
+    message = r"embedded: 2.attention, 4.ffn can't be left out of a plain llama checkpoint; remove whole blocks"
+    with pytest.raises(PlanError, match=message):
+        cut(ModelSettings(), unit_list("1,4.ffn,2.attention", "x"), CutSettings(), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def losses_of(model, text):

@@ -27,7 +27,7 @@ _HOMES = {
     "shortlm.model": ["open_model", "OpenModel"],
     "shortlm.text": ["open_windows", "windows_from_ids", "Windows"],
     "shortlm.artifacts": [
-        "BlockScores", "CutPlan", "Healing", "HealEstimate", "Manifest", "Measurement", "Perplexity", "WorkPlan",
+        "BlockScores", "CutPlan", "Healing", "HealEstimate", "Manifest", "Measurement", "Perplexity", "WorkEstimate",
         "load_plan", "Benchmark",
     ],
     "shortlm.errors": ["ShortLMError"],

@@ -19,7 +19,7 @@ from shortlm.artifacts import (
     Healing,
     Manifest,
     Measurement,
-    WorkPlan,
+    WorkEstimate,
 )
 from shortlm.sizes import duration, gib, significant
 
@@ -206,7 +206,7 @@ def show_benchmark(benchmark: Benchmark) -> None:
         out.print(f"noisy: {warning}")
 
 
-def show_work(plan: WorkPlan) -> None:
+def show_work(plan: WorkEstimate) -> None:
     """One row per criterion: memory, reading, computing, time."""
     where = f"{plan.provenance.device}, {plan.provenance.dtype}"
     out.print(f"{plan.model.name}: {plan.sequences} sequences of {plan.tokens} tokens, {where}, weights "

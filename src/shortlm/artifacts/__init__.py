@@ -15,8 +15,8 @@ from shortlm.artifacts.base import (
     provenance,
 )
 from shortlm.artifacts.benchmark import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
-from shortlm.artifacts.block_scores import BlockScores, CriterionScores, Race, WorkPlan, WorkRow
-from shortlm.artifacts.cutting import CutPlan, CutStep, Equivalence, Search, Tried
+from shortlm.artifacts.block_scores import BlockScores, CriterionScores, Race, WorkEstimate, WorkRow
+from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence, Search, Tried
 from shortlm.artifacts.healing import HealEstimate, Healing, LogEntry, Phase, PhaseEstimate, Validation
 from shortlm.artifacts.manifest import AnyStep, Manifest, blocks_after, load_plan, manifest_of
 from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
@@ -58,7 +58,7 @@ __all__ = [
     "Timing",
     "Tried",
     "Validation",
-    "WorkPlan",
+    "WorkEstimate",
     "WorkRow",
     "blocks_after",
     "installed_version",

@@ -1,4 +1,4 @@
-"""What scoring hands on: BlockScores, and the WorkPlan of `plan-memory`."""
+"""What scoring hands on: BlockScores, and the WorkEstimate of `plan-memory`."""
 
 from __future__ import annotations
 
@@ -155,10 +155,10 @@ class WorkRow(Record):
     exact: bool = Field(True, description="False where memory is an estimate: the code could not be run on shapes.")
 
 
-class WorkPlan(Artifact):
+class WorkEstimate(Artifact):
     """The output of `plan-memory`."""
 
-    kind: Literal["WorkPlan"] = "WorkPlan"
+    kind: Literal["WorkEstimate", "WorkPlan"] = "WorkEstimate"  # its earlier name
     model: ModelFacts
     sequences: Count
     tokens: Count

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from shortlm.artifacts.base import ONE_MISTAKE, Artifact, ModelFacts, Provenance
-from shortlm.artifacts.cutting import CutPlan, CutStep, Equivalence
+from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence
 from shortlm.paths import beginning, user_path
 
 # The kinds of edits. With a second one: Annotated[CutStep | RepairStep, Field(discriminator="kind")].

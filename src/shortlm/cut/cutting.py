@@ -1,6 +1,6 @@
 """The verb: a CutPlan and a checkpoint give a shorter checkpoint, checked, with its manifest.
 
-Nothing here imports torch unless the result is to be checked: see planning.py.
+Nothing here imports torch unless the result is to be checked: see checked_config.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shortlm.artifacts import CutPlan, CutStep, Equivalence, Manifest, provenance
 from shortlm.checkpoint import Draft, earlier_steps, open_checkpoint, refuse_target, with_step, written
-from shortlm.cut.planning import planned
+from shortlm.cut.checked_config import planned
 from shortlm.cut.surgery import kept_pieces
 from shortlm.paths import user_path
 from shortlm.recipe import CutSettings, ModelSettings

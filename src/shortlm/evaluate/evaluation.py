@@ -16,7 +16,7 @@ from shortlm.evaluate.task_names import wanted
 from shortlm.model import ModelFiles, OpenModel, context_of, open_files
 from shortlm.paths import user_path
 from shortlm.recipe import EvalSettings, ModelSettings, SourceSettings, TextSettings, trained_on
-from shortlm.sweep import Plan, Work, plan_for
+from shortlm.sweep import Schedule, Work, schedule_for
 from shortlm.text import Windows, open_windows
 from shortlm.vocabulary import only_own_ids
 
@@ -26,7 +26,7 @@ def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", 
     started = time.perf_counter()
     settings = settings.for_model(model.model).with_local_texts()
     files, windows = _opened(model, settings)
-    plans = [plan_for(files, Work(*w.shape), settings.batch_size) for w in windows]
+    plans = [schedule_for(files, Work(*w.shape), settings.batch_size) for w in windows]
     healed_on = sources_of(files.checkpoint.folder)
     opened = files.open(any(p and p.streamed for p in plans) if plans else not files.fits())
     prompts = sample_prompts(opened, settings, windows[0].ids_BT[0].tolist() if windows else [])
@@ -65,7 +65,7 @@ def _perplexity(
     opened: OpenModel,
     text: TextSettings,
     windows: Windows,
-    plan: Plan | None,
+    plan: Schedule | None,
     settings: EvalSettings,
     healed_on: list[SourceSettings],
 ) -> Perplexity:

@@ -11,11 +11,11 @@ from shortlm.artifacts import Perplexity
 from shortlm.errors import ModelError
 from shortlm.model import OpenModel
 from shortlm.statistics import mean_stderr
-from shortlm.sweep import BlockCaller, Plan, batched, sweep
+from shortlm.sweep import BlockCaller, Schedule, batched, sweep
 from shortlm.text import Windows
 
 
-def perplexity(opened: OpenModel, windows: Windows, batch_size: int = 0, plan: Plan | None = None) -> Perplexity:
+def perplexity(opened: OpenModel, windows: Windows, batch_size: int = 0, plan: Schedule | None = None) -> Perplexity:
     """Perplexity of an open model (in memory or on disk) with its standard error over windows.
 
     It is the sweep that drops nothing. `batch_size` of 0 takes what runs fastest; a plan of the sweep says it

@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 
 from shortlm.errors import HealError
-from shortlm.sweep import told
+from shortlm.sweep import distributed_errors
 
 PATIENCE = timedelta(hours=12)  # the first process merges, cuts and checks while the others wait
 
@@ -22,7 +22,7 @@ def join_processes(device: torch.device) -> None:
     group = torch.distributed
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not group.is_initialized():
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"  # accelerate takes nccl alone
-        with told(consequence=""):
+        with distributed_errors(consequence=""):
             group.init_process_group(backend, timeout=PATIENCE)
     PartialState(cpu=device.type == "cpu")
 
@@ -66,5 +66,5 @@ def wait_for_all() -> None:
     """Until every process is here. Raises RankError if one has ended."""
     from accelerate import PartialState
 
-    with told(consequence=""):
+    with distributed_errors(consequence=""):
         PartialState().wait_for_everyone()

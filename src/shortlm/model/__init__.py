@@ -21,12 +21,36 @@ from shortlm.model.opening import (
 )  # fmt: skip
 from shortlm.model.reading import read_some
 from shortlm.model.sampling import sampling_options
-from shortlm.model.streaming import parted, skeleton
+from shortlm.model.streaming import skeleton, split_by_block
 
 __all__ = [
-    "Anatomy", "ModelFiles", "OpenModel", "block_count", "compute_type", "context_of", "cut_config",
-    "facts_from_config", "facts_of", "find_anatomy", "fits", "free_memory", "guard", "load_strictly", "meta_model",
-    "open_config", "open_files", "open_for_scoring", "open_model", "open_tokenizer", "parted", "pick_device",
-    "planned_device", "quiet", "read_some", "sampling_options", "scored_weights", "skeleton",
+    "Anatomy",
+    "ModelFiles",
+    "OpenModel",
+    "block_count",
+    "compute_type",
+    "context_of",
+    "cut_config",
+    "facts_from_config",
+    "facts_of",
+    "find_anatomy",
+    "fits",
+    "free_memory",
+    "guard",
+    "load_strictly",
+    "meta_model",
+    "open_config",
+    "open_files",
+    "open_for_scoring",
+    "open_model",
+    "open_tokenizer",
+    "pick_device",
+    "planned_device",
+    "quiet",
+    "read_some",
+    "sampling_options",
+    "scored_weights",
+    "skeleton",
+    "split_by_block",
     "tokens_per_call",
 ]  # fmt: skip

@@ -41,7 +41,7 @@ class DiskBlocks:
         self.anatomy = find_anatomy(self.model)
         self.blocks, self.path = self.anatomy.blocks, self.anatomy.blocks_path
         self.prefix = block_prefix(checkpoint, self.path, len(self.blocks))
-        self.inside, self.outside = parted(checkpoint, self.prefix, len(self.blocks))
+        self.inside, self.outside = split_by_block(checkpoint, self.prefix, len(self.blocks))
         self._refuse_unfit(checkpoint)
         self.table: TensorEntry | None = None  # the embeddings' and the head's weight in the files,
         self.head: TensorEntry | None = None  # or None if they are in memory all the time
@@ -265,7 +265,7 @@ def skeleton(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     return model.requires_grad_(False).eval()
 
 
-def parted(
+def split_by_block(
     checkpoint: Checkpoint, prefix: str, count: int
 ) -> tuple[list[dict[str, TensorEntry]], dict[str, TensorEntry]]:
     """The tensors of each block under their names within the block, and all others."""

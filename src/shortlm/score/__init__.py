@@ -1,7 +1,7 @@
 """Score the blocks of a model by several criteria in one pass over the text."""
 
-from shortlm.score.planning import plan_memory
 from shortlm.score.registry import CRITERIA, parse
 from shortlm.score.scoring import score, score_model
+from shortlm.score.work_estimate import plan_memory
 
 __all__ = ["CRITERIA", "parse", "plan_memory", "score", "score_model"]

@@ -64,7 +64,7 @@ class Criterion:
 
     def gathered(self, values: torch.Tensor, dim: int = 0) -> torch.Tensor:
         """Values per sequence (along `dim`) of all processes, from those of this one."""
-        return self.setting.ranks.concat(values, self.setting.sequences, dim)
+        return self.setting.ranks.all_gather(values, self.setting.sequences, dim)
 
     def result(self) -> CriterionScores:
         """The scores, once everything has been fed; equal in all processes."""

@@ -21,8 +21,8 @@ from shortlm.sweep import (
     BlockGradients,
     KeptStates,
     Losses,
-    Plan,
     Ranks,
+    Schedule,
     Work,
     backward_sweep,
     batched,
@@ -61,7 +61,7 @@ def score_model(
     windows: Windows | None,
     settings: ScoreSettings,
     seed: int = 0,
-    plan: Plan | None = None,
+    plan: Schedule | None = None,
     ranks: Ranks | None = None,
 ) -> BlockScores:
     """Score the blocks of an open model on `windows` (None if no criterion needs data).
@@ -84,7 +84,7 @@ def _swept(
     windows: Windows | None,
     settings: ScoreSettings,
     seed: int,
-    plan: Plan | None,
+    plan: Schedule | None,
     ranks: Ranks,
 ) -> tuple[dict[str, CriterionScores], float | None]:
     """The scores by each criterion, and the whole model's perplexity."""
@@ -174,7 +174,7 @@ def _backward(
             of_weights: bool = of_weights,
         ) -> None:
             if of_weights:
-                block.add_up(ranks)
+                block.all_reduce(ranks)
             for criterion in members:
                 criterion.gradients(block, weighting)
 

@@ -95,7 +95,7 @@ class Taylor(Criterion):
         count = len(weighting.tokens_S)
         if self.spread and count > 1:
             towards = {n: torch.copysign(w.detach(), block.total(n).to(w.dtype)) for n, w in block.weights.items()}
-            self.shares[block.index] = [share * count for share in block.along(towards)]
+            self.shares[block.index] = [share * count for share in block.directional_derivatives(towards)]
 
     def result(self) -> CriterionScores:
         if not self.shares[0]:

@@ -8,10 +8,10 @@ from shortlm.sweep.finite import perplexity_of, refuse_no_number
 from shortlm.sweep.forward import Losses, gathered, sweep
 from shortlm.sweep.job import Job, Say, open_job, share_of
 from shortlm.sweep.kept import KeptPrefixes
-from shortlm.sweep.plan import ModelSize, Plan, Work
-from shortlm.sweep.planner import Planner, auto_batch_size, batched, plan_for, taken_memory
-from shortlm.sweep.ranks import Ranks, joined_ranks, told
+from shortlm.sweep.ranks import Ranks, distributed_errors, joined_ranks
 from shortlm.sweep.replaced import bypassed
+from shortlm.sweep.schedule import ModelSize, Schedule, Work
+from shortlm.sweep.scheduler import Scheduler, auto_batch_size, batched, schedule_for, taken_memory
 from shortlm.sweep.tail import Tail, token_nats
 from shortlm.sweep.timing import CallTimes, MadeUpModel, seconds
 from shortlm.sweep.trace import LiveBytes, silent
@@ -30,10 +30,10 @@ __all__ = [
     "Losses",
     "MadeUpModel",
     "ModelSize",
-    "Plan",
-    "Planner",
     "Ranks",
     "Say",
+    "Schedule",
+    "Scheduler",
     "Tail",
     "Work",
     "auto_batch_size",
@@ -41,14 +41,15 @@ __all__ = [
     "batched",
     "bypassed",
     "count_forwards",
+    "distributed_errors",
     "gathered",
     "joined_ranks",
     "open_job",
     "path_of",
     "perplexity_of",
-    "plan_for",
     "predicted",
     "refuse_no_number",
+    "schedule_for",
     "seconds",
     "share_of",
     "silent",
@@ -56,6 +57,5 @@ __all__ = [
     "sweep",
     "taken_memory",
     "token_nats",
-    "told",
     "widest",
 ]  # fmt: skip

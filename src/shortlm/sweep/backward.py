@@ -58,13 +58,13 @@ class BlockGradients:
         """
         return self.sums[name] if name in self.sums else torch.zeros_like(self.weights[name], dtype=torch.float32)
 
-    def add_up(self, ranks: Ranks) -> None:
+    def all_reduce(self, ranks: Ranks) -> None:
         """The weights' gradients become those of the sequences of all processes."""
         for name in self.weights if ranks.size > 1 else ():
             self.sums[name] = self.total(name).contiguous()
-            ranks.add_up(self.sums[name])
+            ranks.all_reduce(self.sums[name])
 
-    def along(self, direction: Gradients) -> list[float]:
+    def directional_derivatives(self, direction: Gradients) -> list[float]:
         """For each sequence, how the loss changes along a direction in the weights: <direction, its own gradient>.
 
         Costs as much as one more backward pass over the block.

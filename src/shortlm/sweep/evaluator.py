@@ -9,7 +9,7 @@ from shortlm.sweep.blocks import BlockCaller
 from shortlm.sweep.forward import Losses, gathered, sweep
 from shortlm.sweep.job import Job
 from shortlm.sweep.kept import KeptPrefixes
-from shortlm.sweep.planner import batched
+from shortlm.sweep.scheduler import batched
 from shortlm.units import Mask
 
 

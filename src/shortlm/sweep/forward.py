@@ -94,10 +94,10 @@ def sweep(
 
 def gathered(losses: Losses, count: int, ranks: Ranks) -> Losses:
     """The losses of all `count` sequences, from those that each process has."""
-    each_MST = None if losses.each_MST is None else ranks.concat(losses.each_MST, count, dim=1)
+    each_MST = None if losses.each_MST is None else ranks.all_gather(losses.each_MST, count, dim=1)
     return Losses(
-        ranks.concat(losses.base_S, count), ranks.concat(losses.nats_MS, count, dim=1),
-        ranks.concat(losses.tokens_S, count), each_MST,
+        ranks.all_gather(losses.base_S, count), ranks.all_gather(losses.nats_MS, count, dim=1),
+        ranks.all_gather(losses.tokens_S, count), each_MST,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ that any group waits for comes next, so that calls are filled and weights stay i
 there; then the deepest ones go first, so that they end. Every prefix of decisions is computed once either way, and what
 is alive is bounded, however many paths there are. With blocks from disk, all pass a block before the next one comes.
 
-The planner runs the same order with numbers in place of states, and counts.
+The scheduler runs the same order with numbers in place of states, and counts.
 """
 
 from __future__ import annotations

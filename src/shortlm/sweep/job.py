@@ -10,9 +10,9 @@ from shortlm.errors import ScoreError
 from shortlm.model import ModelFiles, OpenModel, open_files
 from shortlm.progress import is_main
 from shortlm.recipe import ModelSettings, TextSettings
-from shortlm.sweep.plan import Plan, Work
-from shortlm.sweep.planner import plan_for
 from shortlm.sweep.ranks import Ranks, joined_ranks
+from shortlm.sweep.schedule import Schedule, Work
+from shortlm.sweep.scheduler import schedule_for
 from shortlm.text import Windows, open_windows
 
 Say = Callable[[str], object]
@@ -24,7 +24,7 @@ class Job:
 
     opened: OpenModel
     windows: Windows | None
-    plan: Plan | None = None
+    plan: Schedule | None = None
     ranks: Ranks = field(default_factory=Ranks)
 
 
@@ -62,11 +62,11 @@ def share_of(windows: Windows, ranks: Ranks) -> slice:
     return ranks.share(count)
 
 
-def _agreed(files: ModelFiles, work: Work, batch_size: int, ranks: Ranks) -> Plan | None:
+def _agreed(files: ModelFiles, work: Work, batch_size: int, ranks: Ranks) -> Schedule | None:
     """The plan; if one process has to read its blocks from disk, all do, so that they go through the same rounds."""
-    plan = plan_for(files, work, batch_size)
+    plan = schedule_for(files, work, batch_size)
     streamed = plan is not None and plan.streamed
     if ranks.total(streamed) and not streamed:
         forced = files.settings.model_copy(update={"stream": "on"})
-        plan = plan_for(replace(files, settings=forced), work, batch_size)
+        plan = schedule_for(replace(files, settings=forced), work, batch_size)
     return plan

@@ -33,7 +33,7 @@ class Ranks:
         rank = self.rank if rank is None else rank
         return slice(count * rank // self.size, count * (rank + 1) // self.size)
 
-    def concat(self, part: torch.Tensor, count: int, dim: int = 0) -> torch.Tensor:
+    def all_gather(self, part: torch.Tensor, count: int, dim: int = 0) -> torch.Tensor:
         """Every rank's values of its share, put together along `dim`, which then has length `count`. On the CPU."""
         if self.size == 1:
             return part
@@ -42,23 +42,23 @@ class Ranks:
         padded = rows.new_zeros(max(lengths), *rows.shape[1:])
         padded[: len(rows)] = rows
         gathered = [torch.empty_like(padded) for _ in lengths]
-        with told():
+        with distributed_errors():
             dist.all_gather(gathered, padded)
         whole = torch.cat([values[:length] for values, length in zip(gathered, lengths, strict=True)])
         return whole.movedim(0, dim)
 
-    def add_up(self, tensor: torch.Tensor) -> None:
+    def all_reduce(self, tensor: torch.Tensor) -> None:
         """The sum over all ranks, in place, a piece at a time; by way of the CPU, where a dead rank is noticed."""
         for piece in tensor.view(-1).split(PIECE) if self.size > 1 else ():
             total = piece.cpu()
-            with told():
+            with distributed_errors():
                 dist.all_reduce(total)
             piece.copy_(total)
 
     def total(self, number: float) -> float:
         """The sum of every rank's number."""
         total = torch.tensor(float(number), dtype=torch.float64)
-        self.add_up(total)
+        self.all_reduce(total)
         return float(total)
 
 
@@ -72,21 +72,21 @@ def joined_ranks() -> Generator[Ranks, None, None]:
     if size == 1 or dist.is_initialized():
         yield Ranks() if size == 1 else Ranks(dist.get_rank(), dist.get_world_size())
         return
-    with told():
+    with distributed_errors():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
         store.set_timeout(MEETING)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size)
-        with told():
+        with distributed_errors():
             dist.barrier()  # no result is written before all have come to the end
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
-def told(consequence: str = "nothing was written; ") -> Generator[None, None, None]:
+def distributed_errors(consequence: str = "nothing was written; ") -> Generator[None, None, None]:
     """What torch.distributed raises when another process has ended, as RankError."""
     try:
         yield

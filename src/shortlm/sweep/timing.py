@@ -69,10 +69,10 @@ class MadeUpModel:
         assert h_BTD is not None
         return BlockGradients(self.caller, i, [Passage(batch, h_BTD, h_BTD, h_BTD)], of_weights)
 
-    def along(self, i: int, sequences: int, tokens: int) -> list[float]:
+    def directional_derivatives(self, i: int, sequences: int, tokens: int) -> list[float]:
         """The same, and each sequence's derivative along the weights themselves."""
         block = self.back_propagated(i, sequences, tokens)
-        return block.along({name: weight.detach() for name, weight in block.weights.items()})
+        return block.directional_derivatives({name: weight.detach() for name, weight in block.weights.items()})
 
     def mean(self, call: Callable[[int], object]) -> float:
         """Seconds of call(i), mean over all blocks, from one of each kind."""

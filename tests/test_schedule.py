@@ -14,7 +14,7 @@ from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score import plan_memory, score, score_model
 from shortlm.score.scoring import work_of
 from shortlm.sizes import byte_size, gib
-from shortlm.sweep import BlockCaller, MadeUpModel, Planner, auto_batch_size
+from shortlm.sweep import BlockCaller, MadeUpModel, Scheduler, auto_batch_size
 from shortlm.sweep.trace import LiveBytes, call_cost
 from shortlm.text import windows_from_ids
 
@@ -47,7 +47,7 @@ def test_counts_are_those_of_the_work(llama, criteria, together, stream):
     specs = re.split(r",(?!batches)", criteria)
     windows = None if criteria == "magnitude" else WINDOWS
     work = work_of(specs, (0, 0) if windows is None else windows.shape)
-    plan = Planner.of(files).plan(work, stream == "on", 2, together)
+    plan = Scheduler.of(files).plan(work, stream == "on", 2, together)
     opened = files.open(plan.streamed)
     scores = score_model(opened, windows, ScoreSettings(criteria=specs, resamples=0), 0, plan)
     assert plan.block_forwards == scores.block_forwards
@@ -86,11 +86,11 @@ def test_what_cannot_run_on_shapes_is_estimated_above(monkeypatch):
 def test_a_budget_makes_more_passes_and_changes_nothing(llama, monkeypatch):
     files = open_files(ModelSettings(model=llama, stream="on"))
     work = work_of(["ppl", "bi"], WINDOWS.shape)
-    planner = Planner.of(files)
-    plans = [planner.plan(work, True, 1, n) for n in (7, 1)]
+    scheduler = Scheduler.of(files)
+    plans = [scheduler.plan(work, True, 1, n) for n in (7, 1)]
     assert plans[1].peak_bytes < plans[0].peak_bytes
-    monkeypatch.setattr("shortlm.sweep.planner.MARGIN", 0)
-    tight = planner.within(work, plans[1].peak_bytes, True)
+    monkeypatch.setattr("shortlm.sweep.scheduler.MARGIN", 0)
+    tight = scheduler.within(work, plans[1].peak_bytes, True)
     assert tight.peak_bytes <= plans[1].peak_bytes and tight.passes > 1
     settings = ScoreSettings(criteria=["ppl", "bi", "taylor"], resamples=0)
     wide, narrow = (score_model(files.open(True), WINDOWS, settings, 0, plan) for plan in (plans[0], tight))
@@ -111,14 +111,14 @@ def test_a_budget_too_small_says_how_much_is_needed(llama, tmp_path, stream, way
 def test_auto_takes_from_disk_what_the_budget_cannot_hold(llama, tmp_path, monkeypatch):
     ids, told = tmp_path / "ids.json", []
     ids.write_text(str(IDS_BT.tolist()))
-    monkeypatch.setattr("shortlm.sweep.planner.taken_memory", lambda device: 0)
-    planner = Planner.of(open_files(ModelSettings(model=llama)))
+    monkeypatch.setattr("shortlm.sweep.scheduler.taken_memory", lambda device: 0)
+    scheduler = Scheduler.of(open_files(ModelSettings(model=llama)))
     work = work_of(["bi"], WINDOWS.shape)
-    need = [planner.within(work, None, streamed).peak_bytes for streamed in (False, True)]
-    monkeypatch.setattr("shortlm.sweep.planner.CHUNK", {"cpu": 1})
-    need = [planner.within(work, None, streamed).peak_bytes for streamed in (False, True)]
+    need = [scheduler.within(work, None, streamed).peak_bytes for streamed in (False, True)]
+    monkeypatch.setattr("shortlm.sweep.scheduler.CHUNK", {"cpu": 1})
+    need = [scheduler.within(work, None, streamed).peak_bytes for streamed in (False, True)]
     assert need[1] < need[0]
-    monkeypatch.setattr("shortlm.sweep.planner.MARGIN", 0)
+    monkeypatch.setattr("shortlm.sweep.scheduler.MARGIN", 0)
     for budget, where in ((need[0], "model in memory"), (need[1], "blocks from disk")):
         settings = ModelSettings(model=llama, memory=str(budget))
         scores = score(settings, TextSettings(ids=str(ids)), ScoreSettings(criteria=["bi"]), told.append)
@@ -150,7 +150,7 @@ def test_times_are_measured_on_a_made_up_block(name):
     made_up = MadeUpModel(tiny_config(name), torch.float32, CPU)
     times = made_up.times(2, 16)
     assert times.block > 0 and times.head > 0
-    assert len(made_up.along(next(iter(made_up.kinds)), 2, 16)) == 2
+    assert len(made_up.directional_derivatives(next(iter(made_up.kinds)), 2, 16)) == 2
 
 
 def test_sizes():

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from shortlm.checkpoint import Checkpoint, block_prefix
-from shortlm.model import find_anatomy, meta_model, parted
+from shortlm.model import find_anatomy, meta_model, split_by_block
 from shortlm.sizes import gib
 from shortlm.sweep.decisions import Path, path_of, single_removals
 from shortlm.units import Mask
@@ -52,7 +52,9 @@ class ModelSize:
         rest = outside - table.numel() - (0 if tied else head.numel())
         copies, largest = 1, max(p.numel() for block in anatomy.blocks for p in block.parameters())
         if checkpoint:
-            inside, _ = parted(checkpoint, block_prefix(checkpoint, anatomy.blocks_path, len(counts)), len(counts))
+            inside, _ = split_by_block(
+                checkpoint, block_prefix(checkpoint, anatomy.blocks_path, len(counts)), len(counts)
+            )
             copies = 1 if inside[0].keys() == anatomy.blocks[0].state_dict().keys() else 2
         width = dtype.itemsize
         return cls(
@@ -87,7 +89,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """How the sweep will go, and what it will take. Block forwards are those of the sweep itself."""
 
     streamed: bool

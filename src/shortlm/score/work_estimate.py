@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from shortlm.artifacts import WorkPlan, WorkRow, provenance
+from shortlm.artifacts import WorkEstimate, WorkRow, provenance
 from shortlm.checkpoint import locate
 from shortlm.errors import TextError
 from shortlm.model import compute_type, facts_of, free_memory, meta_model, open_config, planned_device, read_some
@@ -22,8 +22,8 @@ from shortlm.sweep import (
     CallTimes,
     MadeUpModel,
     ModelSize,
-    Plan,
-    Planner,
+    Schedule,
+    Scheduler,
     Work,
     seconds,
     taken_memory,
@@ -32,7 +32,9 @@ from shortlm.sweep import (
 PROBE = 2**28  # bytes that are read to see how fast the disk is
 
 
-def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSettings, measure: bool = True) -> WorkPlan:
+def plan_memory(
+    model: ModelSettings, text: TextSettings, settings: ScoreSettings, measure: bool = True
+) -> WorkEstimate:
     """What every criterion takes alone and what all of them take together.
 
     Reads the config only; with `measure` it times a made-up block on the device, and the disk if the weights
@@ -43,7 +45,7 @@ def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSetting
     dtype, (device, here) = compute_type(model, config), planned_device(model.device)
     folder, revision = locate(model.model, model.revision, weights=False)
     size = ModelSize.of(config, dtype, model.trust_remote_code)
-    planner = Planner(config, size, dtype, device, taken_memory(device), trust_remote_code=model.trust_remote_code)
+    scheduler = Scheduler(config, size, dtype, device, taken_memory(device), trust_remote_code=model.trust_remote_code)
     shape = _shape(text)
     groups = {spec: [spec] for spec in settings.criteria}
     if len(groups) > 1:
@@ -52,8 +54,8 @@ def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSetting
         name: work_of(specs, shape if _needs_text(specs) else (0, 0), settings.check) for name, specs in groups.items()
     }
     budget, free = byte_size(model.memory) if model.memory else None, free_memory(device) if here else None
-    plans = {n: planner.settled(w, model.stream, budget, free, settings.batch_size) for n, w in works.items()}
-    clock = _Clock(planner, folder) if measure and here else None
+    plans = {n: scheduler.settled(w, model.stream, budget, free, settings.batch_size) for n, w in works.items()}
+    clock = _Clock(scheduler, folder) if measure and here else None
     rows = [
         WorkRow(
             name=name, streamed=plan.streamed, batch_size=plan.batch_size, passes=plan.passes,
@@ -64,7 +66,7 @@ def plan_memory(model: ModelSettings, text: TextSettings, settings: ScoreSetting
         for name, plan in plans.items()
     ]  # fmt: skip
     facts = facts_of(meta_model(config, model.trust_remote_code), model.model, revision)
-    return WorkPlan(
+    return WorkEstimate(
         model=facts, sequences=shape[0], tokens=shape[1], weights_bytes=size.total, rows=rows,
         disk_bytes_per_second=clock.disk if clock else None,
         provenance=provenance(str(device), str(dtype).removeprefix("torch.")),
@@ -85,20 +87,20 @@ def _needs_text(specs: list[str]) -> bool:
 class _Clock:
     """Turns plans into seconds, by times measured on this device once for each batch size."""
 
-    def __init__(self, planner: Planner, folder: Any):
-        self.planner = planner
-        self.made_up = MadeUpModel(planner.config, planner.dtype, planner.device, **planner.opening)
+    def __init__(self, scheduler: Scheduler, folder: Any):
+        self.scheduler = scheduler
+        self.made_up = MadeUpModel(scheduler.config, scheduler.dtype, scheduler.device, **scheduler.opening)
         self.known: dict[tuple[int, int], CallTimes] = {}
         self.disk = _disk_rate(folder)
 
-    def seconds(self, work: Work, plan: Plan, specs: list[str]) -> float:
+    def seconds(self, work: Work, plan: Schedule, specs: list[str]) -> float:
         """Computing, or reading where that takes longer: the two go side by side."""
         computing = self._weighing(specs) + (self._sweeping(work, plan, specs) if work.forward else 0.0)
         reading = plan.bytes_read / self.disk if self.disk else 0.0
         return max(computing, reading) if plan.streamed else computing + reading
 
-    def _sweeping(self, work: Work, plan: Plan, specs: list[str]) -> float:
-        n_blocks, turns = len(self.planner.size.blocks), work.turns * work.gradients
+    def _sweeping(self, work: Work, plan: Schedule, specs: list[str]) -> float:
+        n_blocks, turns = len(self.scheduler.size.blocks), work.turns * work.gradients
         calls = work.sequences / plan.batch_size  # the last batch may have fewer sequences
         full = calls / ceil(calls)
         times = self._times(plan.batch_size, work.tokens)
@@ -125,7 +127,7 @@ class _Clock:
 
         once = self.made_up.mean(back_propagated)
         criterion = self.made_up.mean(with_criteria) - once
-        along = self.made_up.mean(lambda i: self.made_up.along(i, batch_size, work.tokens)) - once
+        along = self.made_up.mean(lambda i: self.made_up.directional_derivatives(i, batch_size, work.tokens)) - once
         return calls * once + criterion + (calls - 1) * max(along, 0.0) * work.weight_gradients
 
     def _times(self, batch: int, tokens: int) -> CallTimes:
@@ -135,7 +137,7 @@ class _Clock:
         return self.known[key]
 
     def _criteria(self, specs: list[str], need: str) -> list[Criterion]:
-        setting = Setting(len(self.planner.size.blocks), self.made_up.anatomy, 0, 2)
+        setting = Setting(len(self.scheduler.size.blocks), self.made_up.anatomy, 0, 2)
         parsed = [parse(spec) for spec in specs]
         return [kind(setting, options) for kind, options in parsed if need in kind.needs]
 
@@ -146,7 +148,7 @@ class _Clock:
         batch = self.made_up.batch(batch_size, tokens)
         h_BTD = batch.h_BTD
         assert h_BTD is not None
-        return sum(seconds(lambda c=c: c.observe(0, h_BTD, h_BTD, batch), self.planner.device) for c in watching)
+        return sum(seconds(lambda c=c: c.observe(0, h_BTD, h_BTD, batch), self.scheduler.device) for c in watching)
 
     def _weighing(self, specs: list[str]) -> float:
         blocks = self.made_up.anatomy.blocks

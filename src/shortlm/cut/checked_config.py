@@ -25,7 +25,7 @@ from shortlm.recipe import ModelSettings
 from shortlm.units import Unit, check_units, unit_list
 
 
-class PlannedCut(BaseModel):
+class CheckedCut(BaseModel):
     """The plan for the model that it is for, the files' module path of the blocks, and the config to write."""
 
     plan: CutPlan
@@ -42,14 +42,14 @@ class Request(BaseModel):
     units: list[str] = []
 
 
-def planned(model: ModelSettings, what: CutPlan | Sequence[Unit | int]) -> PlannedCut:
+def planned(model: ModelSettings, what: CutPlan | Sequence[Unit | int]) -> CheckedCut:
     """Check a plan, or a list of what to remove, against the model. Raises ModelError or PlanError."""
     given = {"plan": what} if isinstance(what, CutPlan) else {"units": [str(unit) for unit in what]}
     request = Request.model_validate({"model": model, **given})
     return _planned_here(request) if "transformers" in sys.modules else _planned_elsewhere(request)
 
 
-def _planned_elsewhere(request: Request) -> PlannedCut:
+def _planned_elsewhere(request: Request) -> CheckedCut:
     with scratch_folder("plan") as folder:
         answer = folder / "answer.json"
         command = [sys.executable, "-c", f"from {__name__} import main; main({str(answer)!r})"]
@@ -62,10 +62,10 @@ def _planned_elsewhere(request: Request) -> PlannedCut:
         content = json.loads(answer.read_bytes())
     if "error" in content:
         raise getattr(errors, content["error"])(content["message"])
-    return PlannedCut.model_validate(content)
+    return CheckedCut.model_validate(content)
 
 
-def _planned_here(request: Request) -> PlannedCut:
+def _planned_here(request: Request) -> CheckedCut:
     from shortlm.checkpoint import locate
     from shortlm.model import cut_config, facts_of, find_anatomy, guard, meta_model, open_config, open_tokenizer
 
@@ -80,7 +80,7 @@ def _planned_here(request: Request) -> PlannedCut:
     shorter = cut_config(config, plan.kept)
     guard(config, shorter, plan.kept, trust)
     path = find_anatomy(before).blocks_path
-    return PlannedCut(plan=plan, facts=facts, blocks_path=path, config_json=_as_json(shorter))
+    return CheckedCut(plan=plan, facts=facts, blocks_path=path, config_json=_as_json(shorter))
 
 
 def _as_json(config: Any) -> str:
@@ -93,6 +93,11 @@ def _as_json(config: Any) -> str:
 
 def _check_plan(plan: CutPlan, facts: ModelFacts) -> None:
     check_units(plan.units, facts.n_blocks, "plan")
+    if plan.removed_sublayers:
+        left_out = ", ".join(map(str, plan.removed_sublayers[:8]))
+        raise PlanError(
+            f"{facts.name}: {left_out} can't be left out of a plain {facts.architecture} checkpoint; remove whole blocks"
+        )
     if plan.model.n_blocks != facts.n_blocks or plan.model.block_parameters != facts.block_parameters:
         raise PlanError(
             f"the plan is for {plan.model.name} ({plan.model.n_blocks} blocks, {plan.model.parameters:,} parameters), "

@@ -24,7 +24,7 @@ from shortlm.sweep.blocks import BlockCaller, working_tokens
 from shortlm.sweep.check import checked_sequences
 from shortlm.sweep.decisions import Path, count_forwards, in_chunks
 from shortlm.sweep.frontier import most_alive, most_groups
-from shortlm.sweep.plan import ModelSize, Plan, Work
+from shortlm.sweep.schedule import ModelSize, Schedule, Work
 from shortlm.sweep.tail import CHUNK, CHUNK_ELSEWHERE, NARROWEST
 from shortlm.sweep.trace import CallCost, call_cost
 from shortlm.text import Windows
@@ -82,7 +82,7 @@ def auto_batch_size(sequences: int, tokens: int, device: torch.device) -> int:
     return ceil(sequences / ceil(sequences / largest))
 
 
-class Planner:
+class Scheduler:
     """Makes plans for one model on one device; `base` bytes are taken before anything is loaded."""
 
     def __init__(
@@ -95,17 +95,17 @@ class Planner:
         self.trees: dict[tuple[Any, ...], _Tree] = {}
 
     @classmethod
-    def of(cls, files: ModelFiles) -> Planner:
+    def of(cls, files: ModelFiles) -> Scheduler:
         """For files on disk: what they hold under other names than the module is read, then converted."""
         trust = files.settings.trust_remote_code
         size = ModelSize.of(files.config, files.dtype, trust, files.checkpoint)
         base = taken_memory(files.device)
         return cls(files.config, size, files.dtype, files.device, base, trust_remote_code=trust)
 
-    def within(self, work: Work, budget: int | None, streamed: bool, batch_size: int = 0) -> Plan:
+    def within(self, work: Work, budget: int | None, streamed: bool, batch_size: int = 0) -> Schedule:
         """The plan with the fewest passes whose peak is within `budget` bytes (None: no limit).
 
-        A given `batch_size` is kept; 0 lets the planner choose. Raises ScoreError, saying how much is needed, if
+        A given `batch_size` is kept; 0 lets the scheduler choose. Raises ScoreError, saying how much is needed, if
         there is no such plan.
         """
         largest = batch_size or self.batch_size(work)
@@ -134,11 +134,11 @@ class Planner:
         if not streamed:
             yield 1, 1
 
-    def _needed(self, plan: Plan) -> int:
+    def _needed(self, plan: Schedule) -> int:
         """The peak, and room for what the plan can't see, so that a budget is kept."""
         return int(plan.peak_bytes + MARGIN * (plan.peak_bytes - self.base))
 
-    def settled(self, work: Work, stream: str, budget: int | None, free: int | None, batch_size: int = 0) -> Plan:
+    def settled(self, work: Work, stream: str, budget: int | None, free: int | None, batch_size: int = 0) -> Schedule:
         """The plan by a user's wishes: in memory if that fits the budget (without one: if the weights take at most
         two thirds of the `free` bytes, the rest being for states), else from disk.
 
@@ -156,7 +156,9 @@ class Planner:
         """How many sequences run fastest together."""
         return auto_batch_size(work.sequences, work.tokens, self.device)
 
-    def plan(self, work: Work, streamed: bool, batch_size: int, batches_per_pass: int, most: int | None = None) -> Plan:
+    def plan(
+        self, work: Work, streamed: bool, batch_size: int, batches_per_pass: int, most: int | None = None
+    ) -> Schedule:
         """What this way of doing it takes; `most` as in `sweep`."""
         batches, together = ceil(work.sequences / batch_size), batches_per_pass if streamed else 1
         passes = max(1, ceil(batches / together)) if streamed else 1
@@ -167,7 +169,7 @@ class Planner:
         chunks = ceil(tree.leaves / most) if streamed and most else 1
         checked = checked_sequences(batches, work.removals, batch_size, streamed) if work.check else 0
         calls = counts.forwards + self.n_blocks * (counts.walks + counts.backwards + counts.shares)
-        return Plan(
+        return Schedule(
             streamed=streamed, batch_size=batch_size, batches_per_pass=together, passes=passes,
             peak_bytes=sum(parts.values()), parts=parts,
             bytes_read=self._bytes_read(work, counts, passes * chunks + bool(checked)) if streamed else self.size.total,
@@ -261,7 +263,7 @@ class Planner:
 
 
 def batched(
-    caller: BlockCaller, windows: Windows, batch_size: int = 0, plan: Plan | None = None
+    caller: BlockCaller, windows: Windows, batch_size: int = 0, plan: Schedule | None = None
 ) -> tuple[Batches, int]:
     """The windows in batches, and how many go through the blocks in one pass: by the plan, or as runs fastest."""
     size = plan.batch_size if plan else batch_size or auto_batch_size(*windows.shape, caller.device)
@@ -269,7 +271,7 @@ def batched(
     return batches, plan.batches_per_pass if plan else len(batches) if caller.disk else 1
 
 
-def plan_for(files: ModelFiles, work: Work, batch_size: int = 0) -> Plan | None:
+def schedule_for(files: ModelFiles, work: Work, batch_size: int = 0) -> Schedule | None:
     """The plan for a model's files by its settings; None where all is in memory and no budget was given.
 
     Raises ScoreError if the budget is too small.
@@ -278,7 +280,7 @@ def plan_for(files: ModelFiles, work: Work, batch_size: int = 0) -> Plan | None:
     budget = byte_size(settings.memory) if settings.memory else None
     if budget is None and (settings.stream == "off" or (settings.stream == "auto" and files.fits())):
         return None
-    return Planner.of(files).settled(work, settings.stream, budget, free_memory(files.device), batch_size)
+    return Scheduler.of(files).settled(work, settings.stream, budget, free_memory(files.device), batch_size)
 
 
 def taken_memory(device: torch.device) -> int:
