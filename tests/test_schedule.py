@@ -47,7 +47,7 @@ def test_counts_are_those_of_the_work(llama, criteria, together, stream):
     specs = re.split(r",(?!batches)", criteria)
     windows = None if criteria == "magnitude" else WINDOWS
     work = work_of(specs, (0, 0) if windows is None else windows.shape)
-    plan = Scheduler.of(files).plan(work, stream == "on", 2, together)
+    plan = Scheduler.of(files).schedule(work, stream == "on", 2, together)
     opened = files.open(plan.streamed)
     scores = score_model(opened, windows, ScoreSettings(criteria=specs, resamples=0), 0, plan)
     assert plan.block_forwards == scores.block_forwards
@@ -87,7 +87,7 @@ def test_a_budget_makes_more_passes_and_changes_nothing(llama, monkeypatch):
     files = open_files(ModelSettings(model=llama, stream="on"))
     work = work_of(["ppl", "bi"], WINDOWS.shape)
     scheduler = Scheduler.of(files)
-    plans = [scheduler.plan(work, True, 1, n) for n in (7, 1)]
+    plans = [scheduler.schedule(work, True, 1, n) for n in (7, 1)]
     assert plans[1].peak_bytes < plans[0].peak_bytes
     monkeypatch.setattr("shortlm.sweep.scheduler.MARGIN", 0)
     tight = scheduler.within(work, plans[1].peak_bytes, True)
@@ -122,7 +122,7 @@ def test_auto_takes_from_disk_what_the_budget_cannot_hold(llama, tmp_path, monke
     for budget, where in ((need[0], "model in memory"), (need[1], "blocks from disk")):
         settings = ModelSettings(model=llama, memory=str(budget))
         scores = score(settings, TextSettings(ids=str(ids)), ScoreSettings(criteria=["bi"]), told.append)
-        assert told[-1].startswith(f"plan: {where}, ")
+        assert told[-1].startswith(f"schedule: {where}, ")
         assert len(scores.criteria["bi"].scores) == BLOCKS
 
 

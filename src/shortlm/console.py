@@ -206,17 +206,17 @@ def show_benchmark(benchmark: Benchmark) -> None:
         out.print(f"noisy: {warning}")
 
 
-def show_work(plan: WorkEstimate) -> None:
+def show_work(estimate: WorkEstimate) -> None:
     """One row per criterion: memory, reading, computing, time."""
-    where = f"{plan.provenance.device}, {plan.provenance.dtype}"
-    out.print(f"{plan.model.name}: {plan.sequences} sequences of {plan.tokens} tokens, {where}, weights "
-              f"{gib(plan.weights_bytes)}")  # fmt: skip
+    where = f"{estimate.provenance.device}, {estimate.provenance.dtype}"
+    out.print(f"{estimate.model.name}: {estimate.sequences} sequences of {estimate.tokens} tokens, {where}, weights "
+              f"{gib(estimate.weights_bytes)}")  # fmt: skip
     table = Table(box=SIMPLE, pad_edge=False)
     for title in ("criterion", "blocks"):
         table.add_column(title, no_wrap=True)
     for title in ("peak", "read", "forwards", "TFLOP", "time"):
         table.add_column(title, justify="right", no_wrap=True)
-    for row in plan.rows:
+    for row in estimate.rows:
         passes = f", {row.passes} passes" if row.passes > 1 else ""
         blocks = f"disk{passes}" if row.streamed else "memory"
         peak = gib(row.peak_bytes) if row.exact else f"< {gib(row.peak_bytes)}"
@@ -225,7 +225,7 @@ def show_work(plan: WorkEstimate) -> None:
             row.name, blocks, peak, gib(row.bytes_read), f"{row.block_forwards:,}", f"{row.flops / 1e12:.2f}", time
         )
     out.print(table)
-    if all(row.seconds is None for row in plan.rows):
+    if all(row.seconds is None for row in estimate.rows):
         out.print("the device is not here: no time could be measured")
-    elif plan.disk_bytes_per_second is None:
+    elif estimate.disk_bytes_per_second is None:
         out.print("the weights are not here: the time counts computing, not reading")

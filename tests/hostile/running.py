@@ -18,7 +18,7 @@ from hostile.case import Case, World
 from shortlm.cli import app
 
 SECONDS, PER_MB, GROWTH, LONGEST = 20, 2, 1_500_000, 1_100  # kB of memory, characters of a message
-OURS = re.compile(r"plan: |no text is named|\w+: |.* takes turns")  # what commands say on their way
+OURS = re.compile(r"schedule: |no text is named|\w+: |.* takes turns")  # what commands say on their way
 
 
 class TooSlow(BaseException):

@@ -56,9 +56,9 @@ def _plan_memory(model_settings: Any, text_settings: Any, score_settings: Any, o
     from shortlm.console import show_work
     from shortlm.score import plan_memory
 
-    plan = plan_memory(model_settings, text_settings, score_settings)
-    save(plan, out, force)
-    show_work(plan)
+    estimate = plan_memory(model_settings, text_settings, score_settings)
+    save(estimate, out, force)
+    show_work(estimate)
 
 
 @app.command()

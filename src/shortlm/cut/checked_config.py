@@ -96,7 +96,8 @@ def _check_plan(plan: CutPlan, facts: ModelFacts) -> None:
     if plan.removed_sublayers:
         left_out = ", ".join(map(str, plan.removed_sublayers[:8]))
         raise PlanError(
-            f"{facts.name}: {left_out} can't be left out of a plain {facts.architecture} checkpoint; remove whole blocks"
+            f"{facts.name}: {left_out} can't be left out of a plain {facts.architecture} checkpoint; "
+            "remove whole blocks"
         )
     if plan.model.n_blocks != facts.n_blocks or plan.model.block_parameters != facts.block_parameters:
         raise PlanError(

@@ -26,14 +26,14 @@ def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", 
     started = time.perf_counter()
     settings = settings.for_model(model.model).with_local_texts()
     files, windows = _opened(model, settings)
-    plans = [schedule_for(files, Work(*w.shape), settings.batch_size) for w in windows]
+    schedules = [schedule_for(files, Work(*w.shape), settings.batch_size) for w in windows]
     healed_on = sources_of(files.checkpoint.folder)
-    opened = files.open(any(p and p.streamed for p in plans) if plans else not files.fits())
+    opened = files.open(any(p and p.streamed for p in schedules) if schedules else not files.fits())
     prompts = sample_prompts(opened, settings, windows[0].ids_BT[0].tolist() if windows else [])
     with only_own_ids(opened.model, opened.facts.name), loaded_tasks(opened, settings) as tasks:
         measured = [
-            _perplexity(opened, text, ids, plan, settings, healed_on)
-            for text, ids, plan in zip(settings.texts, windows, plans, strict=True)
+            _perplexity(opened, text, ids, schedule, settings, healed_on)
+            for text, ids, schedule in zip(settings.texts, windows, schedules, strict=True)
         ]
         found = tasks()
         written = _written(opened, settings, prompts, windows) if prompts else {}
@@ -65,12 +65,12 @@ def _perplexity(
     opened: OpenModel,
     text: TextSettings,
     windows: Windows,
-    plan: Schedule | None,
+    schedule: Schedule | None,
     settings: EvalSettings,
     healed_on: list[SourceSettings],
 ) -> Perplexity:
-    plan = plan if plan and plan.streamed == bool(opened.disk) else None
-    measured = perplexity(opened, windows, settings.batch_size, plan)
+    schedule = schedule if schedule and schedule.streamed == bool(opened.disk) else None
+    measured = perplexity(opened, windows, settings.batch_size, schedule)
     seen = any(trained_on(text, source) for source in healed_on)
     return measured.model_copy(update={"text": text.name or measured.text, "healed_on": seen})
 

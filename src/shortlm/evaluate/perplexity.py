@@ -15,14 +15,16 @@ from shortlm.sweep import BlockCaller, Schedule, batched, sweep
 from shortlm.text import Windows
 
 
-def perplexity(opened: OpenModel, windows: Windows, batch_size: int = 0, plan: Schedule | None = None) -> Perplexity:
+def perplexity(
+    opened: OpenModel, windows: Windows, batch_size: int = 0, schedule: Schedule | None = None
+) -> Perplexity:
     """Perplexity of an open model (in memory or on disk) with its standard error over windows.
 
-    It is the sweep that drops nothing. `batch_size` of 0 takes what runs fastest; a plan of the sweep says it
+    It is the sweep that drops nothing. `batch_size` of 0 takes what runs fastest; a schedule of the sweep says it
     itself. Raises ModelError if it is no number.
     """
     caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
-    batches, per_pass = batched(caller, windows, batch_size, plan)
+    batches, per_pass = batched(caller, windows, batch_size, schedule)
     losses = sweep(caller, batches, per_pass=per_pass)
     nats_S, tokens_S = losses.base_S, losses.tokens_S
     mean = nats_S.sum() / tokens_S.sum()

@@ -43,7 +43,7 @@ def score(
     """Open the model and the text, then score every block. Raises ShortLMError for bad input.
 
     Under torchrun every process scores its share of the sequences, and all return the same. `say` is told the
-    plan, if one had to be made (for blocks on disk, or within a memory budget).
+    schedule, if one had to be made (for blocks on disk, or within a memory budget).
     """
     if settings.select:
         raise ScoreError(f"--select {settings.select}: a race chooses; in Python it is shortlm.race_scores")
@@ -53,7 +53,7 @@ def score(
         return work_of(settings.criteria, shape, settings.check)
 
     with open_job(model, text if needs - {"weights"} else None, work, settings.batch_size, say) as job:
-        return score_model(job.opened, job.windows, settings, text.seed, job.plan, job.ranks)
+        return score_model(job.opened, job.windows, settings, text.seed, job.schedule, job.ranks)
 
 
 def score_model(
@@ -61,7 +61,7 @@ def score_model(
     windows: Windows | None,
     settings: ScoreSettings,
     seed: int = 0,
-    plan: Schedule | None = None,
+    schedule: Schedule | None = None,
     ranks: Ranks | None = None,
 ) -> BlockScores:
     """Score the blocks of an open model on `windows` (None if no criterion needs data).
@@ -70,7 +70,7 @@ def score_model(
     """
     started, ranks = time.perf_counter(), ranks or Ranks()
     caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
-    results, base = _swept(opened, caller, windows, settings, seed, plan, ranks)
+    results, base = _swept(opened, caller, windows, settings, seed, schedule, ranks)
     return BlockScores(
         model=opened.facts, data=windows.facts if windows else None, criteria=results, base_perplexity=base,
         block_forwards=int(ranks.total(caller.forwards)), processes=ranks.size,
@@ -84,7 +84,7 @@ def _swept(
     windows: Windows | None,
     settings: ScoreSettings,
     seed: int,
-    plan: Schedule | None,
+    schedule: Schedule | None,
     ranks: Ranks,
 ) -> tuple[dict[str, CriterionScores], float | None]:
     """The scores by each criterion, and the whole model's perplexity."""
@@ -93,10 +93,10 @@ def _swept(
     criteria = {spec: kind(setting, options) for spec, (kind, options) in _parsed(settings.criteria).items()}
     base = None
     if windows is not None:
-        batches, per_pass = batched(caller, windows.part(share_of(windows, ranks)), settings.batch_size, plan)
+        batches, per_pass = batched(caller, windows.part(share_of(windows, ranks)), settings.batch_size, schedule)
         needing = [c for c in criteria.values() if "gradients" in c.needs]
         kept = KeptStates() if needing and (not opened.disk or per_pass >= len(batches)) else None
-        check, most = seed if settings.check else None, plan.most if plan else None
+        check, most = seed if settings.check else None, schedule.most if schedule else None
         losses = gathered(_forward(caller, batches, criteria, per_pass, kept, check, most), count, ranks)
         base = perplexity_of(losses)
         for criterion in (c for c in criteria.values() if "removals" in c.needs):

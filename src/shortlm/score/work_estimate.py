@@ -54,16 +54,16 @@ def plan_memory(
         name: work_of(specs, shape if _needs_text(specs) else (0, 0), settings.check) for name, specs in groups.items()
     }
     budget, free = byte_size(model.memory) if model.memory else None, free_memory(device) if here else None
-    plans = {n: scheduler.settled(w, model.stream, budget, free, settings.batch_size) for n, w in works.items()}
+    schedules = {n: scheduler.settled(w, model.stream, budget, free, settings.batch_size) for n, w in works.items()}
     clock = _Clock(scheduler, folder) if measure and here else None
     rows = [
         WorkRow(
-            name=name, streamed=plan.streamed, batch_size=plan.batch_size, passes=plan.passes,
-            peak_bytes=plan.peak_bytes, parts=plan.parts, bytes_read=plan.bytes_read, exact=plan.exact,
-            block_forwards=plan.block_forwards, flops=plan.flops,
-            seconds=clock.seconds(works[name], plan, groups[name]) if clock else None,
+            name=name, streamed=schedule.streamed, batch_size=schedule.batch_size, passes=schedule.passes,
+            peak_bytes=schedule.peak_bytes, parts=schedule.parts, bytes_read=schedule.bytes_read, exact=schedule.exact,
+            block_forwards=schedule.block_forwards, flops=schedule.flops,
+            seconds=clock.seconds(works[name], schedule, groups[name]) if clock else None,
         )
-        for name, plan in plans.items()
+        for name, schedule in schedules.items()
     ]  # fmt: skip
     facts = facts_of(meta_model(config, model.trust_remote_code), model.model, revision)
     return WorkEstimate(
@@ -85,7 +85,7 @@ def _needs_text(specs: list[str]) -> bool:
 
 
 class _Clock:
-    """Turns plans into seconds, by times measured on this device once for each batch size."""
+    """Turns schedules into seconds, by times measured on this device once for each batch size."""
 
     def __init__(self, scheduler: Scheduler, folder: Any):
         self.scheduler = scheduler
@@ -93,23 +93,23 @@ class _Clock:
         self.known: dict[tuple[int, int], CallTimes] = {}
         self.disk = _disk_rate(folder)
 
-    def seconds(self, work: Work, plan: Schedule, specs: list[str]) -> float:
+    def seconds(self, work: Work, schedule: Schedule, specs: list[str]) -> float:
         """Computing, or reading where that takes longer: the two go side by side."""
-        computing = self._weighing(specs) + (self._sweeping(work, plan, specs) if work.forward else 0.0)
-        reading = plan.bytes_read / self.disk if self.disk else 0.0
-        return max(computing, reading) if plan.streamed else computing + reading
+        computing = self._weighing(specs) + (self._sweeping(work, schedule, specs) if work.forward else 0.0)
+        reading = schedule.bytes_read / self.disk if self.disk else 0.0
+        return max(computing, reading) if schedule.streamed else computing + reading
 
-    def _sweeping(self, work: Work, plan: Schedule, specs: list[str]) -> float:
+    def _sweeping(self, work: Work, schedule: Schedule, specs: list[str]) -> float:
         n_blocks, turns = len(self.scheduler.size.blocks), work.turns * work.gradients
-        calls = work.sequences / plan.batch_size  # the last batch may have fewer sequences
+        calls = work.sequences / schedule.batch_size  # the last batch may have fewer sequences
         full = calls / ceil(calls)
-        times = self._times(plan.batch_size, work.tokens)
-        forwards = plan.block_forwards * full - calls * n_blocks * turns * (1 + work.weight_gradients)
-        forwards += n_blocks * plan.checked / plan.batch_size
-        heads = plan.lm_head_calls * full + 4 * turns * calls + 2 * plan.checked / plan.batch_size
+        times = self._times(schedule.batch_size, work.tokens)
+        forwards = schedule.block_forwards * full - calls * n_blocks * turns * (1 + work.weight_gradients)
+        forwards += n_blocks * schedule.checked / schedule.batch_size
+        heads = schedule.lm_head_calls * full + 4 * turns * calls + 2 * schedule.checked / schedule.batch_size
         total = forwards * times.block + heads * times.head
-        total += calls * n_blocks * self._observing(plan.batch_size, work.tokens, specs)
-        return total + turns * n_blocks * self._gradients(calls, plan.batch_size, work, specs) if turns else total
+        total += calls * n_blocks * self._observing(schedule.batch_size, work.tokens, specs)
+        return total + turns * n_blocks * self._gradients(calls, schedule.batch_size, work, specs) if turns else total
 
     def _gradients(self, calls: float, batch_size: int, work: Work, specs: list[str]) -> float:
         """Of one block: back-propagation of every batch, and what the criteria make of it."""

@@ -9,7 +9,8 @@ from shortlm.sweep.blocks import BlockCaller
 from shortlm.sweep.forward import Losses, gathered, sweep
 from shortlm.sweep.job import Job
 from shortlm.sweep.kept import KeptPrefixes
-from shortlm.sweep.scheduler import batched
+from shortlm.sweep.scheduler import Batches, batched
+from shortlm.text import Windows
 from shortlm.units import Mask
 
 
@@ -34,12 +35,12 @@ class Evaluator:
     ) -> Losses:
         """Of the whole model and without the units of each mask, on a part of the sequences (all of them)."""
         every, whole = part == slice(None), self.windows.part(part)
-        mine = whole.part(self.job.ranks.share(len(whole.ids_BT)))
-        batches, per_pass = batched(self.caller, mine, self.batch_size, self.job.plan)
+        batches, per_pass = self._batches(whole)
+        schedule = self.job.schedule
         losses = gathered(
             sweep(
                 self.caller, batches, masks, per_pass=per_pass, per_token=per_token, check=0 if self.check else None,
-                most=self.job.plan.most if self.job.plan else None, kept=self.kept if every else None, keep=keep,
+                most=schedule.most if schedule else None, kept=self.kept if every else None, keep=keep,
             ),
             len(whole.ids_BT), self.job.ranks,
         )  # fmt: skip
@@ -51,11 +52,12 @@ class Evaluator:
 
     def batches(self, parts: Sequence[slice]) -> int:
         """Of all processes, for these parts of the sequences."""
-        mine = [self.windows.part(part) for part in parts]
-        shares = [whole.part(self.job.ranks.share(len(whole.ids_BT))) for whole in mine]
-        return int(
-            self.job.ranks.total(sum(len(batched(self.caller, s, self.batch_size, self.job.plan)[0]) for s in shares))
-        )
+        return int(self.job.ranks.total(sum(len(self._batches(self.windows.part(part))[0]) for part in parts)))
+
+    def _batches(self, whole: Windows) -> tuple[Batches, int]:
+        """Of this process's share, and how many go through the blocks in one pass."""
+        mine = whole.part(self.job.ranks.share(len(whole.ids_BT)))
+        return batched(self.caller, mine, self.batch_size, self.job.schedule)
 
     def search(self) -> Search:
         """What was asked so far."""

@@ -64,7 +64,7 @@ def sweep(
     `visitor(i)` is called once per block while it is in memory. In one pass over the blocks `per_pass` batches
     are carried along: their states are in memory together. With `per_token` the losses also hold every token's.
     With `check`, a seed, they are compared with the model's own forward (check.py). `most` bounds the states of a batch
-    that are in memory together, as the plan says: from disk, so many masks go through the blocks at a time. What an
+    that are in memory together, as the schedule says: from disk, so many masks go through the blocks at a time. What an
     earlier call has left in `kept` isn't computed again, and the states along the masks `keep` are left there.
 
     Raises ModelError if the losses differ from the model's own, or a unit can't be told apart.

@@ -24,7 +24,7 @@ class Job:
 
     opened: OpenModel
     windows: Windows | None
-    plan: Schedule | None = None
+    schedule: Schedule | None = None
     ranks: Ranks = field(default_factory=Ranks)
 
 
@@ -38,18 +38,18 @@ def open_job(
 ) -> Generator[Job, None, None]:
     """Open the model and the text; `work(blocks, (sequences, tokens))` says what will be asked of the sweep.
 
-    Under torchrun every process gets the same job, its plan being for its share. `say` is told the plan, if one had to
-    be made (for blocks on disk, or within a memory budget). Raises ShortLMError for bad input.
+    Under torchrun every process gets the same job, its schedule being for its share. `say` is told the schedule, if one
+    had to be made (for blocks on disk, or within a memory budget). Raises ShortLMError for bad input.
     """
     files, windows = open_files(model), None
     if text is not None:
         windows = open_windows(text.for_model(model.model), files.tokenizer, files.config.vocab_size)
     with joined_ranks() as ranks:
         shape = (0, 0) if windows is None else windows.part(share_of(windows, ranks)).shape
-        plan = _agreed(files, work(files.config.num_hidden_layers, shape), batch_size, ranks)
-        if plan and say and is_main():
-            say(f"plan: {plan.described()}")
-        yield Job(files.open(plan is not None and plan.streamed), windows, plan, ranks)
+        schedule = _agreed(files, work(files.config.num_hidden_layers, shape), batch_size, ranks)
+        if schedule and say and is_main():
+            say(f"schedule: {schedule.described()}")
+        yield Job(files.open(schedule is not None and schedule.streamed), windows, schedule, ranks)
 
 
 def share_of(windows: Windows, ranks: Ranks) -> slice:
@@ -63,10 +63,10 @@ def share_of(windows: Windows, ranks: Ranks) -> slice:
 
 
 def _agreed(files: ModelFiles, work: Work, batch_size: int, ranks: Ranks) -> Schedule | None:
-    """The plan; if one process has to read its blocks from disk, all do, so that they go through the same rounds."""
-    plan = schedule_for(files, work, batch_size)
-    streamed = plan is not None and plan.streamed
+    """The schedule; if one process has to read its blocks from disk, all do, so that they take the same rounds."""
+    schedule = schedule_for(files, work, batch_size)
+    streamed = schedule is not None and schedule.streamed
     if ranks.total(streamed) and not streamed:
         forced = files.settings.model_copy(update={"stream": "on"})
-        plan = schedule_for(replace(files, settings=forced), work, batch_size)
-    return plan
+        schedule = schedule_for(replace(files, settings=forced), work, batch_size)
+    return schedule

@@ -1,4 +1,4 @@
-"""What a plan of a sweep is made of: the sizes of a model's parts, what is asked, and how it will go.
+"""What a schedule of a sweep is made of: the sizes of a model's parts, what is asked, and how it will go.
 
 Shapes: S sequences of T tokens, L blocks, D hidden, V vocabulary.
 """
@@ -108,7 +108,7 @@ class Schedule:
     exact: bool = True
 
     def described(self) -> str:
-        """The plan in one line."""
+        """The schedule in one line."""
         where = "blocks from disk" if self.streamed else "model in memory"
         times = self.passes * self.chunks
         passes = f"{times} pass{'es' if times > 1 else ''}"

@@ -1,4 +1,4 @@
-"""Plans a sweep within a memory budget: batches, passes over the blocks, bytes, work.
+"""Schedules a sweep within a memory budget: batches, passes over the blocks, bytes, work.
 
 Everything follows from the sizes of the model's parts, what is asked, and the cost of a block's call (trace.py).
 Hidden states that don't fit together are carried through the blocks in several passes.
@@ -83,7 +83,7 @@ def auto_batch_size(sequences: int, tokens: int, device: torch.device) -> int:
 
 
 class Scheduler:
-    """Makes plans for one model on one device; `base` bytes are taken before anything is loaded."""
+    """Makes schedules for one model on one device; `base` bytes are taken before anything is loaded."""
 
     def __init__(
         self, config: Any, size: ModelSize, dtype: torch.dtype, device: torch.device, base: int, **opening: Any
@@ -103,24 +103,24 @@ class Scheduler:
         return cls(files.config, size, files.dtype, files.device, base, trust_remote_code=trust)
 
     def within(self, work: Work, budget: int | None, streamed: bool, batch_size: int = 0) -> Schedule:
-        """The plan with the fewest passes whose peak is within `budget` bytes (None: no limit).
+        """The schedule with the fewest passes whose peak is within `budget` bytes (None: no limit).
 
         A given `batch_size` is kept; 0 lets the scheduler choose. Raises ScoreError, saying how much is needed, if
-        there is no such plan.
+        there is no such schedule.
         """
         largest = batch_size or self.batch_size(work)
         smaller = [] if batch_size else [largest >> k for k in range(1, largest.bit_length())]
         for size in [largest, *smaller]:
             batches = max(1, ceil(work.sequences / size))
             for passes, most in self._ways(work, streamed, batches):
-                plan = self.plan(work, streamed, size, ceil(batches / passes), most)
-                if budget is None or self._needed(plan) <= budget:
-                    return plan
+                schedule = self.schedule(work, streamed, size, ceil(batches / passes), most)
+                if budget is None or self._needed(schedule) <= budget:
+                    return schedule
         assert budget is not None
         way_out = "--stream on" if not streamed else "fewer --sequences" if work.gradients else "a smaller --length"
         raise ScoreError(
-            f"--memory {gib(budget)} is too little: {gib(self._needed(plan))} are needed "
-            f"({plan.listed()}, and room for error); give that much, or {way_out}"
+            f"--memory {gib(budget)} is too little: {gib(self._needed(schedule))} are needed "
+            f"({schedule.listed()}, and room for error); give that much, or {way_out}"
         )
 
     def _ways(self, work: Work, streamed: bool, batches: int) -> Iterator[tuple[int, int | None]]:
@@ -134,12 +134,12 @@ class Scheduler:
         if not streamed:
             yield 1, 1
 
-    def _needed(self, plan: Schedule) -> int:
-        """The peak, and room for what the plan can't see, so that a budget is kept."""
-        return int(plan.peak_bytes + MARGIN * (plan.peak_bytes - self.base))
+    def _needed(self, schedule: Schedule) -> int:
+        """The peak, and room for what the schedule can't see, so that a budget is kept."""
+        return int(schedule.peak_bytes + MARGIN * (schedule.peak_bytes - self.base))
 
     def settled(self, work: Work, stream: str, budget: int | None, free: int | None, batch_size: int = 0) -> Schedule:
-        """The plan by a user's wishes: in memory if that fits the budget (without one: if the weights take at most
+        """The schedule by a user's wishes: in memory if that fits the budget (without one: if the weights take at most
         two thirds of the `free` bytes, the rest being for states), else from disk.
 
         `free` is None where the device isn't here. Raises ScoreError if the budget is too small.
@@ -156,7 +156,7 @@ class Scheduler:
         """How many sequences run fastest together."""
         return auto_batch_size(work.sequences, work.tokens, self.device)
 
-    def plan(
+    def schedule(
         self, work: Work, streamed: bool, batch_size: int, batches_per_pass: int, most: int | None = None
     ) -> Schedule:
         """What this way of doing it takes; `most` as in `sweep`."""
@@ -263,16 +263,16 @@ class Scheduler:
 
 
 def batched(
-    caller: BlockCaller, windows: Windows, batch_size: int = 0, plan: Schedule | None = None
+    caller: BlockCaller, windows: Windows, batch_size: int = 0, schedule: Schedule | None = None
 ) -> tuple[Batches, int]:
-    """The windows in batches, and how many go through the blocks in one pass: by the plan, or as runs fastest."""
-    size = plan.batch_size if plan else batch_size or auto_batch_size(*windows.shape, caller.device)
+    """The windows in batches, and how many go through the blocks in one pass: by the schedule, or as runs fastest."""
+    size = schedule.batch_size if schedule else batch_size or auto_batch_size(*windows.shape, caller.device)
     batches = windows.batches(size)
-    return batches, plan.batches_per_pass if plan else len(batches) if caller.disk else 1
+    return batches, schedule.batches_per_pass if schedule else len(batches) if caller.disk else 1
 
 
 def schedule_for(files: ModelFiles, work: Work, batch_size: int = 0) -> Schedule | None:
-    """The plan for a model's files by its settings; None where all is in memory and no budget was given.
+    """The schedule for a model's files by its settings; None where all is in memory and no budget was given.
 
     Raises ScoreError if the budget is too small.
     """
