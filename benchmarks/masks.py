@@ -49,7 +49,8 @@ def main() -> None:
         found = {
             "masks": len(masks), "block_forwards": caller.forwards, "scheduled_forwards": schedule.block_forwards,
             "forwards of each mask in full": sum(BLOCKS - 4 for _ in masks) + BLOCKS,
-            "peak_bytes": peak, "scheduled_peak_bytes": schedule.peak_bytes, "peak / schedule": peak / schedule.peak_bytes,
+            "peak_bytes": peak, "scheduled_peak_bytes": schedule.peak_bytes,
+            "peak / schedule": peak / schedule.peak_bytes,
             "beyond the process before": (peak - scheduler.base) / (schedule.peak_bytes - scheduler.base),
             "states if all were kept": 1821 * ids_BT.numel() * given.hidden * 4, "seconds": seconds,
             "greedy": _greedy(caller, batches),

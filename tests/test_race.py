@@ -14,6 +14,7 @@ from shortlm.choose.candidates import Candidates
 from shortlm.cli import app
 from shortlm.errors import PlanError, RecipeError, ScoreError
 from shortlm.recipe import ChooseSettings, ModelSettings, ScoreSettings, TextSettings, validated
+from shortlm.report import Evidence, write_page
 from shortlm.score import score
 from shortlm.units import Unit
 
@@ -123,5 +124,8 @@ def test_the_command_asks_the_model(tmp_path):
     assert done.exit_code == 0, done.output
     assert CutPlan.load(tmp_path / "plan.json").method == "race"
     assert "remove 3 of 12 blocks" in done.stdout
+    assert "asked the model about 12 sets: " in done.stdout
+    page = write_page(tmp_path / "page.html", Evidence("T", plan=CutPlan.load(tmp_path / "plan.json"))).read_text()
+    assert "Asked the model" in page and "12 sets on 8 windows" in page
     again = CliRunner().invoke(app, [*args, "-o", str(tmp_path / "plan.json")])
     assert again.exit_code == 2 and "exists" in again.stderr

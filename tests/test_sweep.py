@@ -137,7 +137,7 @@ def test_cross_entropy_in_vocabulary_chunks(name, whole, monkeypatch):
     (nats_BT.sum(1) * weights_B).sum().backward()
     assert torch.allclose(tail.nats(h_BTD, batch), nats_BT.detach(), rtol=1e-5, atol=1e-5)
     assert torch.allclose(tail.input_grads(h_BTD, batch, weights_B), leaf_BTD.grad, rtol=1e-4, atol=1e-6)
-    assert whole or caller.tail_form.way == ("each" if name in ("gemma2", "granite") else "plain")
+    assert whole or caller.tail_form.kind == ("each" if name in ("gemma2", "granite") else "plain")
     assert caller.tail_form.norm_alone is not whole
 
 

@@ -70,11 +70,16 @@ def _score_cells(criterion: CriterionScores) -> list[str]:
 def show_plan(plan: CutPlan) -> None:
     """Which blocks go and what that leaves."""
     before, after = plan.model.parameters, plan.parameters_after
-    out.print(f"remove {len(plan.removed)} of {plan.model.n_blocks} blocks: {', '.join(map(str, plan.removed))}")
+    blocks = ", ".join(map(str, plan.removed)) or "none"
+    out.print(f"remove {len(plan.removed)} of {plan.model.n_blocks} blocks: {blocks}")
+    if plan.removed_sublayers:
+        out.print(f"of others: {', '.join(map(str, plan.removed_sublayers))}")
     out.print(f"by {plan.criterion} ({plan.method}), budget {plan.budget}, protected: {plan.protected or 'none'}")
     out.print(f"parameters {before:,} -> {after:,} (-{1 - after / max(before, 1):.1%})")
     if plan.agreement is not None:
         out.print(f"the same blocks are chosen in {plan.agreement:.0%} of resamples of the sequences")
+    if found := plan.search:
+        out.print(f"asked the model about {len(found.tried):,} sets: {found.block_forwards:,} block forwards")
 
 
 def show_manifest(manifest: Manifest, folder: object) -> None:

@@ -31,7 +31,7 @@ NARROWEST = 1024
 class TailForm:
     """What stands between the last block and the logits, found out once for each model."""
 
-    way: str  # "plain", "each" (something is done to each logit) or "whole"
+    kind: str  # "plain", "each" (something is done to each logit) or "whole"
     norm_alone: bool = False  # between the last block and the head stands the final norm, or nothing
     small: Batch | None = None  # a batch of two tokens, on which logits are finished
 
@@ -49,7 +49,7 @@ class Tail:
     def nats(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Cross-entropy of each next token, B x (T-1), float64 (where there is such a type), 0 on padding."""
         with torch.no_grad():
-            if self.form(h_BTD, batch).way == "whole":
+            if self.form(h_BTD, batch).kind == "whole":
                 return token_nats(self.caller.tail(h_BTD, batch), batch)
             return self.nats_at_head(self._entering(h_BTD, batch), batch)
 
@@ -68,9 +68,9 @@ class Tail:
     def input_grads(self, h_BTD: torch.Tensor, batch: Batch, weights_B: torch.Tensor) -> torch.Tensor:
         """Gradient with respect to h_BTD of the sum over sequences of weights_B times their summed cross-entropy."""
         leaf_BTD = h_BTD.detach().requires_grad_(True)
-        way = self.form(h_BTD, batch).way
+        kind = self.form(h_BTD, batch).kind
         with torch.enable_grad():
-            if way == "whole":
+            if kind == "whole":
                 (token_nats(self.caller.tail(leaf_BTD, batch), batch).sum(1) * weights_B).sum().backward()
             else:
                 entering_BTX = self._entering(leaf_BTD, batch)
@@ -111,7 +111,7 @@ class Tail:
         weight, bias, shape = self.head.weight, self.head.bias, entering_BTX[:, :-1].shape
         rows_NX = entering_BTX[:, :-1].flatten(0, 1)  # a strided product would copy the weight for every sequence
         width = max(NARROWEST, CHUNK.get(self.caller.device.type, CHUNK_ELSEWHERE) // len(rows_NX))
-        plain = self.caller.tail_form.way == "plain"
+        plain = self.caller.tail_form.kind == "plain"
         for start in range(0, len(weight), width):
             part = slice(start, start + width)
             logits_NC = F.linear(rows_NX, weight[part], None if bias is None else bias[part])
@@ -156,8 +156,8 @@ class Tail:
             return TailForm("whole")
         if whole_BTC.shape != probe_BTC.shape or not torch.equal(alone_BTC.flatten(), whole_BTC.flatten()):
             return TailForm("whole")
-        way = "plain" if torch.equal(whole_BTC, probe_BTC) else "each"
-        return TailForm(way, self._is_norm_alone(h_BTD, batch), small)
+        kind = "plain" if torch.equal(whole_BTC, probe_BTC) else "each"
+        return TailForm(kind, self._is_norm_alone(h_BTD, batch), small)
 
     def _is_norm_alone(self, h_BTD: torch.Tensor, batch: Batch) -> bool:
         """Seen on a real state and on one of other values: the norm's output is what enters the head, bit for bit."""
