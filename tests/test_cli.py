@@ -235,7 +235,7 @@ def test_ids_without_a_tokenizer(llama_copy, tmp_path):
         (["score", "-m", "./nowhere"], "./nowhere: no such folder"),
         (["score", "-m", "nobody/nothing"], "is no folder here and can't be fetched from the hub"),
         (["score", "--text", "nowhere.txt"], "nowhere.txt: no such text file"),
-        (["choose"], "give a scores file, or --published with one of: llama-1-7b/ppl"),
+        (["choose"], "give a scores file, a --method that asks the model, or --published with one of: llama-1-7b/ppl"),
         (["choose", "nowhere.json"], "nowhere.json: no such file; a BlockScores file (JSON) is needed"),
         (["choose", "--published", "llama-1-7b/taylr"], "did you mean 'llama-1-7b/taylor'?"),
         (["choose", "--published", "llama-1-7b/taylor"], "no budget; give one of"),

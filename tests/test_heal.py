@@ -460,7 +460,7 @@ def test_the_best_or_the_last_step_is_kept(llama_folder, tmp_path, monkeypatch, 
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize(("step", "distributed_errors"), [(2, "there is no checkpoint yet"), (4, "checkpoint-2")])
+@pytest.mark.parametrize(("step", "told"), [(2, "there is no checkpoint yet"), (4, "checkpoint-2")])
 def test_a_loss_that_is_no_number_stops(llama_folder, tmp_path, monkeypatch, step, told):
     count = iter(range(100))
 

@@ -203,7 +203,7 @@ def test_what_needs_a_gradient_and_parts_smaller_than_a_row(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("value", "distributed_errors"),
+    ("value", "told"),
     [
         (tensor(2, 3), r"c: F32 \[2, 3\] was computed for it, BF16 \[2, 3\] was announced; nothing was written"),
         (tensor(3, 2, dtype=torch.bfloat16), r"c: BF16 \[3, 2\] was computed for it, BF16 \[2, 3\] was announced"),

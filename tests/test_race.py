@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from shortlm.artifacts import BlockScores, CutPlan
-from shortlm.choose import choose, race_scores, search
+from shortlm.choose import choose, race_scores, refuse_infeasible, search
 from shortlm.choose.candidates import Candidates
 from shortlm.cli import app
 from shortlm.errors import PlanError, RecipeError, ScoreError
@@ -112,6 +112,8 @@ def test_what_reads_and_what_asks_are_told_apart():
         search(MODEL, TEXT, ChooseSettings(blocks=3))
     with pytest.raises(PlanError, match=r"--method rice: unknown; did you mean .race"):
         choose(scores, ChooseSettings(blocks=3, method="rice"))
+    with pytest.raises(PlanError, match="--method best: unknown"):
+        refuse_infeasible(ChooseSettings(blocks=3, method="best"), ScoreSettings(), scores.model)
     with pytest.raises(PlanError, match=r"6 of 6 blocks are to go that may; there is nothing to choose"):
         search(MODEL, TEXT, ChooseSettings(blocks=6, method="race"))
     with pytest.raises(ScoreError, match=r"--select 3: a race chooses; in Python it is shortlm.race_scores"):
