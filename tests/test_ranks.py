@@ -7,7 +7,7 @@ import signal
 import pytest
 from processes import ended, run, started
 
-from shortlm.artifacts import BlockScores
+from shortlm.artifacts import BlockScores, CutPlan
 from shortlm.sweep import Ranks
 
 CRITERIA = "ppl,taylor,bi,angular,magnitude,first_order,mse,taylor:batches=2"
@@ -44,6 +44,19 @@ def test_a_race_of_two_processes(tmp_path):
     assert codes == [0, 0, 0]
     one, two = (BlockScores.load(tmp_path / f"{size}.json").criteria["ppl"].race for size in (1, 2))
     assert one.selected == two.selected
+
+
+def test_a_search_of_two_processes(tmp_path):
+    plans = []
+    for size in (1, 2):
+        args = ["choose", "--method", "race", "--blocks", 3, "--sequences", 16, "--length", 32]
+        done = ended(started(run(*args, "--out", tmp_path / f"{size}.json"), size))
+        assert [code for code, _, _ in done] == [0] * size, done
+        assert all(not output for _, output, _ in done[1:])
+        plans.append(CutPlan.load(tmp_path / f"{size}.json"))
+    one, two = plans
+    assert one.removed == two.removed
+    assert [tried.units for tried in two.search.tried] == [tried.units for tried in one.search.tried]
 
 
 def test_a_rank_that_dies_ends_the_job_with_a_message_and_no_output(tmp_path):

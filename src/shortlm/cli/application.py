@@ -107,7 +107,12 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-SHARED = {"score", "heal", "run"}  # commands whose work several processes share; the others are rank 0's alone
+SHARED = {
+    "score",
+    "choose",
+    "heal",
+    "run",
+}  # commands whose work several processes share; the others are rank 0's alone
 
 
 @app.callback()

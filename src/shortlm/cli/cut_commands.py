@@ -80,9 +80,12 @@ def choose(
     from shortlm.errors import PlanError
     from shortlm.outputs import refuse_existing
 
+    asking = asks(choose_settings.method) and not (scores or published)
+    if not (asking or is_main()):  # reading scores is nothing to share
+        return
     if out:
         refuse_existing(out, force)
-    if asks(choose_settings.method) and not (scores or published):
+    if asking:
         plan = search(model_settings, text_settings, choose_settings, lambda line: typer.echo(line, err=True))
         if not is_main():
             return
