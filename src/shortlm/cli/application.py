@@ -107,12 +107,8 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-SHARED = {
-    "score",
-    "choose",
-    "heal",
-    "run",
-}  # commands whose work several processes share; the others are rank 0's alone
+# Commands whose work several processes share; the others are rank 0's alone.
+SHARED = {"score", "choose", "heal", "run"}
 
 
 @app.callback()

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
 
 from shortlm.errors import ScoreError
+from shortlm.heap import give_back
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted
 from shortlm.sweep.check import Check, compare
@@ -160,15 +162,23 @@ class _Walk:
         self.frontier = Frontier(paths, {b"": batch.h_BTD} | self.start, len(self.caller.blocks))
         self.slots, self.base = Slots(), Slots()  # what is kept must not hold on to the slabs of what isn't
         batch.h_BTD = None  # so that it is freed once the first block is passed
-        self.together, self.rows = self.caller.together(batch), {}
+        self.together = self.caller.together(batch)
+        # results stand in one piece of memory: small ones, each by itself, would hold gaps of the heap open
+        tokens = batch.ids_BT.shape[1] - 1 if going.per_token else 1
+        self.places = {path: n for n, path in enumerate(paths)}
+        self.nats_PBT = torch.zeros(len(paths), len(batch.ids_BT), tokens, dtype=torch.float64)
 
     def through_memory(self) -> Rows:
         """All paths to their ends, the order of blocks being free."""
         most = self.going.most or most_groups(len(self.caller.blocks), self.together)
-        while (i := self.frontier.next_block(most)) is not None:
+        for calls in count(1):
+            if (i := self.frontier.next_block(most)) is None:
+                return self.finished()
             self._pass_some(i)
             self._finish(self.frontier.filled(self.together))
-        return self.finished()
+            if calls % 256 == 0:
+                give_back()  # gaps in the heap would add up over thousands of calls
+        raise AssertionError("not reached")
 
     def pass_block(self, i: int) -> None:
         """All groups that wait for block i go through it."""
@@ -181,7 +191,7 @@ class _Walk:
             self._finish(part)
         if self.going.kept:
             self.going.kept.end(self.number, self.start)
-        return self.rows
+        return {path: self.nats_PBT[n] for path, n in self.places.items()}
 
     def _pass_some(self, i: int) -> None:
         """As many groups as fill a call go through block i; one in which paths decide differently splits."""
@@ -223,7 +233,7 @@ class _Walk:
         for group, nats_BT in zip(part, found, strict=True):
             nats_BT = nats_BT.cpu().double()
             for path in group.paths:
-                self.rows[path] = nats_BT if self.going.per_token else nats_BT.sum(1, keepdim=True)
+                self.nats_PBT[self.places[path]] = nats_BT if self.going.per_token else nats_BT.sum(1, keepdim=True)
 
 
 def _refuse_nan(i: int, out_BTD: torch.Tensor, batch: Batch) -> None:
