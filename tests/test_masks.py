@@ -76,7 +76,7 @@ def test_what_is_known_is_not_counted(masks, length, bits):
 @pytest.mark.parametrize("most", [1, 4, 100])
 def test_states_alive_are_as_planned(monkeypatch, together, most):
     """Every state that a slot was given for is followed until nobody holds it."""
-    monkeypatch.setattr("shortlm.sweep.blocks.working_tokens", lambda device: together * BATCHES[0][0].numel())
+    monkeypatch.setattr("shortlm.sweep.blocks.tokens_per_call", lambda device: together * BATCHES[0][0].numel())
     masks = [blocks_mask(removed) for removed in combinations(range(BLOCKS), 3)]
     alive, peak = [0], [0]
     keep = Slots.keep
@@ -148,7 +148,7 @@ def tightest(scheduler, work, stream) -> int:
 @pytest.mark.parametrize("stream", ["on", "off"])
 def test_plans_count_what_masks_take_and_keep_a_budget(monkeypatch, streamed, stream):
     for module in ("blocks", "scheduler"):  # one state at a time, or else all go together anyway
-        monkeypatch.setattr(f"shortlm.sweep.{module}.working_tokens", lambda device: 24)
+        monkeypatch.setattr(f"shortlm.sweep.{module}.tokens_per_call", lambda device: 24)
     masks = tuple(blocks_mask(removed) for removed in combinations(range(BLOCKS), 3))
     scheduler, work = Scheduler.of(streamed), Work(4, 12, masks=masks)
     free = scheduler.within(work, None, stream == "on", batch_size=2)
@@ -177,6 +177,15 @@ def test_a_search_goes_on_from_the_states_of_its_current_set():
     assert torch.equal(again.nats_MS, expected.nats_MS)
     assert torch.equal(again.base_S, first.base_S)
     assert set(kept.states[0]) == {path_of(candidates[-1], BLOCKS)[:i] for i in range(1, BLOCKS)}
+
+
+def test_schedules_count_what_is_kept_and_checked(streamed):
+    scheduler, masks = Scheduler.of(streamed), (blocks_mask([1]),)
+    plain = scheduler.schedule(Work(4, 12, masks=masks), False, 2, 1)
+    kept = scheduler.schedule(Work(4, 12, masks=masks, kept_bytes=12345), False, 2, 1)
+    assert kept.parts["hidden states"] == plain.parts["hidden states"] + 12345
+    assert scheduler.schedule(Work(4, 12, masks=masks, check=True), False, 2, 1).checked == 2 * 2  # whole and masked
+    assert scheduler.schedule(Work(4, 12, check=True), False, 2, 1).checked == 2
 
 
 @pytest.mark.parametrize("states", [0, 1, 3])

@@ -160,7 +160,7 @@ def test_several_states_in_one_call_change_nothing(monkeypatch):
     masks = [blocks_mask([i]) for i in range(BLOCKS)]
     results, calls = [], []
     for tokens in (1, 200):
-        monkeypatch.setattr("shortlm.sweep.blocks.working_tokens", lambda device, tokens=tokens: tokens)
+        monkeypatch.setattr("shortlm.sweep.blocks.tokens_per_call", lambda device, tokens=tokens: tokens)
         before = CALLER.forwards
         results.append(sweep(CALLER, [(IDS_BT, ALL_BT)], masks))
         calls.append(CALLER.forwards - before)
@@ -192,7 +192,7 @@ def test_no_logits_are_made_while_arguments_are_recorded(monkeypatch):
         return linear(x, weight, bias)
 
     monkeypatch.setattr(F, "linear", counted)
-    monkeypatch.setattr("shortlm.sweep.blocks.working_tokens", lambda device: 3 * IDS_BT.numel())
+    monkeypatch.setattr("shortlm.sweep.blocks.tokens_per_call", lambda device: 3 * IDS_BT.numel())
     sweep(CALLER, [(IDS_BT, ALL_BT), (IDS_BT, ALL_BT)], [blocks_mask([i]) for i in range(BLOCKS)])
     assert sum(rows) == 2 * states * 4 * 15
     assert len(rows) == 2 * 3  # three states at a time

@@ -121,7 +121,7 @@ class BlockCaller:
 
     def together(self, batch: Batch) -> int:
         """How many states of a batch make a well-filled call."""
-        return max(1, working_tokens(self.device) // batch.ids_BT.numel())
+        return max(1, tokens_per_call(self.device) // batch.ids_BT.numel())
 
     def several(
         self, i: int, states: Sequence[torch.Tensor], batch: Batch, decision: int = KEEP
@@ -220,11 +220,6 @@ class BlockCaller:
             for _ in self.disk.visit([i]) if self.disk else [i]:
                 self.returns_tuple[kind] = isinstance(original(h_BTD, *args, **kwargs), tuple)
         return (h_BTD,) if self.returns_tuple[kind] else h_BTD
-
-
-def working_tokens(device: torch.device) -> int:
-    """Tokens in one call of a block: on a CPU few enough for its caches, elsewhere enough to fill the device."""
-    return tokens_per_call(device)
 
 
 def widest(device: torch.device) -> torch.dtype:

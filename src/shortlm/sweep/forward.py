@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import torch
@@ -171,14 +170,14 @@ class _Walk:
     def through_memory(self) -> Rows:
         """All paths to their ends, the order of blocks being free."""
         most = self.going.most or most_groups(len(self.caller.blocks), self.together)
-        for calls in count(1):
-            if (i := self.frontier.next_block(most)) is None:
-                return self.finished()
+        calls = 0
+        while (i := self.frontier.next_block(most)) is not None:
             self._pass_some(i)
             self._finish(self.frontier.filled(self.together))
+            calls += 1
             if calls % 256 == 0:
                 give_back()  # gaps in the heap would add up over thousands of calls
-        raise AssertionError("not reached")
+        return self.finished()
 
     def pass_block(self, i: int) -> None:
         """All groups that wait for block i go through it."""

@@ -71,6 +71,7 @@ class Work:
     tokens: int
     removals: bool = False  # the loss without each block
     masks: tuple[Mask, ...] = ()  # the losses without these units
+    kept_bytes: int = 0  # states that may be kept from one sweep to the next
     states: bool = False  # something is computed from the hidden states
     gradients: bool = False
     weight_gradients: bool = False

@@ -18,9 +18,9 @@ import psutil
 import torch
 
 from shortlm.errors import ScoreError
-from shortlm.model import ModelFiles, fits, free_memory
+from shortlm.model import ModelFiles, fits, free_memory, tokens_per_call
 from shortlm.sizes import byte_size, gib
-from shortlm.sweep.blocks import BlockCaller, working_tokens
+from shortlm.sweep.blocks import BlockCaller
 from shortlm.sweep.check import checked_sequences
 from shortlm.sweep.decisions import Path, count_forwards, in_chunks
 from shortlm.sweep.frontier import most_alive, most_groups
@@ -78,7 +78,7 @@ def auto_batch_size(sequences: int, tokens: int, device: torch.device) -> int:
     """Sequences in one call so that it is well filled, in batches of nearly equal size."""
     if not sequences:
         return 1
-    largest = max(1, working_tokens(device) // tokens)
+    largest = max(1, tokens_per_call(device) // tokens)
     return ceil(sequences / ceil(sequences / largest))
 
 
@@ -167,7 +167,7 @@ class Scheduler:
         counts = _Counts.of(work, tree, kept)
         parts = self._parts(work, streamed, batch_size, min(work.sequences, batch_size * together), kept, tree)
         chunks = ceil(tree.leaves / most) if streamed and most else 1
-        checked = checked_sequences(batches, work.removals, batch_size, streamed) if work.check else 0
+        checked = checked_sequences(batches, tree.leaves > 1, batch_size, streamed) if work.check else 0
         calls = counts.forwards + self.n_blocks * (counts.walks + counts.backwards + counts.shares)
         return Schedule(
             streamed=streamed, batch_size=batch_size, batches_per_pass=together, passes=passes,
@@ -196,7 +196,7 @@ class Scheduler:
         return work.sequences * (of_sequence + head * (counts.lm_head_calls + 4 * counts.backwards)) + check
 
     def _tree(self, work: Work, streamed: bool, batch_size: int, most: int | None) -> _Tree:
-        together = max(1, working_tokens(self.device) // max(1, batch_size * work.tokens))
+        together = max(1, tokens_per_call(self.device) // max(1, batch_size * work.tokens))
         key = (work, streamed, together, most)
         if key not in self.trees:
             self.trees[key] = _Tree.of(work.paths(self.n_blocks), self.n_blocks, streamed, together, most)
@@ -227,9 +227,9 @@ class Scheduler:
         return 3 * 4 * rows * min(self.size.vocabulary, max(NARROWEST, chunk // rows))
 
     def _carried(self, work: Work, batch_size: int, sequences: int, tree: _Tree) -> int:
-        """States of so many sequences, one per prefix that is alive, and those of the call that is made."""
+        """States of so many sequences, one per prefix that is alive, those of a call, and those kept between sweeps."""
         state = self._cost(work, batch_size).state_bytes // batch_size
-        return state * (sequences * tree.alive + batch_size)
+        return state * (sequences * tree.alive + batch_size) + work.kept_bytes
 
     def _all_states(self, work: Work, batch_size: int) -> int:
         """h_0 .. h_L of all sequences."""
