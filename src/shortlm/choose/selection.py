@@ -33,7 +33,7 @@ def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> C
 def search(model: ModelSettings, text: TextSettings, settings: ChooseSettings, say: Say | None = None) -> CutPlan:
     """A CutPlan within the budget, by a method that asks the model about sets of units.
 
-    Under torchrun every process evaluates its share of the sequences. `say` is told the plan of the sweeps, if one had
+    Under torchrun every process evaluates its share of the sequences. `say` is told the schedule, if one had
     to be made. Raises ShortLMError for bad input.
     """
     if not asks(settings.method):
