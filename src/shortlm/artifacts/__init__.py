@@ -16,10 +16,11 @@ from shortlm.artifacts.base import (
 )
 from shortlm.artifacts.benchmark import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
 from shortlm.artifacts.block_scores import BlockScores, CriterionScores, Race, WorkEstimate, WorkRow
-from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence, Search, Tried
+from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence
 from shortlm.artifacts.healing import HealEstimate, Healing, LogEntry, Phase, PhaseEstimate, Validation
 from shortlm.artifacts.manifest import AnyStep, Manifest, blocks_after, load_plan, manifest_of
 from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
+from shortlm.artifacts.search import Certainty, Estimate, Found, Search, Trail, Tried
 from shortlm.artifacts.steps import Step
 
 __all__ = [
@@ -31,12 +32,15 @@ __all__ = [
     "BlockScores",
     "Breakdown",
     "Cell",
+    "Certainty",
     "CriterionScores",
     "CutPlan",
     "CutStep",
     "DataFacts",
     "Equivalence",
+    "Estimate",
     "Fluency",
+    "Found",
     "HealEstimate",
     "Healing",
     "Limit",
@@ -56,6 +60,7 @@ __all__ = [
     "TaskMean",
     "TaskResult",
     "Timing",
+    "Trail",
     "Tried",
     "Validation",
     "WorkEstimate",

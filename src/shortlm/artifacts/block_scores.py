@@ -21,9 +21,11 @@ from shortlm.artifacts.base import (
     Record,
     Seconds,
     Size,
+    Units,
     Values,
 )
 from shortlm.errors import shown
+from shortlm.units import Unit
 
 MOST_SEQUENCES = 1_000_000
 
@@ -50,7 +52,7 @@ class Race(Record):
 class CriterionScores(Record):
     """The scores of all blocks by one criterion; lower = less important = removed first."""
 
-    scores: Values = Field(description="One per block.")
+    scores: Values = Field(description="One per block, or per unit of BlockScores.units.")
     unit: str
     per_sequence: Annotated[list[Values], ONE_MISTAKE] | None = Field(
         None, description="L x S; their mean by `weights` orders the blocks."
@@ -115,14 +117,23 @@ class BlockScores(Artifact):
     base_perplexity: float | None = Field(None, gt=0, description="Of the whole model on the same windows.")
     block_forwards: Count = Field(0, description="Blocks computed, each for one batch; the work that was done.")
     processes: Positive = Field(1, description="How many shared the sequences.")
+    units: Units = Field([], description="What the scores are of, in their order; all blocks if empty.")
     criteria: dict[str, CriterionScores] = Field(min_length=1, max_length=1000)
     provenance: Provenance
 
+    @property
+    def rows(self) -> list[Unit]:
+        """What the scores are of, in their order."""
+        return self.units or [Unit(i) for i in range(self.model.n_blocks)]
+
     @model_validator(mode="after")
     def _fits(self) -> BlockScores:
+        if len(set(self.units)) != len(self.units) or any(unit.block >= self.model.n_blocks for unit in self.units):
+            raise ValueError(f"units must be different ones of blocks 0..{self.model.n_blocks - 1}")
         for name, criterion in self.criteria.items():
-            if len(criterion.scores) != self.model.n_blocks:
-                raise ValueError(f"{shown(name)} has {len(criterion.scores)} scores for {self.model.n_blocks} blocks")
+            if len(criterion.scores) != len(self.rows):
+                what = f"{len(self.units)} units" if self.units else f"{self.model.n_blocks} blocks"
+                raise ValueError(f"{shown(name)} has {len(criterion.scores)} scores for {what}")
             try:
                 criterion.refuse_wild()
             except ValueError as error:

@@ -11,35 +11,16 @@ from shortlm.artifacts.base import (
     Artifact,
     Blocks,
     Count,
-    DataFacts,
     ModelFacts,
     Positive,
     Provenance,
     Record,
     Share,
     Sublayers,
-    Units,
 )
+from shortlm.artifacts.search import Search
 from shortlm.artifacts.steps import Step
 from shortlm.units import Unit
-
-
-class Tried(Record):
-    """A set of units that a search has asked the model about."""
-
-    units: Units = Field(description="What was left out.")
-    nats: float = Field(description="Mean cross-entropy per token without them.")
-    sequences: Count = Field(description="From how many sequences.")
-    tokens: Count = Field(description="Predicted tokens in these.")
-
-
-class Search(Record):
-    """How a choice was found by asking the model."""
-
-    base_nats: float = Field(description="Mean cross-entropy per token of the whole model.")
-    tried: Annotated[list[Tried], ONE_MISTAKE]
-    block_forwards: Count = Field(description="Of all processes together.")
-    data: DataFacts
 
 
 class CutPlan(Artifact):
