@@ -76,8 +76,8 @@ def _peak() -> int:
 
 def _greedy(caller: BlockCaller, batches: list[Any]) -> dict[str, int]:
     """Block forwards of six rounds that each drop one block more, chosen by its loss."""
-    spent = {}
-    for name, kept in (("states kept", KeptPrefixes(2**28)), ("nothing kept", None)):
+    spent, tokens = {}, sum(ids_BT.numel() for ids_BT, _ in batches)
+    for name, kept in (("states kept", KeptPrefixes(2**28, tokens)), ("nothing kept", None)):
         before, current = caller.forwards, Mask()
         for _ in range(6):
             rest = [Unit(i) for i in range(BLOCKS) if Unit(i) not in current]

@@ -44,7 +44,8 @@ def race(nats_LST: torch.Tensor, wanted: int, protected: list[int]) -> tuple[lis
     n_blocks = len(nats_LST)
     candidates = Candidates(wanted, SEQUENCES, [i for i in range(n_blocks) if i not in protected])
     sums_L, work = torch.zeros(n_blocks, dtype=torch.float64), 0
-    for part in rounds_of(SEQUENCES, 1, ROUNDS):
+    for sequences in rounds_of(SEQUENCES, ROUNDS):
+        part = slice(sequences[0], sequences[-1] + 1)
         running = candidates.racing if part.start else list(range(n_blocks))
         work += (part.stop - part.start) * (n_blocks + sum(n_blocks - 1 - i for i in running))
         part_LST = nats_LST[:, part]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from itertools import pairwise
 from math import exp
 
 import torch
@@ -69,7 +68,7 @@ def race_scores(
         return Work(*shape, removals=True, check=settings.check)
 
     with open_job(model, text, work, settings.batch_size, say) as job:
-        evaluator = Evaluator(job, settings.batch_size, settings.check)
+        evaluator = Evaluator(job, settings.batch_size, settings.check, rounds=ROUNDS)
         protected = protected_blocks(rule, evaluator.n_blocks)
         if not wanted < evaluator.n_blocks - len(protected):
             free = evaluator.n_blocks - len(protected)
@@ -94,31 +93,34 @@ def race_for(wanted: int, protected: list[int], evaluator: Evaluator) -> Found:
     candidates = Candidates(wanted, count, [i for i in range(n_blocks) if i not in protected])
     nats_L, seen_L, tokens_L = torch.zeros(n_blocks, dtype=torch.float64), [0] * n_blocks, [0.0] * n_blocks
     tokens = nats = 0.0
-    rounds = rounds_of(count, evaluator.job.ranks.size, ROUNDS_FROM_DISK if evaluator.caller.disk else ROUNDS)
-    for part in rounds:
-        running = candidates.racing if part.start else list(range(n_blocks))
-        losses = evaluator.losses([blocks_mask([i]) for i in running], part, per_token=True)
+    for parts in rounds_of(len(evaluator.parts), rounds_for(evaluator)):
+        running = candidates.racing if parts[0] else list(range(n_blocks))
+        losses = evaluator.losses([blocks_mask([i]) for i in running], parts, per_token=True)
         assert losses.each_MST is not None
         perplexity_of(losses)
         nats, tokens = nats + float(losses.base_S.sum()), tokens + float(losses.tokens_S.sum())
         for row, i in enumerate(running):
             nats_L[i] += losses.nats_MS[row].sum()
-            seen_L[i], tokens_L[i] = part.stop, tokens
+            seen_L[i], tokens_L[i] = evaluator.parts[parts[-1]].stop, tokens
         candidates.seen(losses.each_MST[[running.index(i) for i in candidates.racing]])
         candidates.eliminate()
         if not candidates.racing:
             break
-    full = n_blocks * (n_blocks + 1) // 2 * evaluator.batches(rounds)
+    full = evaluator.forwards_of(n_blocks * (n_blocks + 1) // 2)
     scores = (nats_L / torch.tensor(tokens_L, dtype=torch.float64)).exp().tolist()
     refuse_no_number("ppl", scores)
     return Found(selected(candidates, nats_L), scores, seen_L, exp(nats / tokens), full)
 
 
-def rounds_of(count: int, processes: int, most: int) -> list[slice]:
-    """The sequences of each round: equal shares, with a sequence for every process."""
-    rounds = max(1, min(most, count // processes))
-    bounds = [count * r // rounds for r in range(rounds + 1)]
-    return [slice(*pair) for pair in pairwise(bounds)]
+def rounds_for(evaluator: Evaluator) -> int:
+    """How many rounds there are at most; from disk each of them reads all blocks."""
+    return ROUNDS_FROM_DISK if evaluator.caller.disk else ROUNDS
+
+
+def rounds_of(parts: int, most: int) -> list[list[int]]:
+    """The parts of each round, in nearly equal shares."""
+    count = min(parts, most)
+    return [list(range(parts * r // count, parts * (r + 1) // count)) for r in range(count)]
 
 
 def selected(candidates: Candidates, nats_L: torch.Tensor) -> list[int]:

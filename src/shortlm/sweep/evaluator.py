@@ -1,79 +1,208 @@
-"""The losses of sets of units on one text, for methods that ask the model: what was asked, and what it took."""
+"""The losses of sets of units on one text, for methods that ask the model: what was asked, and what it took.
+
+The sequences stand in parts, each a batch of every process, so that a search may ask for a few of them and still start
+from the states that were kept when all were asked for. The whole model is computed once for each part.
+
+Shapes: S sequences, M masks, T tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
 
 from shortlm.artifacts import Search, Tried
 from shortlm.sweep.blocks import BlockCaller
+from shortlm.sweep.dense import DenseModel
 from shortlm.sweep.forward import Losses, gathered, sweep
 from shortlm.sweep.job import Job
 from shortlm.sweep.kept import KeptPrefixes
-from shortlm.sweep.scheduler import Batches, batched
+from shortlm.sweep.recall import Recall
+from shortlm.sweep.scheduler import auto_batch_size
 from shortlm.text import Windows
 from shortlm.units import Mask
+
+CROSS_ENTROPY, KL = "cross-entropy", "kl"
+WHOLE: Mask = frozenset()
 
 
 class Evaluator:
     """Evaluates masks over a job's sequences; all processes call it with the same masks.
 
-    `kept_bytes` may be held from call to call by states of the masks that a call names in `keep`.
+    `kept_bytes` may be held from call to call by states of the masks that a call names in `keep`. With a `top_k` the
+    losses are KL divergences to the whole model. What `recall` holds of an earlier search is not computed again. There
+    are at least `rounds` parts, if there are sequences enough.
     """
 
-    def __init__(self, job: Job, batch_size: int = 0, check: bool = True, kept_bytes: int = 0):
-        assert job.windows is not None
-        self.job, self.windows, self.batch_size = job, job.windows, batch_size
+    def __init__(
+        self, job: Job, batch_size: int = 0, check: bool = True, kept_bytes: int = 0, top_k: int = 0,
+        windows: Windows | None = None, recall: Recall | None = None, rounds: int = 1,
+    ):  # fmt: skip
+        found = windows or job.windows
+        assert found is not None
+        self.job, self.windows, self.recall = job, found, recall or Recall()
         self.caller = BlockCaller(job.opened.model, job.opened.anatomy, job.opened.disk)
-        self.n_blocks, self.sequences = len(self.caller.blocks), len(self.windows.ids_BT)
+        self.n_blocks, self.sequences = len(self.caller.blocks), len(found.ids_BT)
+        self.batch_size = batch_size
+        self.parts = self._parts(rounds)
+        self.batches = [self._share(part).batches(self._size()) for part in self.parts]  # of this process, by part
         self.check = check  # the first call is compared with the model's own forward
-        self.kept = KeptPrefixes(kept_bytes) if kept_bytes else None
-        self.base = (0.0, 0)  # nats and tokens of the whole model
-        self.tried: dict[Mask, Tried] = {}
+        self.kept = KeptPrefixes(kept_bytes, self._share_of_tokens()) if kept_bytes else None
+        self.dense = DenseModel(top_k) if top_k else None
+        self.base: dict[int, torch.Tensor] = {}  # summed cross-entropy of the whole model, by part
+        self.tried: dict[Mask, dict[int, float]] = {}  # nats on each part
 
     def losses(
-        self, masks: Sequence[Mask], part: slice = slice(None), per_token: bool = False, keep: Sequence[Mask] = ()
-    ) -> Losses:
-        """Of the whole model and without the units of each mask, on a part of the sequences (all of them)."""
-        every, whole = part == slice(None), self.windows.part(part)
-        batches, per_pass = self._batches(whole)
-        schedule = self.job.schedule
-        losses = gathered(
-            sweep(
-                self.caller, batches, masks, per_pass=per_pass, per_token=per_token, check=0 if self.check else None,
-                most=schedule.most if schedule else None, kept=self.kept if every else None, keep=keep,
-            ),
-            len(whole.ids_BT), self.job.ranks,
-        )  # fmt: skip
-        self.check = False
-        if every:
-            self.base, self.tried = (0.0, 0), {mask: t for mask, t in self.tried.items() if mask not in set(masks)}
-        self._remember(masks, losses)
-        return losses
+        self, masks: Sequence[Mask], parts: Sequence[int] | None = None, per_token: bool = False,
+        keep: Sequence[Mask] = (),
+    ) -> Losses:  # fmt: skip
+        """Of the whole model and without the units of each mask, on some parts of the sequences (all of them).
 
-    def batches(self, parts: Sequence[slice]) -> int:
-        """Of all processes, for these parts of the sequences."""
-        return int(self.job.ranks.total(sum(len(self._batches(self.windows.part(part))[0]) for part in parts)))
+        The whole model's are cross-entropies, or all 0 where divergences are asked for.
+        """
+        parts = list(range(len(self.parts))) if parts is None else list(parts)
+        if answer := self.recall.next(masks, parts, per_token):
+            losses, forwards = answer
+            self.caller.forwards = 0 if self.job.ranks.rank else forwards
+            losses = self._with_base(losses, parts)
+        else:
+            losses = self._with_base(self._swept(masks, parts, per_token, keep), parts)
+            self.recall.keep(losses, self.forwards, masks, parts, per_token)
+        self._remember(masks, parts, losses)
+        return replace(losses, base_S=torch.zeros_like(losses.base_S)) if self.dense else losses
 
-    def _batches(self, whole: Windows) -> tuple[Batches, int]:
-        """Of this process's share, and how many go through the blocks in one pass."""
-        mine = whole.part(self.job.ranks.share(len(whole.ids_BT)))
-        return batched(self.caller, mine, self.batch_size, self.job.schedule)
+    @property
+    def base_nats(self) -> float:
+        """Of the whole model: mean cross-entropy per token of the parts that were asked for."""
+        return float(sum(base_S.sum() for base_S in self.base.values())) / max(1, self._tokens(self.base))
+
+    @property
+    def forwards(self) -> int:
+        """Block forwards so far, of all processes."""
+        return int(self.job.ranks.total(self.caller.forwards))
+
+    def forwards_of(self, each: int, parts: Sequence[int] | None = None) -> int:
+        """Block forwards of all processes, if each batch of these parts (all) takes so many."""
+        parts = range(len(self.parts)) if parts is None else parts
+        return int(self.job.ranks.total(each * sum(len(self.batches[part]) for part in parts)))
 
     def search(self) -> Search:
         """What was asked so far."""
-        nats, tokens = self.base
         return Search(
-            base_nats=nats / max(1, tokens), tried=list(self.tried.values()),
-            block_forwards=int(self.job.ranks.total(self.caller.forwards)), data=self.windows.facts,
+            base_nats=self.base_nats, tried=[self._as_tried(*entry) for entry in self.tried.items()],
+            block_forwards=self.forwards, data=self.windows.facts, objective=KL if self.dense else CROSS_ENTROPY,
         )  # fmt: skip
 
-    def _remember(self, masks: Sequence[Mask], losses: Losses) -> None:
-        """Sums over parts that were asked for one after the other."""
-        count, tokens = len(losses.tokens_S), int(losses.tokens_S.sum())
-        self.base = (self.base[0] + float(losses.base_S.sum()), self.base[1] + tokens)
-        for mask, nats in zip(masks, losses.nats_MS.sum(1).tolist(), strict=True):
-            before = self.tried.get(mask) or Tried(units=sorted(mask), nats=0.0, sequences=0, tokens=0)
-            self.tried[mask] = Tried(
-                units=before.units, sequences=before.sequences + count, tokens=before.tokens + tokens,
-                nats=(before.nats * before.tokens + nats) / (before.tokens + tokens),
-            )  # fmt: skip
+    def _size(self) -> int:
+        """Sequences of a batch."""
+        if self.job.schedule and not self.batch_size:
+            return self.job.schedule.batch_size
+        share = -(-self.sequences // self.job.ranks.size)
+        return self.batch_size or auto_batch_size(share, self.windows.shape[1], self.caller.device)
+
+    def _parts(self, rounds: int) -> list[slice]:
+        """Equal shares of the sequences, with a batch for every process."""
+        size = self.job.ranks.size
+        count = max(1, -(-self.sequences // (self._size() * size)), min(rounds, self.sequences // size))
+        count = min(count, max(1, self.sequences // size))  # a sequence for every process
+        bounds = [self.sequences * p // count for p in range(count + 1)]
+        return [slice(*pair) for pair in pairwise(bounds)]
+
+    def _share_of_tokens(self) -> int:
+        """Places for tokens in all batches of this process."""
+        return sum(ids_BT.numel() for batches in self.batches for ids_BT, _ in batches)
+
+    def _share(self, part: slice) -> Windows:
+        """What this process has of a part."""
+        whole = self.windows.part(part)
+        return whole.part(self.job.ranks.share(len(whole.ids_BT)))
+
+    def _swept(self, masks: Sequence[Mask], parts: Sequence[int], per_token: bool, keep: Sequence[Mask]) -> Losses:
+        """The whole model's losses are NaN where they are known already."""
+        if self.dense and not self.dense.rows:
+            self._collect()
+        whole = any(part not in self.base for part in parts)
+        batches = [batch for part in parts for batch in self.batches[part]]
+        numbers = [n for n, part in self._numbers() if part in set(parts)]
+        sizes, schedule = [len(ids_BT) for ids_BT, _ in batches], self.job.schedule
+        dense = self.dense.batches(sizes, self._rows(parts)) if self.dense else None
+        losses = sweep(
+            self.caller, batches, masks, per_pass=self._per_pass(len(batches)), per_token=per_token,
+            check=0 if self.check else None, most=schedule.most if schedule else None, kept=self.kept, keep=keep,
+            whole=whole, dense=dense, numbers=numbers,
+        )  # fmt: skip
+        self.check = False
+        return self._gathered(losses, parts)
+
+    def _collect(self) -> None:
+        """What the whole model says of all sequences, by a sweep of it alone."""
+        assert self.dense is not None
+        parts, batches = list(range(len(self.parts))), [batch for part in self.batches for batch in part]
+        collected: tuple[int, list] = (self.dense.top_k, [])
+        losses = sweep(
+            self.caller, batches, per_pass=self._per_pass(len(batches)), check=0 if self.check else None,
+            kept=self.kept, keep=[WHOLE], collected=collected, numbers=range(len(batches)),
+        )  # fmt: skip
+        self.check = False
+        self.dense.take(collected[1])
+        self._with_base(self._gathered(losses, parts), parts)
+
+    def _per_pass(self, batches: int) -> int:
+        """Batches that go through the blocks together."""
+        if self.job.schedule:
+            return self.job.schedule.batches_per_pass
+        return batches if self.caller.disk else 1
+
+    def _numbers(self) -> list[tuple[int, int]]:
+        """Every batch of this process: its number, and its part."""
+        parts = [part for part, batches in enumerate(self.batches) for _ in batches]
+        return list(enumerate(parts))
+
+    def _rows(self, parts: Sequence[int]) -> list[int]:
+        """The places of these parts' sequences among all of this process."""
+        lengths = [sum(len(ids_BT) for ids_BT, _ in batches) for batches in self.batches]
+        return [sum(lengths[:part]) + s for part in parts for s in range(lengths[part])]
+
+    def _gathered(self, losses: Losses, parts: Sequence[int]) -> Losses:
+        """Of all processes, in the order of the sequences."""
+        if self.job.ranks.size == 1:
+            return losses
+        found, start = [], 0
+        for part in parts:
+            end = start + sum(len(ids_BT) for ids_BT, _ in self.batches[part])
+            count = self.parts[part].stop - self.parts[part].start
+            found.append(gathered(losses.of(slice(start, end)), count, self.job.ranks))
+            start = end
+        return Losses.joined(found)
+
+    def _with_base(self, losses: Losses, parts: Sequence[int]) -> Losses:
+        """What is known of the whole model is filled in, and what is new is kept."""
+        for part, base_S in zip(parts, losses.base_S.split(self._lengths(parts)), strict=True):
+            self.base.setdefault(part, base_S)
+        return replace(losses, base_S=torch.cat([self.base[part] for part in parts]))
+
+    def _remember(self, masks: Sequence[Mask], parts: Sequence[int], losses: Losses) -> None:
+        lengths = self._lengths(parts)
+        for mask, nats_S in zip(masks, losses.nats_MS, strict=True):
+            sums = [float(part_S.sum()) for part_S in nats_S.split(lengths)]
+            self.tried.setdefault(mask, {}).update(zip(parts, sums, strict=True))
+
+    def _lengths(self, parts: Sequence[int]) -> list[int]:
+        return [self.parts[part].stop - self.parts[part].start for part in parts]
+
+    def _tokens(self, parts: Iterable[int]) -> int:
+        """Predicted tokens."""
+        keeps = [self.windows.keep_BT[self.parts[part]] for part in parts]
+        return sum(int((keep_BT[:, 1:] & keep_BT[:, :-1]).sum()) for keep_BT in keeps)
+
+    def _as_tried(self, mask: Mask, nats: dict[int, float]) -> Tried:
+        tokens = self._tokens(nats)
+        return Tried(
+            units=sorted(mask),
+            nats=sum(nats.values()) / tokens,
+            sequences=sum(self._lengths(list(nats))),
+            tokens=tokens,
+        )

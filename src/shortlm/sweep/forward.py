@@ -20,12 +20,13 @@ from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted
 from shortlm.sweep.check import Check, compare
 from shortlm.sweep.decisions import DROP, LEFT_OUT, Path, count_forwards, in_chunks, path_of
+from shortlm.sweep.dense import TopTokens
 from shortlm.sweep.frontier import Frontier, Group, most_groups, split
 from shortlm.sweep.kept import KeptPrefixes
 from shortlm.sweep.ranks import Ranks
 from shortlm.sweep.slots import Slots
 from shortlm.sweep.tail import Tail
-from shortlm.units import Mask
+from shortlm.units import Mask, Unit
 
 Observer = Callable[[int, torch.Tensor, torch.Tensor, Batch], None]
 Rows = dict[Path, torch.Tensor]  # nats of one batch by path, B x T (or their sum over tokens, as T = 1), float64
@@ -45,6 +46,20 @@ class Losses:
         """Mean over all tokens, in nats."""
         return self.nats_MS.sum(1) / self.tokens_S.sum()
 
+    def of(self, some: slice) -> Losses:
+        """Of some of the sequences."""
+        each_MST = None if self.each_MST is None else self.each_MST[:, some]
+        return Losses(self.base_S[some], self.nats_MS[:, some], self.tokens_S[some], each_MST)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Losses]) -> Losses:
+        """Of all sequences of the parts."""
+        each = [part.each_MST for part in parts if part.each_MST is not None]
+        return cls(
+            torch.cat([part.base_S for part in parts]), torch.cat([part.nats_MS for part in parts], dim=1),
+            torch.cat([part.tokens_S for part in parts]), torch.cat(each, dim=1) if each else None,
+        )  # fmt: skip
+
 
 def sweep(
     caller: BlockCaller,
@@ -58,6 +73,10 @@ def sweep(
     most: int | None = None,
     kept: KeptPrefixes | None = None,
     keep: Sequence[Mask] = (),
+    whole: bool = True,
+    dense: Sequence[TopTokens] | None = None,
+    collected: tuple[int, list[TopTokens]] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Losses:
     """Losses of the whole model and of the model without the units of each mask.
 
@@ -66,18 +85,24 @@ def sweep(
     are carried along: their states are in memory together. With `per_token` the losses also hold every token's.
     With `check`, a seed, they are compared with the model's own forward (check.py). `most` bounds the states of a batch
     that are in memory together, as the schedule says: from disk, so many masks go through the blocks at a time. What an
-    earlier call has left in `kept` isn't computed again, and the states along the masks `keep` are left there.
+    earlier call has left in `kept` isn't computed again, and the states along the masks `keep` are left there; it knows
+    the batches by `numbers`, or as 0, 1, ... Without `whole` the whole model's losses are left out (NaN). With `dense`,
+    one entry per batch, the losses are KL divergences to what the whole model says, which an earlier call has
+    `collected`: (top_k, a list that is filled).
 
     Raises ModelError if the losses differ from the model's own, or a unit can't be told apart.
     """
     n_blocks = len(caller.blocks)
-    paths = [path_of(mask, n_blocks) for mask in (frozenset(), *masks)]
+    paths = [path_of(mask, n_blocks) for mask in (*([frozenset[Unit]()] if whole else []), *masks)]
+    assert whole or check is None
     _refuse_unknown(caller, paths)
     checking = None if check is None else Check(caller, batches, len(masks), check)
     drawn = 0 if checking is None or checking.drawn is None else 1 + checking.drawn
     probes = checking.computed(paths[drawn]) if checking else []
     chunks = in_chunks(paths, most) if caller.disk and most else [sorted(set(paths))]
-    going = _Going(caller, observer, per_token, most, kept, [path_of(mask, n_blocks) for mask in keep])
+    wanted = [path_of(mask, n_blocks) for mask in keep]
+    top_k = collected[0] if collected else 0
+    going = _Going(caller, observer, per_token, most, kept, wanted, numbers or range(len(batches)), dense, top_k)
     rows: list[Rows] = [{} for _ in batches]
     total = len(batches) * sum(count_forwards(chunk) for chunk in chunks)
     with torch.no_grad(), track(what="sweep", total=total) as going.bar:
@@ -90,7 +115,9 @@ def sweep(
     compare(
         probes, lambda k, masked: float(rows[k][paths[drawn if masked else 0]][0].sum()), caller.model.config.model_type
     )
-    return _losses(rows, paths, batches, per_token)
+    if collected:
+        collected[1].extend(going.collected[k] for k in range(len(batches)))
+    return _losses(rows, paths, batches, per_token, whole)
 
 
 def gathered(losses: Losses, count: int, ranks: Ranks) -> Losses:
@@ -102,13 +129,19 @@ def gathered(losses: Losses, count: int, ranks: Ranks) -> Losses:
     )  # fmt: skip
 
 
-def _losses(rows: list[Rows], paths: list[Path], batches: Sequence, per_token: bool) -> Losses:
-    nats_MS = torch.cat([torch.stack([of_batch[path].sum(1) for path in paths]) for of_batch in rows], dim=1)
+def _losses(rows: list[Rows], paths: list[Path], batches: Sequence, per_token: bool, whole: bool) -> Losses:
+    """The first path is the whole model's, if that was asked for."""
+    if not paths:
+        nats_MS = torch.empty(0, sum(len(ids_BT) for ids_BT, _ in batches), dtype=torch.float64)
+    else:
+        nats_MS = torch.cat([torch.stack([of_batch[path].sum(1) for path in paths]) for of_batch in rows], dim=1)
     tokens_S = torch.cat([predicted(Batch.of(*batch)).sum(1).cpu().double() for batch in batches])
     each_MST = None
     if per_token:
-        each_MST = torch.cat([torch.stack([of_batch[path] for path in paths[1:]]) for of_batch in rows], dim=1)
-    return Losses(nats_MS[0], nats_MS[1:], tokens_S, each_MST)
+        masked = paths[whole:]
+        each_MST = torch.cat([torch.stack([of_batch[path] for path in masked]) for of_batch in rows], dim=1)
+    base_S = nats_MS[0] if whole else torch.full_like(tokens_S, torch.nan)
+    return Losses(base_S, nats_MS[whole:], tokens_S, each_MST)
 
 
 def _refuse_unknown(caller: BlockCaller, paths: list[Path]) -> None:
@@ -121,10 +154,13 @@ class _Going:
 
     def __init__(
         self, caller: BlockCaller, observer: Observer | None, per_token: bool, most: int | None,
-        kept: KeptPrefixes | None, keep: list[Path],
+        kept: KeptPrefixes | None, keep: list[Path], numbers: Sequence[int], dense: Sequence[TopTokens] | None,
+        top_k: int,
     ):  # fmt: skip
         self.caller, self.observer, self.per_token, self.most = caller, observer, per_token, most
         self.kept, self.keep, self.tail = kept, keep, Tail(caller)
+        self.numbers, self.dense, self.top_k = numbers, dense, top_k
+        self.collected: dict[int, TopTokens] = {}  # by batch
         self.bar: Any = None
 
     def passed(
@@ -154,10 +190,10 @@ class _Walk:
         self.going, self.caller, self.number = going, going.caller, number
         self.batch = batch = self.caller.prepare(*batches[number])
         assert batch.h_BTD is not None
-        if going.kept and number == 0:
-            tokens = sum(ids_BT.numel() for ids_BT, _ in batches)
-            going.kept.want(going.keep, batch.h_BTD.nbytes // batch.ids_BT.numel() * tokens)
-        self.start = going.kept.begin(number) if going.kept else {}
+        if going.kept:
+            going.kept.want(going.keep, batch.h_BTD.nbytes // batch.ids_BT.numel())
+        self.known_as = going.numbers[number]  # to what is kept
+        self.start = going.kept.begin(self.known_as) if going.kept else {}
         self.frontier = Frontier(paths, {b"": batch.h_BTD} | self.start, len(self.caller.blocks))
         self.slots, self.base = Slots(), Slots()  # what is kept must not hold on to the slabs of what isn't
         batch.h_BTD = None  # so that it is freed once the first block is passed
@@ -189,7 +225,7 @@ class _Walk:
         while part := self.frontier.taken(len(self.caller.blocks), self.together):
             self._finish(part)
         if self.going.kept:
-            self.going.kept.end(self.number, self.start)
+            self.going.kept.end(self.known_as, self.start)
         return {path: self.nats_PBT[n] for path, n in self.places.items()}
 
     def _pass_some(self, i: int) -> None:
@@ -213,7 +249,7 @@ class _Walk:
     def _add(self, i: int, h_BTD: torch.Tensor, paths: list[Path]) -> None:
         self.frontier.add(i + 1, h_BTD, paths)
         if self.going.kept:
-            self.going.kept.offer(self.number, paths[0][: i + 1], h_BTD)
+            self.going.kept.offer(self.known_as, paths[0][: i + 1], h_BTD)
 
     def _passed(self, i: int, states: list[torch.Tensor], decision: int, whole: int | None) -> list[torch.Tensor]:
         """Past block i; `whole` is the place of the whole model's state, which observers may keep."""
@@ -228,8 +264,11 @@ class _Walk:
             self.going.observer(i, in_BTD, out_BTD, self.batch)
 
     def _finish(self, part: list[Group]) -> None:
-        found = self.going.tail.nats_of_several([group.state for group in part], self.batch) if part else []
+        tail, dense = self.going.tail, self.going.dense[self.number] if self.going.dense else None
+        found = tail.nats_of_several([group.state for group in part], self.batch, dense) if part else []
         for group, nats_BT in zip(part, found, strict=True):
+            if self.going.top_k and not any(group.paths[0]):
+                self.going.collected[self.number] = tail.top(group.state, self.batch, self.going.top_k)
             nats_BT = nats_BT.cpu().double()
             for path in group.paths:
                 self.nats_PBT[self.places[path]] = nats_BT if self.going.per_token else nats_BT.sum(1, keepdim=True)

@@ -12,24 +12,34 @@ from collections.abc import Sequence
 
 import torch
 
-from shortlm.sweep.decisions import Path
+from shortlm.sweep.decisions import DROP, Path
 from shortlm.sweep.slots import Slots
 
 
 class KeptPrefixes:
-    """At most `most` bytes of states, by batch and prefix."""
+    """At most `most` bytes of states of so many tokens in all batches, by batch and prefix."""
 
-    def __init__(self, most: int):
-        self.most = most
+    def __init__(self, most: int, tokens: int):
+        self.most, self.tokens = most, tokens
         self.wanted: frozenset[Path] = frozenset()
         self.states: dict[int, dict[Path, torch.Tensor]] = {}
         self.slots = Slots()
 
-    def want(self, paths: Sequence[Path], state_bytes: int) -> None:
-        """What to keep of the call that begins; `state_bytes` is a state of all sequences."""
-        prefixes = sorted({path[:i] for path in paths for i in range(1, len(path))}, key=lambda p: (len(p), p))
-        room = min(len(prefixes), self.most // max(1, state_bytes))
-        self.wanted = frozenset(prefixes[len(prefixes) * k // room] for k in range(room))
+    def want(self, paths: Sequence[Path], token_bytes: int) -> None:
+        """What to keep of the call that goes on; `token_bytes` is the state of a token.
+
+        A state behind a block that is dropped is the one before it, so it need not be kept.
+        """
+        prefixes = sorted(
+            {path[:i] for path in paths for i in range(1, len(path)) if path[i - 1] != DROP}, key=lambda p: (len(p), p)
+        )
+        room = min(len(prefixes), self.most // max(1, token_bytes * self.tokens))
+        wanted = frozenset(prefixes[len(prefixes) * k // room] for k in range(room))
+        if wanted != self.wanted:
+            self.wanted = wanted
+            for states in self.states.values():
+                for prefix in states.keys() - wanted:
+                    del states[prefix]
 
     def begin(self, batch: int) -> dict[Path, torch.Tensor]:
         """What is there for a batch, which is now walked."""

@@ -6,12 +6,12 @@ to each logit alone, or the head is no plain linear layer, the logits are comput
 of the model's forward too, unless the final norm alone gives the very same.
 
 Shapes: B sequences, T tokens, D hidden, X what enters the head, N = B (T-1) rows, V
-vocabulary, C a chunk of it.
+vocabulary, C a chunk of it, K tokens that are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted, widest
+from shortlm.sweep.dense import TopTokens
 from shortlm.sweep.replaced import replaced_forwards
 
 CHUNK = {"cpu": 2**20}  # logits at a time: few enough to stay in a processor's cache
@@ -46,24 +47,48 @@ class Tail:
         """The head is in memory inside; everything below is called there."""
         return self.caller.disk.head_in_memory() if self.caller.disk else nullcontext()
 
-    def nats(self, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Cross-entropy of each next token, B x (T-1), float64 (where there is such a type), 0 on padding."""
+    def nats(self, h_BTD: torch.Tensor, batch: Batch, dense: TopTokens | None = None) -> torch.Tensor:
+        """Cross-entropy of each next token, B x (T-1), float64 (where there is such a type), 0 on padding. With
+        `dense`, KL divergence to what the whole model says instead.
+        """
         with torch.no_grad():
+            if dense is not None:
+                lse_BT, logits_BTK = self._sums_of(h_BTD, batch, dense.ids_BTK.to(h_BTD.device, torch.int64))
+                nats_BT = dense.divergence(lse_BT.cpu(), logits_BTK.cpu())
+                return nats_BT * predicted(batch).to(nats_BT.device)
             if self.form(h_BTD, batch).kind == "whole":
                 return token_nats(self.caller.tail(h_BTD, batch), batch)
             return self.nats_at_head(self._entering(h_BTD, batch), batch)
 
-    def nats_of_several(self, states: Sequence[torch.Tensor], batch: Batch) -> Sequence[torch.Tensor]:
+    def nats_of_several(
+        self, states: Sequence[torch.Tensor], batch: Batch, dense: TopTokens | None = None
+    ) -> Sequence[torch.Tensor]:
         """The same of several states of one batch, in one call."""
-        if len(states) < 2:
-            return [self.nats(h_BTD, batch) for h_BTD in states]
-        nats_NT = self.nats(torch.cat(tuple(states)), self.caller.repeated(batch, len(states)))
+        count = len(states)
+        if count < 2:
+            return [self.nats(h_BTD, batch, dense) for h_BTD in states]
+        again = dense and TopTokens(dense.ids_BTK.repeat(count, 1, 1), dense.log_BTK.repeat(count, 1, 1))
+        nats_NT = self.nats(torch.cat(tuple(states)), self.caller.repeated(batch, count), again)
         return nats_NT.split(len(batch.ids_BT))
+
+    def top(self, h_BTD: torch.Tensor, batch: Batch, top_k: int) -> TopTokens:
+        """The likeliest next tokens after every token but the last, and their log-probabilities."""
+        with torch.no_grad():
+            best, ids, sums = [], [], []
+            for start, logits_BTC in self._all_logits(h_BTD, batch):
+                values, places = logits_BTC.float().topk(min(top_k, logits_BTC.shape[-1]), dim=-1)
+                best, ids = [*best, values], [*ids, places + start]
+                sums.append(logits_BTC.float().logsumexp(-1))
+                if len(best) > 1:  # never more than two chunks' best
+                    values, places = torch.cat(best, -1).topk(min(top_k, sum(b.shape[-1] for b in best)), dim=-1)
+                    best, ids = [values], [torch.cat(ids, -1).gather(-1, places)]
+            lse_BT = torch.stack(sums).logsumexp(0)
+            return TopTokens(ids[0].int().cpu(), (best[0] - lse_BT[..., None]).cpu())
 
     def nats_at_head(self, entering_BTX: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The same of what enters the head. Not for models whose logits have to be made whole."""
-        lse_BT, target_BT = self._sums(entering_BTX, batch)
-        return (lse_BT - target_BT).to(widest(entering_BTX.device)) * predicted(batch)
+        lse_BT, target_BT1 = self._sums(entering_BTX, batch.ids_BT[:, 1:, None])
+        return (lse_BT - target_BT1[..., 0]).to(widest(entering_BTX.device)) * predicted(batch)
 
     def input_grads(self, h_BTD: torch.Tensor, batch: Batch, weights_B: torch.Tensor) -> torch.Tensor:
         """Gradient with respect to h_BTD of the sum over sequences of weights_B times their summed cross-entropy."""
@@ -80,31 +105,33 @@ class Tail:
 
     def _head_grads(self, entering_BTX: torch.Tensor, batch: Batch, weights_B: torch.Tensor) -> torch.Tensor:
         """softmax - onehot, chunk by chunk, taken back through the head; summed in float32."""
-        lse_BT, _ = self._sums(entering_BTX, batch)
+        lse_BT, _ = self._sums(entering_BTX, batch.ids_BT[:, 1:, None])
         scale_BT = predicted(batch) * weights_B[:, None]
         grad_BTX = torch.zeros_like(entering_BTX, dtype=torch.float32)
         leaf_BTX = entering_BTX.detach().requires_grad_(True)
         for start, logits_BTC in self._chunks(leaf_BTX):
-            inside_BT, place_BT = _places(batch, start, logits_BTC.shape[-1])
+            inside_BT1, place_BT1 = _places(batch.ids_BT[:, 1:, None], start, logits_BTC.shape[-1])
             share_BTC = (logits_BTC.detach().float() - lse_BT[..., None]).exp_()
-            share_BTC.scatter_add_(2, place_BT[..., None], -inside_BT[..., None].float())
+            share_BTC.scatter_add_(2, place_BT1, -inside_BT1.float())
             share_BTC *= scale_BT[..., None]
             grad_BTX += torch.autograd.grad(logits_BTC, leaf_BTX, share_BTC.to(logits_BTC.dtype))[0]
         return grad_BTX.to(entering_BTX.dtype)
 
-    def _sums(self, entering_BTX: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """log sum exp over the vocabulary, and the logit of the next token: both B x (T-1), float32."""
-        lse_BT = target_BT = torch.tensor(0.0)
-        with torch.no_grad():
-            for start, logits_BTC in self._chunks(entering_BTX):
-                inside_BT, place_BT = _places(batch, start, logits_BTC.shape[-1])
-                logits_BTC = logits_BTC.float()
-                picked_BT = logits_BTC.gather(2, place_BT[..., None])[..., 0] * inside_BT
-                sum_BT = logits_BTC.logsumexp(-1)
-                lse_BT, target_BT = (
-                    (torch.logaddexp(lse_BT, sum_BT), target_BT + picked_BT) if start else (sum_BT, picked_BT)
-                )
-        return lse_BT, target_BT
+    def _sums(self, entering_BTX: torch.Tensor, wanted_BTK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """log sum exp of the logits, B x (T-1), and the logits of these tokens, B x (T-1) x K: both float32."""
+        return _summed(self._chunks(entering_BTX), wanted_BTK)
+
+    def _sums_of(
+        self, h_BTD: torch.Tensor, batch: Batch, wanted_BTK: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of a state that has passed the last block."""
+        return _summed(self._all_logits(h_BTD, batch), wanted_BTK)
+
+    def _all_logits(self, h_BTD: torch.Tensor, batch: Batch) -> Iterable[tuple[int, torch.Tensor]]:
+        """In chunks, or whole where they have to be made whole."""
+        if self.form(h_BTD, batch).kind == "whole":
+            return [(0, self.caller.tail(h_BTD, batch)[:, :-1])]
+        return self._chunks(self._entering(h_BTD, batch))
 
     def _chunks(self, entering_BTX: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """First vocabulary entry and logits_BTC of each chunk; of all tokens but the last, which predicts nothing."""
@@ -166,11 +193,25 @@ class Tail:
         return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
-def _places(batch: Batch, start: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which next tokens are in the chunk, and where in it (0 for those that are not): both B x (T-1)."""
-    place_BT = batch.ids_BT[:, 1:] - start
-    inside_BT = (place_BT >= 0) & (place_BT < width)
-    return inside_BT, place_BT * inside_BT
+def _summed(chunks: Iterable[tuple[int, torch.Tensor]], wanted_BTK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    lse_BT = picked_BTK = torch.tensor(0.0)
+    with torch.no_grad():
+        for start, logits_BTC in chunks:
+            inside_BTK, place_BTK = _places(wanted_BTK, start, logits_BTC.shape[-1])
+            logits_BTC = logits_BTC.float()
+            found_BTK = logits_BTC.gather(2, place_BTK) * inside_BTK
+            sum_BT = logits_BTC.logsumexp(-1)
+            lse_BT, picked_BTK = (
+                (torch.logaddexp(lse_BT, sum_BT), picked_BTK + found_BTK) if start else (sum_BT, found_BTK)
+            )
+    return lse_BT, picked_BTK
+
+
+def _places(wanted_BTK: torch.Tensor, start: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of these tokens are in the chunk, and where in it (0 for those that are not): both B x (T-1) x K."""
+    place_BTK = wanted_BTK - start
+    inside_BTK = (place_BTK >= 0) & (place_BTK < width)
+    return inside_BTK, place_BTK * inside_BTK
 
 
 def token_nats(logits_BTV: torch.Tensor, batch: Batch) -> torch.Tensor:
