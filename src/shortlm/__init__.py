@@ -32,8 +32,8 @@ _HOMES = {
     ],
     "shortlm.errors": ["ShortLMError"],
     "shortlm.recipe": [
-        "ModelSettings", "TextSettings", "ScoreSettings", "ChooseSettings", "CutSettings", "EvalSettings",
-        "BenchSettings", "WorkloadSettings",
+        "ModelSettings", "TextSettings", "ScoreSettings", "ChooseSettings", "SearchSettings", "CutSettings",
+        "EvalSettings", "BenchSettings", "WorkloadSettings",
         "HealSettings", "PhaseSettings", "SourceSettings", "Recipe", "load_recipe", "healing_of",
     ],
 }  # fmt: skip

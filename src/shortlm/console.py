@@ -19,6 +19,7 @@ from shortlm.artifacts import (
     Healing,
     Manifest,
     Measurement,
+    Search,
     WorkEstimate,
 )
 from shortlm.sizes import duration, gib, significant
@@ -78,8 +79,36 @@ def show_plan(plan: CutPlan) -> None:
     out.print(f"parameters {before:,} -> {after:,} (-{1 - after / max(before, 1):.1%})")
     if plan.agreement is not None:
         out.print(f"the same blocks are chosen in {plan.agreement:.0%} of resamples of the sequences")
-    if found := plan.search:
-        out.print(f"asked the model about {len(found.tried):,} sets: {found.block_forwards:,} block forwards")
+    if plan.search:
+        _show_search(plan.search)
+
+
+def _show_search(found: Search) -> None:
+    """What it took, how the chosen set does on other text, how sure the choice is."""
+    spared = f", {found.spared:,} spared" if found.spared else ""
+    out.print(f"asked the model about {len(found.tried):,} sets{spared}: {found.block_forwards:,} block forwards")
+    for trail in found.trails if len(found.trails) > 1 else found.trails[-1:]:
+        last = trail.found[-1] if trail.found else None
+        if last and last.held_out_nats is not None:
+            error = "" if last.held_out_stderr is None else f" ± {last.held_out_stderr:.4f}"
+            held = f", held out {last.held_out_nats:.4f}{error}"
+        else:
+            held = ""
+        if last:
+            out.print(f"  {trail.name}: {last.nats:.4f} nats per token{held}, {trail.block_forwards:,} block forwards")
+    if found.held_out_base_nats is not None:
+        out.print(f"  the whole model: {found.base_nats:.4f}, held out {found.held_out_base_nats:.4f}")
+    if sure := found.certainty:
+        out.print(
+            f"of {sure.sets:,} sets it is the best in {sure.same:.0%} of {sure.resamples:,} resamples of the "
+            f"sequences, {sure.regret:.2g} nats above the best on average"
+        )
+    if found.estimate:
+        tau = found.estimate.rank_correlation
+        count = len(found.estimate.units)
+        out.print(f"first-order estimate: rank correlation {tau:.2f} with the true losses of {count} units")
+    for note in found.notes:
+        out.print(note)
 
 
 def show_manifest(manifest: Manifest, folder: object) -> None:

@@ -6,14 +6,16 @@ import functools
 import inspect
 import operator
 import re
+import types
 from collections.abc import Callable
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
 from shortlm.recipe import Settings, validated
 
 SHORT = {"model": "-m", "criteria": "-c"}
+UNIONS = (Union, types.UnionType)
 LISTS = re.compile(r",(?!\s*[a-z_]+=)")  # a comma between criteria, not one between a criterion's options
 
 
@@ -69,6 +71,8 @@ def _parameter(name: str, kind: type[Settings], default: Any, only_given: bool) 
 def _plain(annotation: Any) -> Any:
     """`Size | None` as `str | None`: what a validator checks is checked by the settings."""
     parts = get_args(annotation)
+    if get_origin(annotation) in UNIONS and len(set(parts) - {type(None)}) > 1:
+        return str  # a number or a word
     if get_origin(annotation) is list or not any(get_origin(part) is Annotated for part in parts):
         return annotation
     return functools.reduce(operator.or_, (get_args(p)[0] if get_origin(p) is Annotated else p for p in parts))

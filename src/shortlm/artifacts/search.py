@@ -26,7 +26,7 @@ class Found(Record):
     stderr: Size | None = Field(None, description="Standard error of its difference to the whole model's, paired.")
     held_out_nats: float | None = Field(None, description="Cross-entropy per token on text that no search saw.")
     held_out_stderr: Size | None = Field(None, description="Standard error of its difference to the whole model's.")
-    block_forwards: Count = Field(description="Spent when it was found.")
+    block_forwards: Count = Field(description="Spent by its way when it was found, each over all sequences.")
 
 
 class Trail(Record):
@@ -34,7 +34,7 @@ class Trail(Record):
 
     name: str = Field(description="As one-shot bi, greedy, beam:width=4.")
     found: Annotated[list[Found], ONE_MISTAKE]
-    block_forwards: Count = Field(description="Spent by this way alone.")
+    block_forwards: Count = Field(description="Spent by this way alone, each over all sequences.")
 
 
 class Estimate(Record):
@@ -62,7 +62,7 @@ class Search(Record):
 
     base_nats: float = Field(description="Mean cross-entropy per token of the whole model.")
     tried: Annotated[list[Tried], ONE_MISTAKE]
-    block_forwards: Count = Field(description="Of all processes together.")
+    block_forwards: Count = Field(description="Of all processes together, each over all sequences once.")
     data: DataFacts
     objective: str = Field("cross-entropy", description="What was made small.")
     held_out: DataFacts | None = Field(None, description="Text that no search saw.")

@@ -11,7 +11,10 @@ from math import inf
 import torch
 
 from shortlm.statistics import mean_stderr
+from shortlm.sweep import Evaluator
 
+ROUNDS = 16
+ROUNDS_FROM_DISK = 4  # each round reads all blocks
 MARGIN = 3.0  # standard errors; benchmarks/race.py measures how often the choice is that of the full sweep
 
 
@@ -55,3 +58,20 @@ class Candidates:
     def _keep(self, candidates: list[int]) -> None:
         self.racing = [self.racing[c] for c in candidates]
         self.nats_CST = self.nats_CST[candidates]
+
+
+def rounds_for(evaluator: Evaluator) -> int:
+    """How many rounds there are at most; from disk each of them reads all blocks."""
+    return ROUNDS_FROM_DISK if evaluator.caller.disk else ROUNDS
+
+
+def rounds_of(parts: int, most: int) -> list[list[int]]:
+    """The parts of each round, in nearly equal shares."""
+    count = min(parts, most)
+    return [list(range(parts * r // count, parts * (r + 1) // count)) for r in range(count)]
+
+
+def selected(candidates: Candidates, nats_L: torch.Tensor) -> list[int]:
+    """Those settled, and the best of those that ran to the end."""
+    rest = sorted(candidates.racing, key=lambda i: (float(nats_L[i]), i))
+    return sorted([*candidates.settled, *rest[: candidates.wanted - len(candidates.settled)]])

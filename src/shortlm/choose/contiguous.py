@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import takewhile
 
 from shortlm.artifacts import CriterionScores, ModelFacts
-from shortlm.choose.budget import Budget, blocks_to_remove, removed_parameters
+from shortlm.choose.budget import Budget, blocks_to_remove, removed_costs
 from shortlm.choose.question import Choice, Question
 from shortlm.errors import PlanError
 from shortlm.units import Unit
@@ -34,11 +34,11 @@ def _runs_within(budget: Budget, model: ModelFacts, taken: set[int]) -> list[lis
     found = []
     for start in range(model.n_blocks):
         rest = takewhile(lambda i: i not in taken, range(start, model.n_blocks))
-        removed = removed_parameters(run := list(rest), model)
+        removed = removed_costs(budget, run := list(rest), model)
         if 0 < (count := budget.pick(removed)) < len(removed):
-            found.append((abs(removed[count] - (budget.wanted or removed[count])), run[:count]))
+            found.append((abs(removed[count] - budget.goal) if budget.rule == "nearest" else 0.0, run[:count]))
     closest = min(miss for miss, _ in found)
-    slack = min(model.block_parameters) / 2
+    slack = min(budget.cost(Unit(i)) for i in range(model.n_blocks)) / 2
     return [run for miss, run in found if miss <= closest + slack]
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from shortlm.artifacts import ModelFacts
+from shortlm.choose.budget import Cost, given_budget
 from shortlm.choose.methods import asks
 from shortlm.choose.question import Question
-from shortlm.choose.selection import question_of
+from shortlm.choose.searching import question_before
 from shortlm.errors import PlanError, RecipeError, did_you_mean
 from shortlm.recipe import ChooseSettings, ScoreSettings
 from shortlm.units import protected_blocks
 
 
-def refuse_infeasible(settings: ChooseSettings, scored: ScoreSettings, model: ModelFacts, rounds: int = 1) -> None:
+def refuse_infeasible(
+    settings: ChooseSettings, scored: ScoreSettings, model: ModelFacts, cache: Callable[[], Cost], rounds: int = 1
+) -> None:
     """Raise PlanError for an unknown method, a criterion that isn't scored, blocks that aren't there, a budget that no
     order of the blocks can meet, and a race for another choice; RecipeError for rounds that can't be.
     """
@@ -24,8 +28,11 @@ def refuse_infeasible(settings: ChooseSettings, scored: ScoreSettings, model: Mo
         raise RecipeError(
             f"--protect {settings.protect}: indices change from round to round; give +, ends, last or none"
         )
-    question = question_of(settings, model)
-    counts = {question.count()} if asking else question.counts()
+    question = question_before(settings, model, cache)
+    whole = not question.finer and given_budget(settings)[0] not in ("speed_up", "drop_kv")
+    if rounds > 1 and not whole:
+        raise RecipeError(f"--rounds {rounds}: takes whole blocks in every round; give --drop, and no --units")
+    counts = question.counts() if whole else {model.n_blocks}
     if rounds > max(counts):
         raise RecipeError(f"--rounds {rounds}: only {max(counts)} blocks go; give at most so many rounds")
     if scored.select:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shortlm.artifacts import CriterionScores, Race
 from shortlm.choose.budget import blocks_to_remove
 from shortlm.choose.question import Choice, Question
 from shortlm.errors import PlanError
-from shortlm.units import Unit
+from shortlm.units import BLOCK, Mask, Unit
 
 
 def one_shot(question: Question, name: str, criterion: CriterionScores) -> Choice:
-    """The blocks with the lowest scores. Raises PlanError if a race was for another choice."""
+    """The units with the lowest scores. Raises PlanError if a race was for another choice, or others were scored."""
+    if question.finer or (question.scores and question.scores.units):
+        return _of_units(question, name)
     order = [i for i in criterion.order() if i not in question.protected]
     count = blocks_to_remove(question.budget, order, question.model)
     removed = sorted(order[:count])
@@ -18,6 +22,28 @@ def one_shot(question: Question, name: str, criterion: CriterionScores) -> Choic
         removed = _raced(criterion.race, question.protected, count)
     agreement = _agreement(criterion, removed, question.protected)
     return Choice([Unit(i) for i in removed], name, criterion.scores, agreement)
+
+
+def _of_units(question: Question, name: str) -> Choice:
+    order = question.orders().get(name)
+    if order is None:
+        wanted = ",".join(dict.fromkeys(unit.part for unit in question.free)).replace(BLOCK, "blocks")
+        raise PlanError(f"the scores are not of all of the units that may go; score with --units {wanted}")
+    return Choice(sorted(first_of(question, order)), name)
+
+
+def first_of(question: Question, order: Sequence[Unit]) -> Mask:
+    """The first units of an order that meet the budget; one that would be too much is passed over.
+
+    Raises PlanError if all of them don't.
+    """
+    removed: Mask = frozenset()
+    for unit in order:
+        if unit in question.candidates(removed):
+            removed = question.grown(removed, unit)
+        if question.met(removed):
+            return removed
+    raise PlanError(f"budget '{question.budget.label}' can't be met in this order of the units; take --method greedy")
 
 
 def _raced(race: Race, protected: list[int], count: int) -> list[int]:

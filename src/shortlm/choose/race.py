@@ -11,21 +11,23 @@ Shapes: S sequences, L blocks.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import exp
 
 import torch
 
 from shortlm.artifacts import BlockScores, CriterionScores, Race, provenance
-from shortlm.choose.candidates import Candidates
+from shortlm.choose.candidates import ROUNDS, Candidates, rounds_for, rounds_of, selected
+from shortlm.choose.method import Call, Given, Method
 from shortlm.choose.question import Choice, Question
+from shortlm.choose.trials import Trials
 from shortlm.errors import PlanError, ScoreError
+from shortlm.model import ModelFiles
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
+from shortlm.recipe.specs import Options
 from shortlm.sweep import Evaluator, Say, Work, open_job, perplexity_of, refuse_no_number
 from shortlm.units import Unit, blocks_mask, protected_blocks
-
-ROUNDS = 16
-ROUNDS_FROM_DISK = 4  # each round reads all blocks
 
 
 def refuse_unraceable(settings: ScoreSettings) -> None:
@@ -47,9 +49,10 @@ class Found:
     forwards_full: int  # block forwards of the full sweep, in the same batches
 
 
-def race(question: Question, evaluator: Evaluator) -> Choice:
+def race(trials: Trials, given: Given) -> Choice:
     """The choice of so many blocks as the budget says. Raises PlanError if it doesn't say a number."""
-    found = race_for(question.count(), question.protected, evaluator)
+    question = trials.question
+    found = race_for(question.count(), question.protected, trials.evaluator)
     return Choice([Unit(i) for i in found.selected], "ppl", found.scores)
 
 
@@ -64,7 +67,7 @@ def race_scores(
     wanted, rule = settings.race()
     started = time.perf_counter()
 
-    def work(blocks: int, shape: tuple[int, int]) -> Work:
+    def work(files: ModelFiles, shape: tuple[int, int]) -> Work:
         return Work(*shape, removals=True, check=settings.check)
 
     with open_job(model, text, work, settings.batch_size, say) as job:
@@ -106,24 +109,17 @@ def race_for(wanted: int, protected: list[int], evaluator: Evaluator) -> Found:
         candidates.eliminate()
         if not candidates.racing:
             break
-    full = evaluator.forwards_of(n_blocks * (n_blocks + 1) // 2)
+    full = n_blocks * (n_blocks + 1) // 2
     scores = (nats_L / torch.tensor(tokens_L, dtype=torch.float64)).exp().tolist()
     refuse_no_number("ppl", scores)
     return Found(selected(candidates, nats_L), scores, seen_L, exp(nats / tokens), full)
 
 
-def rounds_for(evaluator: Evaluator) -> int:
-    """How many rounds there are at most; from disk each of them reads all blocks."""
-    return ROUNDS_FROM_DISK if evaluator.caller.disk else ROUNDS
+def _calls(question: Question, given: Given) -> Iterator[Call]:
+    yield Call([frozenset({unit}) for unit in question.free], [frozenset()])
 
 
-def rounds_of(parts: int, most: int) -> list[list[int]]:
-    """The parts of each round, in nearly equal shares."""
-    count = min(parts, most)
-    return [list(range(parts * r // count, parts * (r + 1) // count)) for r in range(count)]
-
-
-def selected(candidates: Candidates, nats_L: torch.Tensor) -> list[int]:
-    """Those settled, and the best of those that ran to the end."""
-    rest = sorted(candidates.racing, key=lambda i: (float(nats_L[i]), i))
-    return sorted([*candidates.settled, *rest[: candidates.wanted - len(candidates.settled)]])
+RACE = Method(
+    race, "one-shot by perplexity, with fewer block forwards", Options(), _calls, by_parts=lambda given: True,
+    blocks_only=True,
+)  # fmt: skip

@@ -10,7 +10,15 @@ import typer
 from shortlm.cli.application import Force, Out, app, expanded, save
 from shortlm.options import with_settings
 from shortlm.progress import is_main
-from shortlm.recipe import ChooseSettings, CutSettings, ModelSettings, ScoreSettings, TextSettings
+from shortlm.recipe import (
+    ChooseSettings,
+    CutSettings,
+    ModelSettings,
+    ScoreSettings,
+    SearchSettings,
+    TextSettings,
+    choosing_of,
+)  # fmt: skip
 
 
 @app.command()
@@ -62,17 +70,21 @@ def _plan_memory(model_settings: Any, text_settings: Any, score_settings: Any, o
 
 
 @app.command()
-@with_settings(ChooseSettings, ModelSettings, TextSettings)
+@with_settings(ChooseSettings, SearchSettings, ModelSettings, TextSettings, only_given=True)
 def choose(
     choose_settings: Any,
+    search_settings: Any,
     model_settings: Any,
     text_settings: Any,
-    scores: Annotated[Path | None, typer.Argument(help="The file that 'score' wrote.")] = None,
+    scores: Annotated[
+        Path | None, typer.Argument(help="The file that 'score' wrote; a method that asks the model may begin there.")
+    ] = None,
     published: Annotated[str | None, typer.Option(help="Published scores instead, e.g. llama-1-7b/taylor.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Published settings of method, protection and text: sleb.")] = None,
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """Choose which blocks go: from scores of your own or published ones, or by asking the model about sets."""
+    """Choose what goes: from scores of your own or published ones, or by asking the model about sets of units."""
     from shortlm.artifacts import BlockScores
     from shortlm.choose import asks, published_names, published_scores, published_source, search
     from shortlm.choose import choose as do_choose
@@ -80,13 +92,20 @@ def choose(
     from shortlm.errors import PlanError
     from shortlm.outputs import refuse_existing
 
-    asking = asks(choose_settings.method) and not (scores or published)
+    choose_settings, search_settings, model_settings, text_settings = choosing_of(
+        preset, choose=choose_settings, search=search_settings, model=model_settings, text=text_settings
+    )
+    asking = asks(choose_settings.method) and not published
     if not (asking or is_main()):  # reading scores is nothing to share
         return
     if out:
         refuse_existing(out, force)
     if asking:
-        plan = search(model_settings, text_settings, choose_settings, lambda line: typer.echo(line, err=True))
+        start = BlockScores.load(scores) if scores else None
+        plan = search(
+            model_settings, text_settings, choose_settings, search_settings, lambda line: typer.echo(line, err=True),
+            start, out,
+        )  # fmt: skip
         if not is_main():
             return
     elif published and not scores:

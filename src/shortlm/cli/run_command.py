@@ -19,6 +19,7 @@ from shortlm.recipe import (
     ModelSettings,
     Recipe,
     ScoreSettings,
+    SearchSettings,
     TextSettings,
     bench_of,
     load_recipe,
@@ -32,6 +33,7 @@ from shortlm.recipe import (
     TextSettings,
     ScoreSettings,
     ChooseSettings,
+    SearchSettings,
     CutSettings,
     EvalSettings,
     omit=("texts", "prompts", "local", "source", "name"),
@@ -42,6 +44,7 @@ def run(
     text_settings: Any,
     score_settings: Any,
     choose_settings: Any,
+    search_settings: Any,
     cut_settings: Any,
     eval_settings: Any,
     recipe: Annotated[Path | None, typer.Argument(help="A YAML recipe; options given here are laid over it.")] = None,
@@ -67,7 +70,7 @@ def run(
     base = load_recipe(recipe) if recipe else Recipe(bench=BenchSettings())
     eval_settings |= {name: v for name, v in (("prompts", prompt), ("local", local)) if v}
     given = {"model": model_settings, "text": text_settings, "score": score_settings, "choose": choose_settings,
-             "cut": cut_settings, "eval": eval_settings}  # fmt: skip
+             "search": search_settings, "cut": cut_settings, "eval": eval_settings}  # fmt: skip
     base = base.model_copy(update={"bench": bench_of(bench)}) if bench else base
     merged = _with_healing(_laid_over(base, given, eval_text, rounds), heal, heal_data)
     page = do_run(merged, out, force, typer.echo if is_main() else lambda line: None)
@@ -81,7 +84,7 @@ def _laid_over(
 ) -> Recipe:
     values = recipe.model_dump()
     values["rounds"] = rounds if rounds is not None else recipe.rounds
-    budgets = {"blocks", "drop", "drop_params", "to_params"}
+    budgets = {"blocks", "drop", "drop_params", "to_params", "drop_kv", "speed_up"}
     if budgets & given["choose"].keys():  # a budget given here replaces the recipe's
         values["choose"] |= dict.fromkeys(budgets)
     for stage, options in given.items():

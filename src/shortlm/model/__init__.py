@@ -1,6 +1,7 @@
 """Open a checkpoint, find its parts, rewrite its config."""
 
 from shortlm.model.anatomy import Anatomy, block_count, find_anatomy, scored_weights
+from shortlm.model.cache_size import cache_sizes
 from shortlm.model.config import cut_config
 from shortlm.model.devices import fits, free_memory, pick_device, planned_device, tokens_per_call
 from shortlm.model.guard import guard, meta_model
@@ -28,6 +29,7 @@ __all__ = [
     "ModelFiles",
     "OpenModel",
     "block_count",
+    "cache_sizes",
     "compute_type",
     "context_of",
     "cut_config",

@@ -5,6 +5,7 @@ The CLI builds its options from these fields, so that an option is documented on
 
 from shortlm.recipe.base import Settings, Size, read_yaml, to_yaml, validated
 from shortlm.recipe.bench_settings import BenchSettings, WorkloadSettings, bench_of, benching_of
+from shortlm.recipe.choosing import choosing_of
 from shortlm.recipe.eval_settings import EvalSettings, evaluation_of, piqa_labels
 from shortlm.recipe.heal_settings import (
     HealSettings,
@@ -17,6 +18,7 @@ from shortlm.recipe.heal_settings import (
 from shortlm.recipe.overlap import trained_on
 from shortlm.recipe.presets import preset_names
 from shortlm.recipe.recipe import Recipe, load_recipe
+from shortlm.recipe.search_settings import SearchSettings
 from shortlm.recipe.stages import (
     DEFAULT_CRITERIA,
     ChooseSettings,
@@ -28,8 +30,8 @@ from shortlm.recipe.stages import (
 
 __all__ = [
     "DEFAULT_CRITERIA", "BenchSettings", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings",
-    "ModelSettings", "PhaseSettings", "Recipe", "ScoreSettings", "Settings", "Size", "SourceSettings", "TextSettings",
-    "WorkloadSettings", "bench_of", "benching_of", "evaluation_of", "healing_of", "laid_over", "load_healing",
-    "load_recipe", "piqa_labels", "preset_names", "read_yaml", "to_yaml", "trained_on",
+    "ModelSettings", "PhaseSettings", "Recipe", "ScoreSettings", "SearchSettings", "Settings", "Size",
+    "SourceSettings", "TextSettings", "WorkloadSettings", "bench_of", "benching_of", "choosing_of", "evaluation_of",
+    "healing_of", "laid_over", "load_healing", "load_recipe", "piqa_labels", "preset_names", "read_yaml", "to_yaml", "trained_on",
     "validated",
 ]  # fmt: skip

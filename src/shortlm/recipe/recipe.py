@@ -12,6 +12,7 @@ from shortlm.recipe.bench_settings import BenchSettings
 from shortlm.recipe.eval_settings import EvalSettings
 from shortlm.recipe.heal_settings import HealSettings
 from shortlm.recipe.overlap import trained_on
+from shortlm.recipe.search_settings import SearchSettings
 from shortlm.recipe.stages import (
     ChooseSettings,
     CutSettings,
@@ -29,7 +30,8 @@ class Recipe(Settings):
     model: ModelSettings = ModelSettings()
     text: TextSettings = TextSettings()
     score: ScoreSettings = ScoreSettings()
-    choose: ChooseSettings = ChooseSettings(drop="25%")
+    choose: ChooseSettings = ChooseSettings(drop="25%", method="auto")
+    search: SearchSettings = SearchSettings()
     cut: CutSettings = CutSettings()
     heal: HealSettings | None = Field(None, description="Training after the cut; none if empty.")
     rounds: int = Field(
@@ -45,11 +47,11 @@ class Recipe(Settings):
         """The texts for perplexity: those given, or held-out windows of the scoring text."""
         if self.eval.texts or self.text.ids is not None:
             return self.eval.with_local_texts().texts or [self.text]
-        if not self.text.sequences:
+        if not self.text.count:
             raise RecipeError(
                 "all of the text is scored and nothing is left to hold out; give --eval-text or --sequences"
             )
-        skip = self.text.skip + self.text.sequences
+        skip = self.text.skip + self.text.count
         return [self.text.model_copy(update={"skip": skip, "sequences": self.eval.held_out})]
 
     def refuse_training_on_what_is_measured(self) -> None:

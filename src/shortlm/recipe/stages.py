@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 
+from shortlm.errors import RecipeError
 from shortlm.recipe.base import Settings, Size
 
 WIKITEXT = {"text": "Salesforce/wikitext", "subset": "wikitext-2-raw-v1", "split": "train", "field": "text"}
@@ -33,6 +34,15 @@ class ModelSettings(Settings):
     trust_remote_code: bool = Field(False, description="Allow model code that comes with the checkpoint.")
 
 
+def _count_or_auto(value: Any) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    number = int(value) if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MOST_WINDOWS:
+        raise ValueError(f"must be a whole number, 0 to {MOST_WINDOWS:,}, or auto")
+    return number
+
+
 class TextSettings(Settings):
     """Which text, and how it becomes token windows."""
 
@@ -46,7 +56,9 @@ class TextSettings(Settings):
     split: str = Field("train", description="Split of a hub data set.")
     name: str | None = Field(None, description="What it is called in results; its source if empty.")
     ids: str | None = Field(None, description="Token ids instead of text: a .json or .npy file, sequences x tokens.")
-    sequences: int = Field(10, ge=0, le=MOST_WINDOWS, description="How many windows; 0 for all of the text.")
+    sequences: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = Field(
+        10, description="How many windows; 0 for all of the text; 'auto', for a search: until the choice is stable."
+    )
     skip: int = Field(0, ge=0, le=MOST_WINDOWS, description="Windows passed over first, to hold them out.")
     length: int = Field(128, ge=2, le=MOST_TOKENS, description="Tokens per window (a BOS comes on top).")
     bos: Literal["auto", "every", "first", "none", "auto-first"] = Field(
@@ -54,6 +66,8 @@ class TextSettings(Settings):
         description="BOS token on every window, on the first only, or none; 'auto': every, if the tokenizer adds one, "
         "'auto-first': the first, if it does.",
     )
+    documents: int = Field(0, ge=0, le=MOST_WINDOWS, description="Only so many documents of the source; 0 for all.")
+    shuffle: bool = Field(False, description="Shuffle the documents of the source first, by the seed.")
     packing: Literal["joined", "documents"] = Field(
         "joined", description="Windows of the joined text, or one random window from each long enough document."
     )
@@ -64,6 +78,13 @@ class TextSettings(Settings):
     def data_name(self) -> str:
         """The name that a local file for it is given under: 'wikitext-2, BOS on every window' -> 'wikitext-2'."""
         return (self.name or self.text).partition(",")[0]
+
+    @property
+    def count(self) -> int:
+        """The number of windows, for what needs one. Raises RecipeError for 'auto'."""
+        if self.sequences == "auto":
+            raise RecipeError("--sequences auto: is for a method of choose that asks the model; give a number")
+        return self.sequences
 
     def for_model(self, model: str) -> TextSettings:
         """The same with 'auto' replaced by the text that suits this model."""
@@ -112,8 +133,14 @@ class ChooseSettings(Settings):
     method: str = Field(
         "one-shot",
         max_length=100,
-        description="one-shot (the lowest scores), contiguous (the best run of neighbouring blocks), or one that asks "
-        "the model: race (one-shot by ppl, with fewer block forwards).",
+        description="one-shot (the lowest scores), contiguous (the best run of neighbours by scores), or one that "
+        "asks the model: auto (the best that the work allows), greedy, beam, evolutionary, local-search, runs, "
+        "exhaustive, race; with options as beam:width=8, greedy:sleb.",
+    )
+    units: str = Field(
+        "blocks",
+        max_length=100,
+        description="What may go: blocks, attention,ffn (each by itself), one of them, or all.",
     )
     blocks: int | None = Field(None, ge=0, le=100_000, description="Budget: this many blocks go.")
     drop: str | None = Field(
@@ -121,6 +148,10 @@ class ChooseSettings(Settings):
     )
     drop_params: str | None = Field(None, description="Budget: this share of all parameters goes, e.g. 20% (nearest).")
     to_params: str | None = Field(None, description="Budget: at most this many parameters stay, e.g. 5.5B.")
+    drop_kv: str | None = Field(None, description="Budget: at least this share of the KV cache goes, e.g. 30%.")
+    speed_up: float | None = Field(
+        None, gt=1, le=1000, description="Budget: decoding so many times as fast, by the measured time of every unit."
+    )
     protect: str = Field(
         "+",
         description="Blocks never removed: '+' (first four and last two), 'ends', 'last', 'none', or a list as 0,1,-1.",

@@ -6,11 +6,12 @@ run that was killed goes on where it stopped.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from shortlm.artifacts import Benchmark, Measurement
 from shortlm.bench import bench, check_bench
-from shortlm.choose import refuse_infeasible, refuse_unraceable
+from shortlm.choose import cache_cost, refuse_infeasible, refuse_unraceable
 from shortlm.cut import refuse_uncuttable
 from shortlm.evaluate import check_evaluation, evaluate
 from shortlm.model import facts_from_config
@@ -69,7 +70,8 @@ def _refuse_infeasible(recipe: Recipe) -> None:
         parse(spec)
     refuse_unraceable(recipe.score)
     recipe.eval_texts()
-    refuse_infeasible(recipe.choose, recipe.score, facts_from_config(recipe.model), recipe.rounds)
+    cache = partial(cache_cost, recipe.model)
+    refuse_infeasible(recipe.choose, recipe.score, facts_from_config(recipe.model), cache, recipe.rounds)
 
 
 def _refuse_what_fails_later(recipe: Recipe, out: Path) -> None:

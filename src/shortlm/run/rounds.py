@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shortlm.artifacts import BlockScores, CutPlan, Healing, Manifest, blocks_after
-from shortlm.choose import asks, choose, race_scores, search
+from shortlm.choose import BUDGETS, asks, choose, race_scores, search
 from shortlm.cut import cut
 from shortlm.recipe import ChooseSettings, ModelSettings, Recipe
 from shortlm.run.folder import RunFolder
@@ -71,11 +71,10 @@ def shorten(folder: RunFolder, recipe: Recipe) -> Rounds:
     model, whole, done = recipe.model, None, []
     for number in range(1, recipe.rounds + 1):
         scores = _scored(folder, recipe, number, model)
-        whole = whole or choose(scores, _by_scores(recipe.choose))
+        whole = whole or (choose(scores, _by_scores(recipe.choose)) if recipe.rounds > 1 else None)
         done.append(_shortened(folder, recipe, number, model, scores, _share(recipe, number, whole)))
         model = done[-1].model
-    assert whole is not None  # there is a round at least
-    return Rounds(whole, done)
+    return Rounds(whole or done[0].plan, done)
 
 
 def _scored(folder: RunFolder, recipe: Recipe, number: int, model: ModelSettings) -> BlockScores:
@@ -85,16 +84,21 @@ def _scored(folder: RunFolder, recipe: Recipe, number: int, model: ModelSettings
 
 
 def _by_scores(settings: ChooseSettings) -> ChooseSettings:
-    return settings.model_copy(update={"method": "one-shot", "criterion": None}) if asks(settings.method) else settings
+    return (
+        settings.model_copy(update={"method": "one-shot", "criterion": None, "units": "blocks"})
+        if asks(settings.method)
+        else settings
+    )
 
 
-def _share(recipe: Recipe, number: int, whole: CutPlan) -> ChooseSettings:
+def _share(recipe: Recipe, number: int, whole: CutPlan | None) -> ChooseSettings:
     """So many blocks go in this round; earlier rounds take the remainder."""
     if recipe.rounds == 1:
         return recipe.choose
+    assert whole is not None
     wanted = len(whole.removed)
     count = wanted // recipe.rounds + (number <= wanted % recipe.rounds)
-    return recipe.choose.model_copy(update={"blocks": count, "drop": None, "drop_params": None, "to_params": None})
+    return recipe.choose.model_copy(update=dict.fromkeys(BUDGETS) | {"blocks": count})
 
 
 def _shortened(
@@ -118,7 +122,8 @@ def _chosen(
     folder: RunFolder, recipe: Recipe, model: ModelSettings, scores: BlockScores, share: ChooseSettings, at: str
 ) -> CutPlan:
     if asks(share.method):
-        return search(model, recipe.text, share, folder.say)
+        out = folder.outputs[f"{at}choose"].path
+        return search(model, recipe.text, share, recipe.search, folder.say, scores, out)
     return choose(scores, share, f"{at}scores.json")
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement
 from shortlm.checkpoint import locate
+from shortlm.choose import asks
 from shortlm.keys import fingerprint, key_of, measured_from, model_key, phase_keys
-from shortlm.recipe import Recipe, load_recipe, to_yaml
+from shortlm.recipe import Recipe, SearchSettings, load_recipe, to_yaml
 from shortlm.run.changes import setting_change, why_other
 from shortlm.run.folder import Mark, Output, RunFolder, Say
 
@@ -24,6 +25,11 @@ FILES: dict[str, tuple[str, type[Artifact]]] = {
 FOLDERS: dict[str, tuple[str, type[Artifact]]] = {  # checkpoints, and the artifact inside
     "cut": ("manifest.json", Manifest), "heal": ("healing.json", Healing),
 }  # fmt: skip
+
+
+def _searched(recipe: Recipe) -> list[SearchSettings]:
+    """The settings that count where the model is asked."""
+    return [recipe.search] if asks(recipe.choose.method) else []
 
 
 def run_folder(recipe: Recipe, out: Path, force: bool, say: Say) -> RunFolder:
@@ -63,7 +69,7 @@ def stage_keys(recipe: Recipe, commit: str | None) -> dict[str, str]:
         at = place(recipe, number)
         keys[f"{at}score"] = key_of(model, recipe.text, scored, recipe.score)
         rounds = [number, recipe.rounds] if recipe.rounds > 1 else []
-        keys[f"{at}choose"] = key_of(keys[f"{at}score"], recipe.choose, *rounds)
+        keys[f"{at}choose"] = key_of(keys[f"{at}score"], recipe.choose, *_searched(recipe), *rounds)
         keys[f"{at}cut"] = model = shorter = key_of(keys[f"{at}choose"], recipe.cut)
         if recipe.heal:
             keys[f"{at}heal"] = model = phase_keys(shorter, recipe.heal)[-1]

@@ -9,7 +9,7 @@ import torch
 
 from shortlm.artifacts import BlockScores, CriterionScores, provenance
 from shortlm.errors import ScoreError
-from shortlm.model import OpenModel
+from shortlm.model import ModelFiles, OpenModel
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.registry import parse
@@ -49,7 +49,7 @@ def score(
         raise ScoreError(f"--select {settings.select}: a race chooses; in Python it is shortlm.race_scores")
     needs = frozenset[str]().union(*(parse(spec)[0].needs for spec in settings.criteria))
 
-    def work(blocks: int, shape: tuple[int, int]) -> Work:
+    def work(files: ModelFiles, shape: tuple[int, int]) -> Work:
         return work_of(settings.criteria, shape, settings.check)
 
     with open_job(model, text if needs - {"weights"} else None, work, settings.batch_size, say) as job:

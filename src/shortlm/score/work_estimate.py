@@ -75,9 +75,9 @@ def plan_memory(
 
 def _shape(text: TextSettings) -> tuple[int, int]:
     """Sequences and tokens of each; a BOS is counted where one may come on top."""
-    if text.ids is not None or not text.sequences:
+    if text.ids is not None or not text.count:
         raise TextError("planning needs numbers: give --sequences and --length (not --ids, not 0 for all of the text)")
-    return text.sequences, text.length + (text.bos in ("auto", "every"))
+    return text.count, text.length + (text.bos in ("auto", "every"))
 
 
 def _needs_text(specs: list[str]) -> bool:

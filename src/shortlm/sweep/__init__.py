@@ -2,6 +2,7 @@
 
 from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, backward_sweep
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted, widest
+from shortlm.sweep.call_times import call_times
 from shortlm.sweep.decisions import count_forwards, path_of, single_removals
 from shortlm.sweep.evaluator import Evaluator
 from shortlm.sweep.finite import perplexity_of, refuse_no_number
@@ -9,6 +10,7 @@ from shortlm.sweep.forward import Losses, gathered, sweep
 from shortlm.sweep.job import Job, Say, open_job, share_of
 from shortlm.sweep.kept import KeptPrefixes
 from shortlm.sweep.ranks import Ranks, distributed_errors, joined_ranks
+from shortlm.sweep.recall import Recall
 from shortlm.sweep.replaced import bypassed
 from shortlm.sweep.schedule import ModelSize, Schedule, Work
 from shortlm.sweep.scheduler import Scheduler, auto_batch_size, batched, schedule_for, taken_memory
@@ -31,6 +33,7 @@ __all__ = [
     "MadeUpModel",
     "ModelSize",
     "Ranks",
+    "Recall",
     "Say",
     "Schedule",
     "Scheduler",
@@ -40,6 +43,7 @@ __all__ = [
     "backward_sweep",
     "batched",
     "bypassed",
+    "call_times",
     "count_forwards",
     "distributed_errors",
     "gathered",

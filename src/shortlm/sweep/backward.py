@@ -24,8 +24,10 @@ from shortlm.errors import is_out_of_memory
 from shortlm.model.anatomy import scored_weights
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller, widest
+from shortlm.sweep.decisions import WITHOUT_ATTENTION, WITHOUT_FFN
 from shortlm.sweep.ranks import Ranks
 from shortlm.sweep.tail import Tail
+from shortlm.units import ATTENTION, BLOCK, Unit
 
 Gradients = dict[str, torch.Tensor]
 FORWARD_MODE_TOKENS = 512
@@ -128,6 +130,17 @@ class BlockGradients:
             self.caller(self.index, leaf_BTD, batch).backward(grad_BTD)
         assert leaf_BTD.grad is not None
         return leaf_BTD.grad
+
+
+def bypass_effect(caller: BlockCaller, passage: Passage, unit: Unit) -> float:
+    """<dLoss/dh_{i+1}, what the block makes of its input without the unit - h_{i+1}> of one batch."""
+    without_BTD = passage.in_BTD
+    if unit.part != BLOCK:
+        decision = WITHOUT_ATTENTION if unit.part == ATTENTION else WITHOUT_FFN
+        with torch.no_grad():
+            without_BTD = caller(unit.block, passage.in_BTD, passage.batch, decision)
+    change_BTD = without_BTD.float() - passage.out_BTD.float()
+    return float((passage.grad_BTD.float() * change_BTD).sum(dtype=widest(change_BTD.device)))
 
 
 class KeptStates:

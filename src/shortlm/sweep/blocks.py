@@ -79,7 +79,8 @@ class BlockCaller:
         self.returns_tuple: dict[type[nn.Module], bool] = {}
         self.no_forward_mode: set[type[nn.Module]] = set()
         self.spare: dict[str, torch.Tensor] = {}  # memory for gradients, handed from block to block
-        self.forwards = 0
+        self.forwards = 0  # blocks computed, each for one batch
+        self.passed = 0  # the same, each for one sequence
 
     def visit(self, reverse: bool = False, without: Sequence[int] = ()) -> Generator[int, None, None]:
         """Yield the indices of all blocks (but some), each while it is in memory. Blocks are only called inside."""
@@ -112,6 +113,7 @@ class BlockCaller:
         """Block i, or what a decision leaves of it, on h_BTD: the state that enters block i + 1."""
         args, kwargs = batch.calls[i]
         self.forwards += 1
+        self.passed += len(h_BTD)
         return self.decided(i, decision, h_BTD, lambda: self.blocks[i](h_BTD, *args, **kwargs))
 
     def decided(self, i: int, decision: int, h_BTD: torch.Tensor, call: Callable[[], Any]) -> torch.Tensor:

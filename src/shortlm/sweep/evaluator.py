@@ -15,6 +15,7 @@ from itertools import pairwise
 import torch
 
 from shortlm.artifacts import Search, Tried
+from shortlm.sweep.backward import BlockGradients, backward_sweep, bypass_effect
 from shortlm.sweep.blocks import BlockCaller
 from shortlm.sweep.dense import DenseModel
 from shortlm.sweep.forward import Losses, gathered, sweep
@@ -23,7 +24,7 @@ from shortlm.sweep.kept import KeptPrefixes
 from shortlm.sweep.recall import Recall
 from shortlm.sweep.scheduler import auto_batch_size
 from shortlm.text import Windows
-from shortlm.units import Mask
+from shortlm.units import Mask, Unit
 
 CROSS_ENTROPY, KL = "cross-entropy", "kl"
 WHOLE: Mask = frozenset()
@@ -52,6 +53,7 @@ class Evaluator:
         self.check = check  # the first call is compared with the model's own forward
         self.kept = KeptPrefixes(kept_bytes, self._share_of_tokens()) if kept_bytes else None
         self.dense = DenseModel(top_k) if top_k else None
+        self.before = 0  # block forwards of one sequence, in an earlier search that is gone on with
         self.base: dict[int, torch.Tensor] = {}  # summed cross-entropy of the whole model, by part
         self.tried: dict[Mask, dict[int, float]] = {}  # nats on each part
 
@@ -66,13 +68,47 @@ class Evaluator:
         parts = list(range(len(self.parts))) if parts is None else list(parts)
         if answer := self.recall.next(masks, parts, per_token):
             losses, forwards = answer
-            self.caller.forwards = 0 if self.job.ranks.rank else forwards
+            self.before = forwards - self._passed()
             losses = self._with_base(losses, parts)
         else:
             losses = self._with_base(self._swept(masks, parts, per_token, keep), parts)
-            self.recall.keep(losses, self.forwards, masks, parts, per_token)
+            self.recall.keep(losses, round(self.forwards * self.sequences), masks, parts, per_token)
         self._remember(masks, parts, losses)
         return replace(losses, base_S=torch.zeros_like(losses.base_S)) if self.dense else losses
+
+    @property
+    def base_S(self) -> torch.Tensor:
+        """The whole model's summed objective on every sequence; all parts have been asked for."""
+        base_S = torch.cat([self.base[part] for part in range(len(self.parts))])
+        return torch.zeros_like(base_S) if self.dense else base_S
+
+    @property
+    def shares_S(self) -> torch.Tensor:
+        """The factor of every sequence's sum in the mean per token."""
+        return self.windows.shares_S
+
+    @property
+    def tokens(self) -> int:
+        """Predicted tokens of all sequences."""
+        return self._tokens(range(len(self.parts)))
+
+    def first_order(self, units: Sequence[Unit]) -> list[float]:
+        """By how much the mean cross-entropy would grow without each unit, to first order behind its block.
+
+        One forward and one backward sweep: the sum of <dLoss/dh_{i+1}, block i without the unit - h_{i+1}>.
+        """
+        mine = [s for part in range(len(self.parts)) for s in self._mine(part)]
+        batches = [batch for part in self.batches for batch in part]
+        found: dict[Unit, float] = {}
+
+        def on_block(block: BlockGradients) -> None:
+            for unit in (u for u in units if u.block == block.index):
+                found[unit] = sum(bypass_effect(self.caller, passage, unit) for passage in block.passages)
+
+        backward_sweep(self.caller, batches, self.shares_S[mine], on_block, of_weights=False)
+        values = torch.tensor([found[unit] for unit in units], dtype=torch.float64)
+        self.job.ranks.all_reduce(values)
+        return values.tolist()
 
     @property
     def base_nats(self) -> float:
@@ -80,24 +116,28 @@ class Evaluator:
         return float(sum(base_S.sum() for base_S in self.base.values())) / max(1, self._tokens(self.base))
 
     @property
-    def forwards(self) -> int:
-        """Block forwards so far, of all processes."""
-        return int(self.job.ranks.total(self.caller.forwards))
+    def forwards(self) -> float:
+        """Block forwards so far, each over all sequences once, whatever the batches and processes."""
+        return (self.before + self._passed()) / self.sequences
 
-    def forwards_of(self, each: int, parts: Sequence[int] | None = None) -> int:
-        """Block forwards of all processes, if each batch of these parts (all) takes so many."""
-        parts = range(len(self.parts)) if parts is None else parts
-        return int(self.job.ranks.total(each * sum(len(self.batches[part]) for part in parts)))
+    def _passed(self) -> int:
+        """Of all processes, each for one sequence."""
+        return int(self.job.ranks.total(self.caller.passed))
 
     def search(self) -> Search:
         """What was asked so far."""
         return Search(
             base_nats=self.base_nats, tried=[self._as_tried(*entry) for entry in self.tried.items()],
-            block_forwards=self.forwards, data=self.windows.facts, objective=KL if self.dense else CROSS_ENTROPY,
+            block_forwards=round(self.forwards), data=self.windows.facts, objective=KL if self.dense else CROSS_ENTROPY,
         )  # fmt: skip
 
+    @property
+    def batch(self) -> int:
+        """Sequences of the largest batch."""
+        return max(len(ids_BT) for batches in self.batches for ids_BT, _ in batches)
+
     def _size(self) -> int:
-        """Sequences of a batch."""
+        """Sequences of a batch, as runs fastest or was scheduled."""
         if self.job.schedule and not self.batch_size:
             return self.job.schedule.batch_size
         share = -(-self.sequences // self.job.ranks.size)
@@ -114,6 +154,11 @@ class Evaluator:
     def _share_of_tokens(self) -> int:
         """Places for tokens in all batches of this process."""
         return sum(ids_BT.numel() for batches in self.batches for ids_BT, _ in batches)
+
+    def _mine(self, part: int) -> range:
+        """The sequences of a part that this process has."""
+        every = range(self.sequences)[self.parts[part]]
+        return every[self.job.ranks.share(len(every))]
 
     def _share(self, part: slice) -> Windows:
         """What this process has of a part."""

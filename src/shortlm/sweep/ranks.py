@@ -55,6 +55,11 @@ class Ranks:
                 dist.all_reduce(total)
             piece.copy_(total)
 
+    def most(self, number: float) -> float:
+        """The largest of every rank's number."""
+        numbers = self.all_gather(torch.tensor([float(number)], dtype=torch.float64), self.size)
+        return float(numbers.max())
+
     def total(self, number: float) -> float:
         """The sum of every rank's number."""
         total = torch.tensor(float(number), dtype=torch.float64)

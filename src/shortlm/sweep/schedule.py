@@ -72,6 +72,7 @@ class Work:
     removals: bool = False  # the loss without each block
     masks: tuple[Mask, ...] = ()  # the losses without these units
     kept_bytes: int = 0  # states that may be kept from one sweep to the next
+    held_bytes: int = 0  # what else is held from one sweep to the next
     states: bool = False  # something is computed from the hidden states
     gradients: bool = False
     weight_gradients: bool = False

@@ -229,7 +229,7 @@ class Scheduler:
     def _carried(self, work: Work, batch_size: int, sequences: int, tree: _Tree) -> int:
         """States of so many sequences, one per prefix that is alive, those of a call, and those kept between sweeps."""
         state = self._cost(work, batch_size).state_bytes // batch_size
-        return state * (sequences * tree.alive + batch_size) + work.kept_bytes
+        return state * (sequences * tree.alive + batch_size) + work.kept_bytes + work.held_bytes
 
     def _all_states(self, work: Work, batch_size: int) -> int:
         """h_0 .. h_L of all sequences."""

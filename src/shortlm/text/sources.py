@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+
+import numpy
 
 from shortlm.documents import RECORDS, is_json_list, parse_json, read_json_list
 from shortlm.embedded import documents as embedded_documents
@@ -16,6 +19,7 @@ from shortlm.errors import TextError, shortened
 from shortlm.paths import user_path
 from shortlm.recipe import TextSettings
 
+MOST_SHUFFLED = 1_000_000
 LONGEST_PIECE = 2**16  # characters of a line of running text
 
 
@@ -30,7 +34,24 @@ class Source:
 
 
 def open_source(settings: TextSettings) -> Source:
-    """The text that `settings` name. Raises TextError if it can't be read."""
+    """The text that `settings` name, or some of its documents. Raises TextError if it can't be read."""
+    source = _whole_source(settings)
+    if source.endless and settings.shuffle:
+        raise TextError(f"{source.name}: this text is endless, so it can't be shuffled; leave out --shuffle")
+    if settings.shuffle:
+        source = replace(source, pieces=_shuffled(source, settings.seed))
+    return replace(source, pieces=islice(source.pieces, settings.documents)) if settings.documents else source
+
+
+def _shuffled(source: Source, seed: int) -> Iterator[str]:
+    """As `datasets` shuffles with this seed. Raises TextError for more documents than should be held in memory."""
+    documents = list(islice(source.pieces, MOST_SHUFFLED + 1))
+    if len(documents) > MOST_SHUFFLED:
+        raise TextError(f"{source.name}: has more than {MOST_SHUFFLED:,} documents to shuffle; leave out --shuffle")
+    yield from (documents[i] for i in numpy.random.default_rng(seed).permutation(len(documents)))
+
+
+def _whole_source(settings: TextSettings) -> Source:
     if settings.text == "embedded":
         return Source("embedded", embedded_documents(settings.seed), settings.separator, endless=True)
     path = user_path(settings.text)

@@ -38,6 +38,7 @@ class Windows:
     ids_BT: torch.Tensor
     keep_BT: torch.Tensor
     facts: DataFacts
+    weights_S: torch.Tensor | None = None  # of several texts: the weight of every predicted token of each window
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -45,8 +46,17 @@ class Windows:
         return len(self.ids_BT), self.ids_BT.shape[1]
 
     def part(self, which: slice) -> Windows:
-        """Some of the windows; the facts stay those of all."""
-        return Windows(self.ids_BT[which], self.keep_BT[which], self.facts)
+        """Some of the windows; the facts and weights stay those of all."""
+        weights_S = None if self.weights_S is None else self.weights_S[which]
+        return Windows(self.ids_BT[which], self.keep_BT[which], self.facts, weights_S)
+
+    @property
+    def shares_S(self) -> torch.Tensor:
+        """The factors that make a mean over all predicted tokens of each window's sum; of several texts, by weight."""
+        if self.weights_S is not None:
+            return self.weights_S
+        tokens = (self.keep_BT[:, 1:] & self.keep_BT[:, :-1]).sum()
+        return torch.full((len(self.ids_BT),), 1 / max(1, int(tokens)), dtype=torch.float64)
 
     def batches(self, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(ids_BT, keep_BT) of `size` windows each; the last one may have fewer."""
@@ -76,9 +86,9 @@ def open_windows(settings: TextSettings, tokenizer: Any, vocabulary: int) -> Win
 
 def _refuse_endless(source: Source, settings: TextSettings) -> None:
     """A made-up text goes on as long as it is asked to."""
-    if source.endless and not settings.sequences:
+    if source.endless and not settings.count:
         raise TextError(f"{source.name}: this text is endless; say how many windows with --sequences")
-    if source.endless and (settings.skip + settings.sequences) * settings.length > MOST_ENDLESS:
+    if source.endless and (settings.skip + settings.count) * settings.length > MOST_ENDLESS:
         raise TextError(
             f"{source.name}: at most {MOST_ENDLESS:,} tokens are made of it, and --sequences, --skip and --length ask "
             "for more; ask for less"
@@ -134,7 +144,7 @@ def _bos_policy(settings: TextSettings, tokenizer: Any) -> str:
 
 def _joined_windows(source: Source, settings: TextSettings, tokenize: Tokenize, bos: str, token: int) -> torch.Tensor:
     length, skip = settings.length, settings.skip
-    wanted = skip + settings.sequences if settings.sequences else None
+    wanted = skip + settings.count if settings.count else None
     stream = _stream(source, tokenize, None if wanted is None else wanted * length)
     if bos == "first":
         stream = numpy.concatenate([[token], stream])
@@ -163,7 +173,7 @@ def _stream(source: Source, tokenize: Tokenize, enough: int | None) -> numpy.nda
 
 def _document_windows(source: Source, settings: TextSettings, tokenize: Tokenize, bos: str, token: int) -> torch.Tensor:
     rng, rows, length = random.Random(settings.seed), [], settings.length
-    wanted = settings.skip + settings.sequences if settings.sequences else None
+    wanted = settings.skip + settings.count if settings.count else None
     for document in source.pieces:
         tokens = tokenize(document, None)
         if len(tokens) >= length:

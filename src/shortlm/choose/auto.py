@@ -1,0 +1,157 @@
+"""The best that the work allows: cheap ways first, dearer ones as long as the budget of block forwards lasts.
+
+1. Every unit alone, for the one-shot choice by perplexity; one-shot by scores that were given; the best run.
+2. All sets, if there are few enough; else lazy greedy, a beam as wide as can be, swaps of the best set until none helps.
+3. The sets that these ways end with, and the next best ones, on more text, if there is some: on little text the best
+   of many sets is partly luck.
+4. For whole blocks, lazy greedy over attention and FFN, which says what these would gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shortlm.choose.beam import BEAM, beam
+from shortlm.choose.exhaustive import sets_of
+from shortlm.choose.greedy import GREEDY, WHOLE, greedy
+from shortlm.choose.local_search import best_swap, swaps
+from shortlm.choose.method import Asked, Call, Given, Method, call_forwards
+from shortlm.choose.one_shot import first_of
+from shortlm.choose.question import Question
+from shortlm.choose.runs import best_run, runs_of
+from shortlm.choose.trials import Trials
+from shortlm.errors import PlanError
+from shortlm.recipe.specs import Options
+from shortlm.units import ATTENTION, FFN, Mask
+
+MULTIPLE = 12  # times what plain scoring takes, without a budget
+WIDTHS = (16, 8, 4, 2)
+FINALISTS = 6  # sets that are compared on more text
+MOST_SETS = 20_000
+
+
+def auto(trials: Trials, given: Given) -> Mask:
+    """The set that is best in the end."""
+    question, spending = trials.question, _Spending(trials, given["multiple"])
+    _one_shots(trials)
+    if not question.finer and runs_of(question):
+        with trials.trail("best run"):
+            best_run(trials, {})
+    if (sets := _all_sets(question)) and spending.allows(Call(sets, [WHOLE])):
+        with trials.trail("exhaustive"):
+            trials.losses(sets)
+            trials.found(_best(trials))
+    else:
+        with trials.trail("greedy"):
+            greedy(trials, GREEDY.options.defaults)
+        _beamed(trials, spending)
+        _swapped(trials, spending)
+    chosen = _confirmed(trials)
+    if not question.finer:
+        _finer(trials, spending, chosen)
+    with trials.trail("auto"):
+        trials.found(chosen)
+    return chosen
+
+
+class _Spending:
+    """The budget of block forwards of each batch."""
+
+    def __init__(self, trials: Trials, multiple: int):
+        self.trials, self.n_blocks = trials, trials.question.model.n_blocks
+        self.most = trials.most_forwards or multiple * self.n_blocks * (self.n_blocks + 1) // 2
+
+    def allows(self, *calls: Call) -> bool:
+        """Whether these calls still fit."""
+        each = sum(call_forwards(call, self.n_blocks) * call.times for call in calls)
+        return self.trials.evaluator.forwards + each <= self.most
+
+
+def _one_shots(trials: Trials) -> None:
+    """By perplexity, and by every criterion that has scored these units."""
+    question = trials.question
+    with trials.trail("one-shot ppl"):
+        masks = {unit: question.grown(WHOLE, unit) for unit in question.free}
+        losses = dict(zip(masks, trials.losses(list(masks.values()), keep=[WHOLE]), strict=True))
+        order = sorted(losses, key=lambda unit: (losses[unit], unit))
+        trials.losses([first_of(question, order)])
+        trials.found(first_of(question, order))
+    for name, order in question.orders().items():
+        if name != "ppl":
+            with trials.trail(f"one-shot {name}"):
+                trials.losses([first_of(question, order)])
+                trials.found(first_of(question, order))
+
+
+def _all_sets(question: Question) -> list[Mask]:
+    try:
+        return sets_of(question, MOST_SETS)
+    except PlanError:
+        return []
+
+
+def _beamed(trials: Trials, spending: _Spending) -> None:
+    for width in WIDTHS:
+        asked = Asked("beam", f"beam:width={width}", BEAM, {"width": width})
+        if spending.allows(*BEAM.calls(trials.question, asked.given)):
+            with trials.trail(asked.spec):
+                beam(trials, asked.given)
+            return
+
+
+def _swapped(trials: Trials, spending: _Spending) -> None:
+    removed = _best(trials)
+    with trials.trail("local search"):
+        trials.found(removed)
+        while spending.allows(Call([m for m in swaps(trials.question, removed) if not trials.knows(m)], [removed])):
+            better = best_swap(trials, removed)
+            if better is None:
+                return
+            removed = better
+            trials.found(removed)
+    trials.notes.append("swaps of the best set were not tried to the end: the budget of work was spent")
+
+
+def _best(trials: Trials) -> Mask:
+    return min(_answers(trials), key=lambda mask: (trials.loss(mask), sorted(mask)))
+
+
+def _answers(trials: Trials) -> list[Mask]:
+    return [mask for mask in trials.known if trials.question.met(mask)]
+
+
+def _confirmed(trials: Trials) -> Mask:
+    """The best of the ways' last sets and of the runners-up, on more text where there is some."""
+    ends = [trail.steps[-1].mask for trail in trials.trails if trail.steps]
+    ranked = sorted(_answers(trials), key=lambda mask: (trials.loss(mask), sorted(mask)))
+    finalists = sorted({*(m for m in ends if trials.question.met(m)), *ranked[:FINALISTS]}, key=trials.loss)[:FINALISTS]
+    return trials.confirmed(finalists)
+
+
+def _finer(trials: Trials, spending: _Spending, chosen: Mask) -> None:
+    """What attention and FFN apart would gain, at no more parameters kept."""
+    model = trials.question.model
+    if not (all(model.attention_parameters or [0]) and all(model.ffn_parameters or [0])):
+        return  # they can't be told apart in every block
+    finer, given = trials.question.at_least_as_small(chosen, (ATTENTION, FFN)), GREEDY.options.defaults
+    if not finer.possible or not spending.allows(*_halved(GREEDY.calls(finer, given))):
+        return
+    with trials.asking(finer), trials.trail("greedy over attention and FFN"):
+        greedy(trials, given)
+
+
+def _halved(calls: Iterator[Call]) -> Iterator[Call]:
+    """Lazy greedy asks for half of the candidates or less."""
+    return (Call(call.masks[::2], call.kept, call.times) for call in calls)
+
+
+def _calls(question: Question, given: Given) -> Iterator[Call]:
+    """What is done in any case; the rest is bounded by the budget."""
+    yield Call([question.grown(WHOLE, unit) for unit in question.free], [WHOLE])
+    yield from GREEDY.calls(question, GREEDY.options.defaults)
+
+
+AUTO = Method(
+    auto, "the best that the work allows: one-shot, runs, all sets or greedy, beam and swaps",
+    Options({"multiple": MULTIPLE}, limits={"multiple": (1, 1_000_000)}), _calls, kept=lambda given: 3,
+)  # fmt: skip
