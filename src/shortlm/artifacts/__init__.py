@@ -16,7 +16,7 @@ from shortlm.artifacts.base import (
 )
 from shortlm.artifacts.benchmark import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
 from shortlm.artifacts.block_scores import BlockScores, CriterionScores, Race, WorkEstimate, WorkRow
-from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence, Search, Tried
+from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence, Form, Search, Tried
 from shortlm.artifacts.healing import HealEstimate, Healing, LogEntry, Phase, PhaseEstimate, Validation
 from shortlm.artifacts.manifest import AnyStep, Manifest, blocks_after, load_plan, manifest_of
 from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
@@ -36,6 +36,7 @@ __all__ = [
     "CutStep",
     "DataFacts",
     "Equivalence",
+    "Form",
     "Fluency",
     "HealEstimate",
     "Healing",

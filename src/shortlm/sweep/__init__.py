@@ -2,6 +2,7 @@
 
 from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, backward_sweep
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted, widest
+from shortlm.sweep.branches import Branches
 from shortlm.sweep.decisions import count_forwards, path_of, single_removals
 from shortlm.sweep.evaluator import Evaluator
 from shortlm.sweep.finite import perplexity_of, refuse_no_number
@@ -21,6 +22,7 @@ __all__ = [
     "Batch",
     "BlockCaller",
     "BlockGradients",
+    "Branches",
     "CallTimes",
     "Evaluator",
     "Job",
