@@ -88,3 +88,24 @@ def test_our_own_type(name, tmp_path):
     assert torch.allclose(logits_BTV, expected_BTV, atol=1e-4)
     assert len(cache.layers) == 4 and all(layer.keys.numel() for layer in cache.layers)  # of 5 blocks
     assert torch.equal(generated(model, ids_BT, True), generated(model, ids_BT, False))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_zeroed(name, tmp_path):
+    with quiet():
+        save_tiny(name, tmp_path / "m")
+    ids_BT = torch.randint(3, 96, (2, 20), generator=torch.Generator().manual_seed(1))
+    expected_BTV = reference(name, tmp_path / "m", ids_BT)
+    manifest = cut_to(tmp_path / "m", tmp_path / "out", form="zeroed")
+    model = loaded(tmp_path / "out")
+    assert model.config.model_type == name and manifest.last_cut.form == "zeroed"
+    assert manifest.plan.parameters_after == sum(p.numel() for p in model.parameters())
+    assert torch.allclose(model(input_ids=ids_BT, use_cache=False).logits, expected_BTV, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "qwen3_moe", "gpt2", "gemma2", "opt"])
+def test_from_disk(name, tmp_path):
+    with quiet():
+        save_tiny(name, tmp_path / "m")
+    check = cut_to(tmp_path / "m", tmp_path / "out", stream="on").equivalence
+    assert check.streamed and check.max_abs_difference <= 1e-5

@@ -58,8 +58,8 @@ def _add_to(configs: ModuleType) -> None:
         @classmethod
         def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
             """A config of the class that belongs to `base_model_type`. Raises ValueError if there is none."""
-            from shortlm.model.own_type import own_classes
+            from shortlm.model.own_type import read_config
 
-            return own_classes(config_dict.get("base_model_type"))[0].from_dict(config_dict, **kwargs)
+            return read_config(config_dict, **kwargs)
 
     configs.CONFIG_MAPPING.register(OWN_TYPE, ShortConfig, exist_ok=True)

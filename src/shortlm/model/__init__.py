@@ -21,14 +21,13 @@ from shortlm.model.opening import (
     open_tokenizer,
     quiet,
 )  # fmt: skip
-from shortlm.model.own_type import base_type_of, left_out_of, own_config, plain_config
+from shortlm.model.own_type import left_out_of, own_config, plain_config
 from shortlm.model.reading import read_some
 from shortlm.model.sampling import sampling_options
 from shortlm.model.streaming import skeleton, split_by_block
 
 __all__ = [
     "Anatomy",
-    "base_type_of",
     "ModelFiles",
     "OpenModel",
     "block_count",

@@ -75,6 +75,8 @@ def leave_out(model: Any, left_out: LeftOut) -> None:
     """
     blocks = find_anatomy(model).blocks
     for i, parts in left_out.items():
+        if int(i) >= len(blocks):
+            raise ValueError(f"left_out: names block {i} of a model of {len(blocks)}")
         block = blocks[int(i)]
         for name, things in (item for modules in parts.values() for item in modules.items()):
             replaced = dict(block.named_children()).get(name)

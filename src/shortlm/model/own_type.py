@@ -51,21 +51,29 @@ class OwnModel:
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
         super().__init__(config, *args, **kwargs)
-        _refuse_malformed(config.left_out, config.num_hidden_layers)
         leave_out(self, config.left_out)
 
 
-def _refuse_malformed(left_out: Any, n_blocks: int) -> None:
-    """Raise ValueError for what is no mapping of block -> part -> module -> number of things."""
-    mapping = isinstance(left_out, dict) and all(isinstance(parts, dict) for parts in left_out.values())
-    blocks = mapping and all(i.isdecimal() and len(i) <= len(str(MOST_BLOCKS)) for i in left_out)
-    modules = [m for parts in left_out.values() for m in parts.values()] if blocks else [None]
-    named = all(isinstance(m, dict) and all(type(n) is int and 0 <= n <= MOST_THINGS for n in m.values()) for m in modules)
-    known = named and all(part in (ATTENTION, FFN) for parts in left_out.values() for part in parts)
-    if not known or any(int(i) >= n_blocks for i in left_out):
-        raise ValueError(f"left_out: {shown(left_out)} does not say what is left out of {n_blocks} blocks")
-    if sum(ATTENTION in parts for parts in left_out.values()) == n_blocks:
-        raise ValueError("left_out: no block has attention")
+def read_config(fields: dict[str, Any], **kwargs: Any) -> Any:
+    """The config of our type that config.json holds. Raises ValueError if it is none."""
+    config_class, _ = own_classes(fields.get("base_model_type"))
+    if not _says_what(fields.get("left_out")):
+        raise ValueError(f"left_out: {shown(fields.get('left_out'))} is no mapping of block, part, module, number")
+    return config_class.from_dict(fields, **kwargs)
+
+
+def _says_what(left_out: Any) -> bool:
+    """Whether it maps blocks to parts to modules to numbers of things."""
+    if not isinstance(left_out, dict) or not all(isinstance(parts, dict) for parts in left_out.values()):
+        return False
+    if not all(i.isdecimal() and i.isascii() and int(i[:9]) < MOST_BLOCKS for i in left_out):
+        return False
+    items = [item for parts in left_out.values() for item in parts.items()]
+    return all(
+        part in (ATTENTION, FFN) and isinstance(modules, dict)
+        and all(type(things) is int and 0 <= things <= MOST_THINGS for things in modules.values())
+        for part, modules in items
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=None)
@@ -109,9 +117,10 @@ def _share_conversions(model: type, base_type: str, model_class: type) -> None:
         conversions.register_checkpoint_conversion_mapping(model_class.__name__, found, overwrite=True)
 
 
-def base_type_of(config: Any) -> str:
-    """The architecture: of our type, that which it is made of."""
-    return config.base_model_type if isinstance(config, OwnConfig) else config.model_type
+def architecture_of(config: Any) -> str:
+    """Its type, and of ours that which it is made of: shortlm (llama)."""
+    own = f"{config.model_type} ({config.base_model_type})" if isinstance(config, OwnConfig) else None
+    return own or config.model_type
 
 
 def left_out_of(config: Any) -> LeftOut:
