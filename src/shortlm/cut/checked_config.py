@@ -73,8 +73,16 @@ def _planned_elsewhere(request: Request) -> CheckedCut:
 def _planned_here(request: Request) -> CheckedCut:
     from shortlm.checkpoint import open_checkpoint
     from shortlm.cut.forms import result_of, without_empty_blocks
-    from shortlm.model import cut_config, facts_of, find_anatomy, guard, meta_model, open_config, open_tokenizer
-    from shortlm.model import plain_config
+    from shortlm.model import (
+        cut_config,
+        facts_of,
+        find_anatomy,
+        guard,
+        meta_model,
+        open_config,
+        open_tokenizer,
+        plain_config,
+    )
 
     model, trust = request.model, request.model.trust_remote_code
     source = open_checkpoint(model.model, model.revision)

@@ -37,9 +37,7 @@ def check_equivalence(
     return (_streamed if streamed else _in_memory)(files, cut_files, removed, sublayers)
 
 
-def _in_memory(
-    files: ModelFiles, cut_files: ModelFiles, removed: list[int], sublayers: Sequence[Unit]
-) -> Equivalence:
+def _in_memory(files: ModelFiles, cut_files: ModelFiles, removed: list[int], sublayers: Sequence[Unit]) -> Equivalence:
     """With the cache, rounding (and the routing of experts) differs from the pass at once also in the uncut model:
     four times the original's own gap is allowed there, where that is more than the tolerance.
     """
@@ -60,9 +58,7 @@ def _in_memory(
     )  # fmt: skip
 
 
-def _streamed(
-    files: ModelFiles, cut_files: ModelFiles, removed: list[int], sublayers: Sequence[Unit]
-) -> Equivalence:
+def _streamed(files: ModelFiles, cut_files: ModelFiles, removed: list[int], sublayers: Sequence[Unit]) -> Equivalence:
     """Two blocks are in memory; the removed ones are not even read."""
     ids_BT = _probe_ids(files.config.vocab_size)
     expected_BTV = _walked_logits(files.open(streamed=True), removed, sublayers, ids_BT)

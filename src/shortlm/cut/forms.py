@@ -67,7 +67,9 @@ def result_of(asked: str, source: Checkpoint, before: Any, shorter: Any, plan: C
     if form == PLAIN:
         raise PlanError(_not_plain(name, before, [*earlier, *plan.removed_sublayers]))
     if form == ZEROED and earlier:
-        raise PlanError(f"{name}: the weights of {_listed(earlier)} are gone, so --as zeroed can't be; give --as shortlm")
+        raise PlanError(
+            f"{name}: the weights of {_listed(earlier)} are gone, so --as zeroed can't be; give --as shortlm"
+        )
     found = modules_of(before, plan.removed_sublayers)
     tensors = _tensors(source, before, found)
     if form == ZEROED:

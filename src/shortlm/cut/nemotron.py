@@ -21,20 +21,22 @@ NORMS = {"input_layernorm.weight", "post_attention_layernorm.weight"}
 
 def refuse_unlike_llama(name: str, config: Any, model: Any) -> None:
     """Raise ModelError, naming what differs, for a model that this type can't say."""
-    names = {n for block in find_anatomy(model).blocks for n, _ in block.named_parameters()}
-    heads, wide = config.num_attention_heads, getattr(config, "head_dim", None) or 0
-    reasons = {
-        f"a {config.model_type} is no Llama": config.model_type not in ALIKE,
-        f"it has {min(names - MATRICES - NORMS, default='')}": names - MATRICES - NORMS,
-        "its attention slides": getattr(config, "sliding_window", None),
-        f"its {heads} heads of {wide} don't make {config.hidden_size}": wide and wide * heads != config.hidden_size,
-        f"its activation is {config.hidden_act}" if hasattr(config, "hidden_act") else "": (
-            getattr(config, "hidden_act", "silu") != "silu"
-        ),
-    }
-    reason = next((text for text, holds in reasons.items() if holds), None)
-    if reason:
+    if reason := _unlike_llama(config, model):
         raise ModelError(f"{name}: can't be written as nemotron-nas ({reason}); give --as shortlm")
+
+
+def _unlike_llama(config: Any, model: Any) -> str | None:
+    if config.model_type not in ALIKE:
+        return f"a {config.model_type} is no Llama"
+    names = {name for block in find_anatomy(model).blocks for name, _ in block.named_parameters()}
+    if more := sorted(names - MATRICES - NORMS):
+        return f"it has {more[0]}"
+    if getattr(config, "sliding_window", None):
+        return "its attention slides"
+    heads = config.num_attention_heads
+    if (width := getattr(config, "head_dim", None) or config.hidden_size // heads) * heads != config.hidden_size:
+        return f"its {heads} heads of {width} don't make {config.hidden_size}"
+    return None if config.hidden_act == "silu" else f"its activation is {config.hidden_act}"
 
 
 def nemotron_config(name: str, config: Any, left_out: dict[str, dict[str, Any]]) -> dict[str, Any]:

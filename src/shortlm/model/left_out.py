@@ -143,7 +143,9 @@ class _Probe:
                 continue
             if out_BTD.shape == in_BTD.shape and out_BTD.requires_grad:
                 return things
-        raise ModelError(f"{type(self.block).__name__}: its branches can't be replaced; only whole blocks can be left out")
+        raise ModelError(
+            f"{type(self.block).__name__}: its branches can't be replaced; only whole blocks can be left out"
+        )
 
     def _serving(self, parts: Sequence[str]) -> tuple[list[str], list[str]]:
         """Without these parts: norms that make no difference any more, and those that do."""

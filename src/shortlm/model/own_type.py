@@ -9,7 +9,7 @@ caches are sized by a view of the config that counts the blocks with attention a
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from shortlm.errors import ModelError, shown
@@ -24,7 +24,7 @@ class OwnConfig:
     """What the config of our type has beside the base's own."""
 
     model_type = OWN_TYPE
-    left_out: LeftOut = {}  # noqa: RUF012, of the class, for configs made without it
+    left_out: LeftOut = {}
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
         """As transformers asks it for a cache (decoder=True), a view with the blocks that have attention alone."""
@@ -56,7 +56,8 @@ class OwnModel:
 
 def read_config(fields: dict[str, Any], **kwargs: Any) -> Any:
     """The config of our type that config.json holds. Raises ValueError if it is none."""
-    config_class, _ = own_classes(fields.get("base_model_type"))
+    base_type = fields.get("base_model_type")
+    config_class, _ = own_classes(base_type if isinstance(base_type, str) else None)
     if not _says_what(fields.get("left_out")):
         raise ValueError(f"left_out: {shown(fields.get('left_out'))} is no mapping of block, part, module, number")
     return config_class.from_dict(fields, **kwargs)
@@ -76,8 +77,8 @@ def _says_what(left_out: Any) -> bool:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=None)
-def own_classes(base_type: Any) -> tuple[Any, Any]:
+@cache
+def own_classes(base_type: str | None) -> tuple[Any, Any]:
     """Config and model class for a base architecture, registered with transformers. Raises ValueError for no such one."""
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
