@@ -18,7 +18,7 @@ from shortlm.cli import app
 from shortlm.cut import cut
 from shortlm.cut.nemotron import nemotron_config
 from shortlm.errors import ModelError, PlanError
-from shortlm.model import find_anatomy, open_model, quiet
+from shortlm.model import find_anatomy, meta_model, open_model, quiet
 from shortlm.recipe import CutSettings, ModelSettings
 from shortlm.units import Unit
 
@@ -123,7 +123,7 @@ def test_from_disk(name, tmp_path):
 
 
 def test_plain_checkpoints_have_whole_blocks(llama_folder, tmp_path):
-    told = r"3\.attention, 4\.ffn can't be left out of a plain llama checkpoint; give --as shortlm .* or --as zeroed"
+    told = r"3\.attention, 4\.ffn can't be left out of a plain llama checkpoint; give --as shortlm .*, --as zeroed"
     with pytest.raises(PlanError, match=told) as error:
         cut_to(llama_folder, tmp_path / "out", form="plain")
     assert len(str(error.value).splitlines()) == 1 and not (tmp_path / "out").exists()
@@ -177,14 +177,15 @@ def test_a_cut_of_a_cut(llama_folder, tmp_path):
     assert third.last_cut.form == "plain" and loaded(tmp_path / "third").config.model_type == "llama"
     with pytest.raises(PlanError, match="block 2 has no attention that can be told apart"):
         cut_to(tmp_path / "first", tmp_path / "no", [ATTENTION._replace(block=2)])
-    with pytest.raises(PlanError, match=r"the weights of 2\.attention, 3\.ffn are gone, so --as zeroed can't be"):
+    with pytest.raises(PlanError, match=r"the weights of 2\.attention, 3\.ffn are gone, so zeroed can't be"):
         cut_to(tmp_path / "first", tmp_path / "no", [Unit(0, "ffn")], form="zeroed")
 
 
 @pytest.mark.parametrize(
     "left_out",
     [None, [], {"x": {}}, {"0": []}, {"0": {"attention": []}}, {"0": {"head": {"mlp": 1}}}, {"9" * 99: {}},
-     {"0": {"ffn": {"mlp": -1}}}, {"0": {"ffn": {"mlp": True}}}, {"0": {"ffn": {"no": 1}}}, {"77": {"ffn": {"mlp": 1}}}],
+     {"0": {"ffn": {"mlp": -1}}}, {"0": {"ffn": {"mlp": True}}}, {"0": {"ffn": {"no": 1}}},
+     {"77": {"ffn": {"mlp": 1}}}],
 )  # fmt: skip
 def test_a_config_that_makes_no_sense_is_one_line(llama_folder, tmp_path, left_out):
     cut_to(llama_folder, tmp_path / "out")
@@ -259,7 +260,7 @@ def test_nemotrons_config_has_attributes(tmp_path):
 )
 def test_engines_compute_the_width_of_the_ffn(hidden, width):
     config = LlamaConfig(hidden_size=hidden, intermediate_size=width, num_hidden_layers=1)
-    multiplier = nemotron_config("m", config, {})["block_configs"][0]["ffn"]["ffn_mult"]
+    multiplier = nemotron_config("m", config, meta_model(config), {})["block_configs"][0]["ffn"]["ffn_mult"]
     computed = int(2 * round(multiplier, 6) * hidden / 3)
     assert -(-computed // 256) * 256 == width
 

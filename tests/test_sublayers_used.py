@@ -112,7 +112,7 @@ def test_scored_in_memory_and_from_disk(short):
 def test_perplexity(short, stream):
     opened = open_for_scoring(settings(short, stream=stream))
     windows = open_windows(TEXT, opened.tokenizer, 1024)
-    ids_BT = torch.as_tensor(windows.ids)
+    ids_BT = windows.ids_BT
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(short)(input_ids=ids_BT, labels=ids_BT).loss
     assert perplexity(opened, windows).value == pytest.approx(float(expected.exp()), rel=1e-3)

@@ -1,7 +1,7 @@
 """Checkpoints on disk: found, read and written as files. No torch, no transformers, no idea of architectures.
 
 Reading: `folder` (where a checkpoint is, fetched by `hub`), `headers` (which tensor lies at which bytes). Writing:
-`pieces` (a tensor is a copy, a slice, zeros or computed), `shards`, `carrying`, `checksums`; `editing` puts them together.
+`pieces` (a tensor is a copy, a slice, zeros or computed), `shards`, `carrying`, `checksums`; `editing` joins them.
 """
 
 from shortlm.checkpoint.carrying import carry_files

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -44,10 +44,12 @@ class Request(BaseModel):
     model: ModelSettings
     plan: CutPlan | None = None
     units: list[str] = []
-    form: str = "auto"
+    form: Form | Literal["auto"] = "auto"
 
 
-def planned(model: ModelSettings, what: CutPlan | Sequence[Unit | int], form: str = "auto") -> CheckedCut:
+def planned(
+    model: ModelSettings, what: CutPlan | Sequence[Unit | int], form: Form | Literal["auto"] = "auto"
+) -> CheckedCut:
     """Check a plan, or a list of what to remove, against the model. Raises ModelError or PlanError."""
     given = {"plan": what} if isinstance(what, CutPlan) else {"units": [str(unit) for unit in what]}
     request = Request.model_validate({"model": model, "form": form, **given})

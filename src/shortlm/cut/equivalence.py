@@ -27,8 +27,9 @@ SEQUENCES, TOKENS, PREFIX = 2, 32, 8
 def check_equivalence(
     original: ModelSettings, result: Path, removed: list[int], sublayers: Sequence[Unit] = ()
 ) -> Equivalence:
-    """Compare both models: `removed` are whole blocks, `sublayers` of others. Raises ModelError if they differ by more than the tolerance, or one gives NaN.
+    """Compare both models: `removed` are whole blocks, `sublayers` of others.
 
+    Raises ModelError if they differ by more than the tolerance, or one gives NaN.
     Models that don't fit in memory (or `stream` "on") are compared block by block from disk, without the cache.
     """
     files = open_files(original)
@@ -110,7 +111,7 @@ def _probe_ids(vocabulary: int) -> torch.Tensor:
 def _original_logits(
     files: ModelFiles, removed: list[int], sublayers: Sequence[Unit], ids_BT: torch.Tensor
 ) -> tuple[torch.Tensor, float | None, str]:
-    """logits_BTV of the original without these units, the uncut original's gap with the cache (None: it has none), the type."""
+    """logits_BTV of the original without these units, the whole one's gap with the cache (None: no cache), the type."""
     model = files.open(streamed=False).model
     ids_BT = ids_BT.to(model.device)
     try:

@@ -11,18 +11,13 @@ from typing import Any
 from shortlm.cut.decilm_files import CONFIG_CLASS
 from shortlm.errors import ModelError, PlanError
 from shortlm.model import find_anatomy
+from shortlm.model.left_out import LeftOut
 from shortlm.units import ATTENTION, FFN
 
 ALIKE = {"llama", "mistral"}  # their maths is Llama's, which shapes and names alone don't tell
 MULTIPLE = 256  # engines round the FFN's width up to a multiple of this
 MATRICES = {f"self_attn.{x}_proj.weight" for x in "qkvo"} | {f"mlp.{x}_proj.weight" for x in ("gate", "up", "down")}
 NORMS = {"input_layernorm.weight", "post_attention_layernorm.weight"}
-
-
-def refuse_unlike_llama(name: str, config: Any, model: Any) -> None:
-    """Raise ModelError, naming what differs, for a model that this type can't say."""
-    if reason := _unlike_llama(config, model):
-        raise ModelError(f"{name}: can't be written as nemotron-nas ({reason}); give --as shortlm")
 
 
 def _unlike_llama(config: Any, model: Any) -> str | None:
@@ -39,11 +34,14 @@ def _unlike_llama(config: Any, model: Any) -> str | None:
     return None if config.hidden_act == "silu" else f"its activation is {config.hidden_act}"
 
 
-def nemotron_config(name: str, config: Any, left_out: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The content of config.json for a Llama's `config`, and what is left out by block and part.
+def nemotron_config(name: str, config: Any, model: Any, left_out: LeftOut) -> dict[str, Any]:
+    """The content of config.json for the plain `config` of the blocks that stay, and what is left out of them.
 
-    Raises PlanError if the first block has no attention, ModelError for a width of the FFN that engines would round.
+    Raises PlanError if the first block has no attention, ModelError, naming what differs, for a `model` (of the
+    source, without memory) that this type can't say.
     """
+    if reason := _unlike_llama(config, model):
+        raise ModelError(f"{name}: can't be written as nemotron-nas ({reason}); give --as shortlm")
     if ATTENTION in left_out.get("0", {}):
         raise PlanError(
             f"{name}: the first block that stays has to keep its attention in a nemotron-nas checkpoint (engines begin "
@@ -79,6 +77,7 @@ def _multiplier(name: str, config: Any) -> float:
     computed = int(2 * multiplier * hidden / 3)
     if computed + -computed % MULTIPLE != width:
         raise ModelError(
-            f"{name}: its FFN is {width} wide, which nemotron-nas can't say (multiples of {MULTIPLE}); give --as shortlm"
+            f"{name}: its FFN is {width} wide, which nemotron-nas can't say (multiples of {MULTIPLE}); "
+            "give --as shortlm"
         )
     return multiplier

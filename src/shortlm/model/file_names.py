@@ -1,4 +1,4 @@
-"""What the tensors of a checkpoint's files are called in the model: transformers renames and joins some while it loads."""
+"""What the tensors of a checkpoint's files are called in the model: transformers renames some while it loads."""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ def leave_out(model: Any, left_out: LeftOut) -> None:
     attending = [i for i in range(len(blocks)) if ATTENTION not in left_out.get(str(i), {})]
     names = find_anatomy(model).attention
     for place, i in enumerate(attending):
-        for module in (m for name in names[i] for m in blocks[i].get_submodule(name).modules()):
+        inside: Any = [module for name in names[i] for module in blocks[i].get_submodule(name).modules()]
+        for module in inside:
             if "layer_idx" in vars(module):
                 module.layer_idx = place
 

@@ -28,7 +28,8 @@ class OwnConfig:
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
         """As transformers asks it for a cache (decoder=True), a view with the blocks that have attention alone."""
-        config = super().get_text_config(decoder=decoder, encoder=encoder)  # type: ignore[misc]
+        found: Any = super()
+        config = found.get_text_config(decoder=decoder, encoder=encoder)
         without = [int(i) for i, parts in self.left_out.items() if ATTENTION in parts]
         return _counting_others(config, without) if decoder and without else config
 
@@ -50,7 +51,8 @@ class OwnModel:
     """What the model of our type does beside the base's own."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
-        super().__init__(config, *args, **kwargs)
+        base: Any = super()
+        base.__init__(config, *args, **kwargs)
         leave_out(self, config.left_out)
 
 
@@ -78,14 +80,14 @@ def _says_what(left_out: Any) -> bool:
 
 
 @cache
-def own_classes(base_type: str | None) -> tuple[Any, Any]:
-    """Config and model class for a base architecture, registered with transformers. Raises ValueError for no such one."""
+def own_classes(base_type: Any) -> tuple[Any, Any]:
+    """Config and model class for a base architecture, registered with transformers. Raises ValueError for another."""
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
-    base = CONFIG_MAPPING[base_type] if base_type in CONFIG_MAPPING and base_type != OWN_TYPE else None
+    base: Any = CONFIG_MAPPING[base_type] if base_type in CONFIG_MAPPING and base_type != OWN_TYPE else None
     if base is None or base not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"base_model_type: {shown(base_type)} is no causal LM that transformers knows")
-    model = MODEL_FOR_CAUSAL_LM_MAPPING[base]
+    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[base]
     config_class = _made(OwnConfig, base, {"model_type": OWN_TYPE})
     model_class = _made(OwnModel, model, {"config_class": config_class})
     AutoModelForCausalLM.register(config_class, model_class)
@@ -101,7 +103,7 @@ def _made(own: type, base: type, attributes: dict[str, Any]) -> type:
     return made
 
 
-def _share_tokenizer(base: type, config_class: type) -> None:
+def _share_tokenizer(base: Any, config_class: Any) -> None:
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 
     if base in TOKENIZER_MAPPING:

@@ -135,7 +135,7 @@ class CutSettings(Settings):
 
     form: Literal["auto", "plain", "shortlm", "nemotron-nas", "zeroed"] = Field(
         "auto",
-        description="How blocks without attention or FFN are written: shortlm (a type of our own, in transformers after "
+        description="How blocks without attention or FFN are written: shortlm (our own type, in transformers after "
         "'import shortlm'), nemotron-nas (Llamas for vLLM), zeroed (loads everywhere, no faster); "
         "'auto': shortlm. Whole blocks alone are always plain.",
     )
