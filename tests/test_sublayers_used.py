@@ -115,7 +115,7 @@ def test_perplexity(short, stream):
     ids_BT = windows.ids_BT
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(short)(input_ids=ids_BT, labels=ids_BT).loss
-    assert perplexity(opened, windows).value == pytest.approx(float(expected.exp()), rel=1e-3)
+    assert perplexity(opened, windows).perplexity == pytest.approx(float(expected.exp()), rel=1e-3)
 
 
 @pytest.mark.parametrize("method", ["lora", "cpt", "distill"])
