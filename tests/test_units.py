@@ -114,9 +114,9 @@ def test_sublayers_of_facts_that_do_not_know_them():
 
 
 def test_a_plain_checkpoint_cannot_leave_sublayers_out(tmp_path):
-    message = r"embedded: 2.attention, 4.ffn can't be left out of a plain llama checkpoint; remove whole blocks"
+    message = r"embedded: 2.attention, 4.ffn can't be left out of a plain llama checkpoint; give --as shortlm"
     with pytest.raises(PlanError, match=message):
-        cut(ModelSettings(), unit_list("1,4.ffn,2.attention", "x"), CutSettings(), tmp_path / "out")
+        cut(ModelSettings(), unit_list("1,4.ffn,2.attention", "x"), CutSettings(form="plain"), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

@@ -3,7 +3,7 @@
 The verbs in the order of the path: score, choose, cut, heal, evaluate, bench, compare, run. The nouns they hand on:
 BlockScores, CutPlan, Manifest, Healing, Measurement, Benchmark, and Evidence, which reports are drawn from; their
 settings: ModelSettings, TextSettings, ScoreSettings, ChooseSettings, CutSettings, HealSettings, EvalSettings,
-BenchSettings, Recipe. Everything is imported when it is first used.
+BenchSettings, Recipe. Everything is imported when it is first used; transformers is told of our own model type.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+
+from shortlm.registering import register
 
 __version__ = "0.1.0"
 
@@ -50,6 +52,7 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+register()  # our own model type; imports nothing heavy
 
 
 def __getattr__(name: str) -> Any:

@@ -111,10 +111,22 @@ def _show_search(found: Search) -> None:
         out.print(note)
 
 
+FORMS = {
+    "plain": "a plain checkpoint",
+    "shortlm": "of our own type 'shortlm': loads in transformers after `import shortlm`",
+    "nemotron-nas": "as nemotron-nas: loads in vLLM (--trust-remote-code) and others that know DeciLM, not in shortlm",
+    "zeroed": "zeroed: loads everywhere, and is as large and as slow as with them",
+}
+
+
 def show_manifest(manifest: Manifest, folder: object) -> None:
     """Where the result is, and how near it is to the original."""
     out.print(f"{folder}: blocks {', '.join(map(str, manifest.blocks))} of the original")
+    if left_out := manifest.left_out:
+        out.print(f"without {', '.join(map(str, left_out))} of these; {FORMS[manifest.last_cut.form]}")
     out.print(f"weights {manifest.bytes_before:,} -> {manifest.bytes_after:,} bytes")
+    after = manifest.plan.parameters_after
+    out.print(f"parameters {manifest.plan.model.parameters:,} -> {after:,}")
     if check := manifest.equivalence:
         line = f"equivalence check ({check.dtype}): logits differ by at most {check.max_abs_difference:.2g} "
         line += f"(allowed {check.tolerance:.2g})"

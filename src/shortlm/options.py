@@ -89,7 +89,7 @@ def _shown(default: Any, only_given: bool) -> bool | str:
 
 def _flags(name: str, annotation: Any, default: Any, kind: type[Settings]) -> list[str]:
     """The option's names, the old ones of a setting last."""
-    names = [name, *(old for old, new in kind.old_names.items() if new == name)]
+    names = [kind.option_names.get(name, name), *(old for old, new in kind.old_names.items() if new == name)]
     flags = [each.replace("_", "-") for each in names]
     if annotation is bool and default:
         return [f"--{flag}/--no-{flag}" for flag in flags]

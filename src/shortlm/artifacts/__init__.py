@@ -16,7 +16,7 @@ from shortlm.artifacts.base import (
 )
 from shortlm.artifacts.benchmark import BenchedModel, Benchmark, Breakdown, Cell, Limit, Timing
 from shortlm.artifacts.block_scores import BlockScores, CriterionScores, Race, WorkEstimate, WorkRow
-from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence
+from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence, Form
 from shortlm.artifacts.healing import HealEstimate, Healing, LogEntry, Phase, PhaseEstimate, Validation
 from shortlm.artifacts.manifest import AnyStep, Manifest, blocks_after, load_plan, manifest_of
 from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
@@ -40,6 +40,7 @@ __all__ = [
     "Equivalence",
     "Estimate",
     "Fluency",
+    "Form",
     "Found",
     "HealEstimate",
     "Healing",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -80,6 +80,9 @@ class Equivalence(Record):
     dtype: str
 
 
+Form: TypeAlias = Literal["plain", "shortlm", "nemotron-nas", "zeroed"]
+
+
 class CutStep(Step):
     """What a cut did: what the plan removed, by what scores, and how near the result is to the original bypassed."""
 
@@ -90,6 +93,7 @@ class CutStep(Step):
         min_length=1,
         description="Original indices of the blocks that stay, where earlier cuts are not among the steps.",
     )
+    form: Form = Field("plain", description="How the result is written: the architecture's own type, or another.")
     equivalence: Equivalence | None = None
 
     @model_validator(mode="after")

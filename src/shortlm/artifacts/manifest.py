@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from shortlm.artifacts.base import ONE_MISTAKE, Artifact, ModelFacts, Provenance
 from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence
 from shortlm.paths import beginning, user_path
+from shortlm.units import Unit
 
 # The kinds of edits. With a second one: Annotated[CutStep | RepairStep, Field(discriminator="kind")].
 AnyStep: TypeAlias = CutStep
@@ -50,6 +51,16 @@ class Manifest(Artifact):
     def blocks(self) -> list[int]:
         """The original index of every block of this checkpoint."""
         return blocks_after(self.steps, self.base.n_blocks)
+
+    @property
+    def left_out(self) -> list[Unit]:
+        """Attention and FFN that were left out of blocks that are here, by the blocks' original indices."""
+        blocks, units = list(range(self.base.n_blocks)), set[Unit]()
+        for step in self.steps:
+            removed = step.plan.removed_sublayers if isinstance(step, CutStep) else []
+            units |= {Unit(blocks[unit.block], unit.part) for unit in removed}
+            blocks = step.blocks_after(blocks)
+        return sorted(unit for unit in units if unit.block in blocks)
 
     @property
     def last_cut(self) -> CutStep:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-from shortlm.checkpoint.copying import copy_bytes
+from shortlm.checkpoint.copying import BUFFER, append, copy_bytes
 from shortlm.checkpoint.headers import BITS, TensorEntry, nbytes_of
 from shortlm.errors import ModelError, shown
 
@@ -113,6 +113,34 @@ class Slice:
         from shortlm.checkpoint.gathering import gather_bytes  # imports numpy, which copies don't need
 
         gather_bytes(self.source, self.kept, target)
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """Zeros in place of a stored tensor, of its type and shape: all types have zero as zero bytes."""
+
+    name: str
+    source: TensorEntry
+
+    @property
+    def dtype(self) -> str:
+        """The source's."""
+        return self.source.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The source's."""
+        return self.source.shape
+
+    @property
+    def nbytes(self) -> int:
+        """As many as the source has."""
+        return self.source.nbytes
+
+    def write(self, target: BinaryIO) -> None:
+        """Append them, some at a time."""
+        for begin in range(0, self.nbytes, BUFFER):
+            append(bytes(min(BUFFER, self.nbytes - begin)), target)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The best that the work allows: cheap ways first, dearer ones as long as the budget of block forwards lasts.
 
 1. Every unit alone, for the one-shot choice by perplexity; one-shot by scores that were given; the best run.
-2. All sets, if there are few enough; else lazy greedy, a beam as wide as can be, swaps of the best set until none helps.
+2. All sets, if there are few enough; else lazy greedy, a beam as wide as can be, swaps of the best set while they help.
 3. The sets that these ways end with, and the next best ones, on more text, if there is some: on little text the best
    of many sets is partly luck.
 4. For whole blocks, lazy greedy over attention and FFN, which says what these would gain.

@@ -52,7 +52,7 @@ class Asked:
     given: dict[str, Any] = field(default_factory=dict)
 
     def work(self, question: Question) -> tuple[int, int]:
-        """Block forwards and lm_head calls, each over all sequences, at most: the whole model, each call's prefix tree."""
+        """Block forwards and lm_head calls, over all sequences, at most: the whole model, each call's prefix tree."""
         n_blocks, calls = question.model.n_blocks, list(self.method.calls(question, self.given))
         forwards = sum(call_forwards(call, n_blocks) * call.times for call in calls)
         return n_blocks + forwards, 1 + sum(len(call.masks) * call.times for call in calls)

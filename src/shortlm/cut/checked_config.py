@@ -12,12 +12,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from shortlm import errors
-from shortlm.artifacts import CutPlan, ModelFacts
+from shortlm.artifacts import CutPlan, Form, ModelFacts
 from shortlm.errors import ModelError, PlanError, library_errors
 from shortlm.leftovers import scratch_folder
 from shortlm.plans import plan_by_hand
@@ -26,12 +26,16 @@ from shortlm.units import Unit, check_units, unit_list
 
 
 class CheckedCut(BaseModel):
-    """The plan for the model that it is for, the files' module path of the blocks, and the config to write."""
+    """The plan for the model that it is for, the files' module path of the blocks, and what is to be written."""
 
-    plan: CutPlan
+    plan: CutPlan  # whose parameters_after are those of the result
     facts: ModelFacts
     blocks_path: str
-    config_json: str
+    form: Form
+    config_json: str  # that the written weights are loaded by
+    foreign_json: str | None = None  # of another project's type, in the end in its place
+    dropped: list[str] = []  # tensors of blocks that stay
+    zeroed: list[str] = []
 
 
 class Request(BaseModel):
@@ -40,12 +44,15 @@ class Request(BaseModel):
     model: ModelSettings
     plan: CutPlan | None = None
     units: list[str] = []
+    form: Form | Literal["auto"] = "auto"
 
 
-def planned(model: ModelSettings, what: CutPlan | Sequence[Unit | int]) -> CheckedCut:
+def planned(
+    model: ModelSettings, what: CutPlan | Sequence[Unit | int], form: Form | Literal["auto"] = "auto"
+) -> CheckedCut:
     """Check a plan, or a list of what to remove, against the model. Raises ModelError or PlanError."""
     given = {"plan": what} if isinstance(what, CutPlan) else {"units": [str(unit) for unit in what]}
-    request = Request.model_validate({"model": model, **given})
+    request = Request.model_validate({"model": model, "form": form, **given})
     return _planned_here(request) if "transformers" in sys.modules else _planned_elsewhere(request)
 
 
@@ -66,21 +73,38 @@ def _planned_elsewhere(request: Request) -> CheckedCut:
 
 
 def _planned_here(request: Request) -> CheckedCut:
-    from shortlm.checkpoint import locate
-    from shortlm.model import cut_config, facts_of, find_anatomy, guard, meta_model, open_config, open_tokenizer
+    from shortlm.checkpoint import open_checkpoint
+    from shortlm.cut.forms import result_of, without_empty_blocks
+    from shortlm.model import (
+        cut_config,
+        facts_of,
+        find_anatomy,
+        guard,
+        meta_model,
+        open_config,
+        open_tokenizer,
+        plain_config,
+    )
 
     model, trust = request.model, request.model.trust_remote_code
-    folder, revision = locate(model.model, model.revision)
-    open_tokenizer(folder, trust)
+    source = open_checkpoint(model.model, model.revision)
+    open_tokenizer(source.folder, trust)
     config = open_config(model)
     before = meta_model(config, trust)
-    facts = facts_of(before, model.model, revision)
+    facts, anatomy = facts_of(before, model.model, source.revision), find_anatomy(before)
     plan = request.plan or plan_by_hand(facts, unit_list(",".join(request.units), "units"))
     _check_plan(plan, facts)
-    shorter = cut_config(config, plan.kept)
-    guard(config, shorter, plan.kept, trust)
-    path = find_anatomy(before).blocks_path
-    return CheckedCut(plan=plan, facts=facts, blocks_path=path, config_json=_as_json(shorter))
+    plan, plain = without_empty_blocks(plan, anatomy), plain_config(config)
+    shorter = cut_config(plain, plan.kept)
+    guard(plain, shorter, plan.kept, trust)
+    result = result_of(request.form, source, before, shorter, plan)
+    after = facts_of(meta_model(result.config, trust), model.model).parameters
+    return CheckedCut(
+        plan=plan.model_copy(update={"model": facts, "parameters_after": after}), facts=facts,
+        blocks_path=anatomy.blocks_path, form=result.form, config_json=_as_json(result.config),
+        foreign_json=json.dumps(result.foreign, indent=2) + "\n" if result.foreign else None,
+        dropped=result.dropped, zeroed=result.zeroed,
+    )  # fmt: skip
 
 
 def _as_json(config: Any) -> str:
@@ -93,12 +117,6 @@ def _as_json(config: Any) -> str:
 
 def _check_plan(plan: CutPlan, facts: ModelFacts) -> None:
     check_units(plan.units, facts.n_blocks, "plan")
-    if plan.removed_sublayers:
-        left_out = ", ".join(map(str, plan.removed_sublayers[:8]))
-        raise PlanError(
-            f"{facts.name}: {left_out} can't be left out of a plain {facts.architecture} checkpoint; "
-            "remove whole blocks"
-        )
     if plan.model.n_blocks != facts.n_blocks or plan.model.block_parameters != facts.block_parameters:
         raise PlanError(
             f"the plan is for {plan.model.name} ({plan.model.n_blocks} blocks, {plan.model.parameters:,} parameters), "

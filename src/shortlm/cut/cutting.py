@@ -12,6 +12,7 @@ from pathlib import Path
 from shortlm.artifacts import CutPlan, CutStep, Equivalence, Manifest, provenance
 from shortlm.checkpoint import Draft, earlier_steps, open_checkpoint, refuse_target, with_step, written
 from shortlm.cut.checked_config import planned
+from shortlm.cut.decilm_files import write_foreign
 from shortlm.cut.surgery import kept_pieces
 from shortlm.paths import user_path
 from shortlm.recipe import CutSettings, ModelSettings
@@ -27,7 +28,7 @@ def cut(
     force: bool = False,
     key: str | None = None,
 ) -> Manifest:
-    """Write the model without the blocks of `plan` (or without these blocks) to the folder `out`, whole or not at all.
+    """Write the model without the units of `plan` (or without these) to the folder `out`, whole or not at all.
 
     `key` goes into the step's provenance, where `run` looks for it.
 
@@ -37,14 +38,18 @@ def cut(
     started, out = time.perf_counter(), user_path(out)
     source = open_checkpoint(model.model, model.revision)
     refuse_target(source, out, force)
-    ready = planned(model, plan)
-    pieces = kept_pieces(source, ready.blocks_path, ready.plan.kept, ready.facts.n_blocks)
+    ready = planned(model, plan, settings.form)
+    pieces = kept_pieces(
+        source, ready.blocks_path, ready.plan.kept, ready.facts.n_blocks, ready.dropped, ready.zeroed
+    )  # fmt: skip
     draft, earlier = Draft(source, pieces, ready.config_json), earlier_steps(source, ready.facts.n_blocks)
     with written(draft, out, force, byte_size(settings.shard_size), settings.checksums) as part:
         check = _checked(model, part, ready.plan) if settings.verify else None
+        if ready.foreign_json:
+            write_foreign(part, ready.foreign_json)
         seconds = round(time.perf_counter() - started, 3)
         step = CutStep(
-            plan=ready.plan.model_copy(update={"model": ready.facts}), equivalence=check,
+            plan=ready.plan, form=ready.form, equivalence=check,
             bytes_before=source.nbytes, bytes_after=draft.nbytes,
             provenance=provenance(dtype=check.dtype if check else None, seconds=seconds, key=key),
         )  # fmt: skip
@@ -56,7 +61,7 @@ def cut(
 def _checked(model: ModelSettings, result: Path, plan: CutPlan) -> Equivalence:
     from shortlm.cut.equivalence import check_equivalence
 
-    return check_equivalence(model, result, plan.removed)
+    return check_equivalence(model, result, plan.removed, plan.removed_sublayers)
 
 
 def refuse_uncuttable(model: ModelSettings) -> None:

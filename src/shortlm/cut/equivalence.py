@@ -1,13 +1,14 @@
-"""The equivalence check of a cut: logits of the written model == logits of the original with these blocks bypassed.
+"""The equivalence check of a cut: logits of the written model == those of the original with these units left out.
 
 Both are run on the same few tokens in the same compute type: in one go, and token by token with the KV
-cache. The bypassed original is run in one go only, since a bypassed block leaves its cache empty.
+cache. The original without them is run in one go only, since what is left out leaves its cache empty.
 
 Shapes: B sequences, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +18,32 @@ from shortlm.artifacts import Equivalence
 from shortlm.errors import ModelError
 from shortlm.model import ModelFiles, OpenModel, find_anatomy, open_files
 from shortlm.recipe import ModelSettings
-from shortlm.sweep import BlockCaller, Tail, bypassed
+from shortlm.sweep import BlockCaller, Branches, Tail, bypassed, path_of
+from shortlm.units import Unit
 
 SEQUENCES, TOKENS, PREFIX = 2, 32, 8
 
 
-def check_equivalence(original: ModelSettings, result: Path, removed: list[int]) -> Equivalence:
-    """Compare both models. Raises ModelError if they differ by more than the tolerance, or one gives NaN.
+def check_equivalence(
+    original: ModelSettings, result: Path, removed: list[int], sublayers: Sequence[Unit] = ()
+) -> Equivalence:
+    """Compare both models: `removed` are whole blocks, `sublayers` of others.
 
+    Raises ModelError if they differ by more than the tolerance, or one gives NaN.
     Models that don't fit in memory (or `stream` "on") are compared block by block from disk, without the cache.
     """
     files = open_files(original)
     cut_files = open_files(original.model_copy(update={"model": str(result), "revision": None}))
     streamed = original.stream == "on" or (original.stream == "auto" and not files.fits())
-    return (_streamed if streamed else _in_memory)(files, cut_files, removed)
+    return (_streamed if streamed else _in_memory)(files, cut_files, removed, sublayers)
 
 
-def _in_memory(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> Equivalence:
+def _in_memory(files: ModelFiles, cut_files: ModelFiles, removed: list[int], sublayers: Sequence[Unit]) -> Equivalence:
     """With the cache, rounding (and the routing of experts) differs from the pass at once also in the uncut model:
     four times the original's own gap is allowed there, where that is more than the tolerance.
     """
     ids_BT = _probe_ids(files.config.vocab_size)
-    expected_BTV, own_gap, dtype = _original_logits(files, removed, ids_BT)
+    expected_BTV, own_gap, dtype = _original_logits(files, removed, sublayers, ids_BT)
     allowed = tolerance(dtype, expected_BTV)
     model = cut_files.open(streamed=False).model
     ids_BT = ids_BT.to(model.device)
@@ -54,13 +59,13 @@ def _in_memory(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> 
     )  # fmt: skip
 
 
-def _streamed(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> Equivalence:
+def _streamed(files: ModelFiles, cut_files: ModelFiles, removed: list[int], sublayers: Sequence[Unit]) -> Equivalence:
     """Two blocks are in memory; the removed ones are not even read."""
     ids_BT = _probe_ids(files.config.vocab_size)
-    expected_BTV = _walked_logits(files.open(streamed=True), removed, ids_BT)
+    expected_BTV = _walked_logits(files.open(streamed=True), removed, sublayers, ids_BT)
     dtype = str(files.dtype).removeprefix("torch.")
     allowed = tolerance(dtype, expected_BTV)
-    whole = _largest(expected_BTV - _walked_logits(cut_files.open(streamed=True), [], ids_BT))
+    whole = _largest(expected_BTV - _walked_logits(cut_files.open(streamed=True), [], [], ids_BT))
     _refuse_difference(whole, allowed, "")
     return Equivalence(
         max_abs_difference=whole, max_abs_difference_cached=None, tolerance=allowed, tokens=ids_BT.numel(),
@@ -68,14 +73,17 @@ def _streamed(files: ModelFiles, cut_files: ModelFiles, removed: list[int]) -> E
     )  # fmt: skip
 
 
-def _walked_logits(opened: OpenModel, removed: list[int], ids_BT: torch.Tensor) -> torch.Tensor:
+def _walked_logits(
+    opened: OpenModel, removed: list[int], sublayers: Sequence[Unit], ids_BT: torch.Tensor
+) -> torch.Tensor:
+    path = path_of(frozenset(sublayers), len(opened.anatomy.blocks))
     caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
     with torch.no_grad():
         batch = caller.prepare(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool))
         h_BTD = batch.h_BTD
         assert h_BTD is not None
         for i in caller.visit(without=removed):
-            h_BTD = caller(i, h_BTD, batch)
+            h_BTD = caller(i, h_BTD, batch, path[i])
         with Tail(caller).loaded():
             return caller.tail(h_BTD, batch).float().cpu()
 
@@ -101,16 +109,17 @@ def _probe_ids(vocabulary: int) -> torch.Tensor:
 
 
 def _original_logits(
-    files: ModelFiles, removed: list[int], ids_BT: torch.Tensor
+    files: ModelFiles, removed: list[int], sublayers: Sequence[Unit], ids_BT: torch.Tensor
 ) -> tuple[torch.Tensor, float | None, str]:
-    """logits_BTV of the bypassed original, the uncut original's gap with the cache (None: it has none), the type."""
+    """logits_BTV of the original without these units, the whole one's gap with the cache (None: no cache), the type."""
     model = files.open(streamed=False).model
     ids_BT = ids_BT.to(model.device)
     try:
         own_gap = _largest(_logits(model, ids_BT) - cached_logits(model, ids_BT))
     except (AttributeError, TypeError, ValueError, IndexError):  # recurrent models keep something else, or nothing
         own_gap = None
-    with bypassed(find_anatomy(model).blocks, removed):
+    anatomy = find_anatomy(model)
+    with bypassed(anatomy.blocks, removed), Branches(anatomy).left_out(sublayers):
         logits_BTV = _logits(model, ids_BT)
     return logits_BTV, own_gap, str(model.dtype).removeprefix("torch.")
 
@@ -120,7 +129,7 @@ def _cached_or_refuse(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
         return cached_logits(model, ids_BT)
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
-            f"without these blocks {model.config.model_type} can't decode with its KV cache ({error}); keep another "
+            f"without these units {model.config.model_type} can't decode with its KV cache ({error}); keep another "
             "block of their kind"
         ) from error
 

@@ -4,7 +4,9 @@ from shortlm.model.anatomy import Anatomy, block_count, find_anatomy, scored_wei
 from shortlm.model.cache_size import cache_sizes
 from shortlm.model.config import cut_config
 from shortlm.model.devices import fits, free_memory, pick_device, planned_device, tokens_per_call
+from shortlm.model.file_names import names_in_model
 from shortlm.model.guard import guard, meta_model
+from shortlm.model.left_out import modules_of
 from shortlm.model.opening import (
     ModelFiles,
     OpenModel,
@@ -20,6 +22,7 @@ from shortlm.model.opening import (
     open_tokenizer,
     quiet,
 )  # fmt: skip
+from shortlm.model.own_type import left_out_of, own_config, plain_config
 from shortlm.model.reading import read_some
 from shortlm.model.sampling import sampling_options
 from shortlm.model.streaming import skeleton, split_by_block
@@ -39,14 +42,19 @@ __all__ = [
     "fits",
     "free_memory",
     "guard",
+    "left_out_of",
     "load_strictly",
     "meta_model",
+    "modules_of",
+    "names_in_model",
     "open_config",
     "open_files",
     "open_for_scoring",
     "open_model",
     "open_tokenizer",
+    "own_config",
     "pick_device",
+    "plain_config",
     "planned_device",
     "quiet",
     "read_some",

@@ -71,13 +71,14 @@ def _find_norm(parent: nn.Module, blocks_path: str) -> nn.Module | None:
     """The last norm that stands beside the blocks; a norm of the embeddings is registered before them."""
     names = [name for name, _ in parent.named_children()]
     after = names[names.index(blocks_path.rpartition(".")[2]) + 1 :]
-    norms = [parent.get_submodule(name) for name in after if _is_norm(parent.get_submodule(name))]
-    before = [m for n, m in parent.named_children() if n not in after and _is_norm(m) and "final" in n]
+    norms = [parent.get_submodule(name) for name in after if is_norm(parent.get_submodule(name))]
+    before = [m for n, m in parent.named_children() if n not in after and is_norm(m) and "final" in n]
     found = norms or before  # opt registers its final norm before the list
     return found[-1] if found else None
 
 
-def _is_norm(module: nn.Module) -> bool:
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is called a norm."""
     return "norm" in type(module).__name__.lower()
 
 
@@ -94,7 +95,7 @@ def _sublayers(block: nn.Module) -> tuple[list[str], list[str]]:
 
 def _role(name: str, child: nn.Module) -> str | None:
     label = f"{name} {type(child).__name__}".lower()
-    if _is_norm(child) or not any(True for _ in child.parameters()):
+    if is_norm(child) or not any(True for _ in child.parameters()):
         return None  # a norm, an activation, a dropout
     if any(word in label for word in ("attention", "attn", "mixer", "mamba")):
         return "attention"

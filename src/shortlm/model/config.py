@@ -18,6 +18,7 @@ LAYER_LISTS |= {"attention_window_size_per_layer", "block_configs", "ffn_multipl
 LAYER_LISTS |= {"num_attention_heads", "num_query_heads", "num_kv_heads"}
 INDEX_LISTS = {"mlp_only_layers", "moe_layers", "cross_attention_layers", "hybrid_layer_ids", "attn_layer_indices"}
 INDEX_LISTS |= {"full_attn_idxs", "full_attention_layers"}
+BY_INDEX = {"per_layer_config", "left_out"}
 PREFIX_COUNTS = {"first_k_dense_replace", "num_dense_layers", "max_window_layers"}
 
 # The maths of these depends on the block's index or on the depth, though shapes and attributes may not show it.
@@ -61,7 +62,7 @@ def _rewritten(config: Any, name: str, value: Any, kept: list[int], n_blocks: in
         return [kept.index(i) for i in value if i in kept]
     if name in PREFIX_COUNTS and isinstance(value, int):
         return sum(i < value for i in kept)
-    if name == "per_layer_config" and isinstance(value, dict):
+    if name in BY_INDEX and isinstance(value, dict):
         return {str(kept.index(int(i))): entry for i, entry in value.items() if int(i) in kept}
     if name == "attention_types" and hasattr(config, "attention_layers"):
         return [[[config.attention_layers[i] for i in kept], 1]]  # gpt_neo's compressed form

@@ -21,6 +21,7 @@ from shortlm.errors import ModelError, did_you_mean, library_errors, shortened, 
 from shortlm.model.anatomy import Anatomy, block_count, block_parameters, find_anatomy, sublayer_parameters
 from shortlm.model.devices import fits, free_memory, pick_device
 from shortlm.model.guard import meta_model
+from shortlm.model.own_type import architecture_of
 from shortlm.model.reading import DTYPES
 from shortlm.model.streaming import DiskBlocks
 from shortlm.recipe import ModelSettings
@@ -221,7 +222,7 @@ def facts_of(model: Any, name: str, revision: str | None = None) -> ModelFacts:
     if not total:
         raise ModelError(f"{name}: its config makes a model without parameters")
     return ModelFacts(
-        name=name, revision=revision, architecture=model.config.model_type, n_blocks=len(counts),
+        name=name, revision=revision, architecture=architecture_of(model.config), n_blocks=len(counts),
         block_parameters=counts, attention_parameters=sublayer_parameters(anatomy.blocks, anatomy.attention),
         ffn_parameters=sublayer_parameters(anatomy.blocks, anatomy.ffn), parameters=total,
     )  # fmt: skip

@@ -32,6 +32,7 @@ class Settings(BaseModel):
     """A stage's settings: unknown keys refused, values fixed once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    option_names: ClassVar[dict[str, str]] = {}  # of settings that the command line calls otherwise
     old_names: ClassVar[dict[str, str]] = {}  # of settings that have another name now, which still work
 
     @model_validator(mode="before")
@@ -68,6 +69,7 @@ def validated(kind: type[Settings], values: dict[str, Any], where: str = "") -> 
         first = error.errors(include_url=False)[0]
         names = [str(part) for part in first["loc"]]
         option = next((part for part in reversed(first["loc"]) if isinstance(part, str)), "settings")
+        option = kind.option_names.get(option, option)
         place = (
             f"{where}: {shortened('.'.join(names), 100)}" if where else "--" + shortened(option.replace("_", "-"), 100)
         )

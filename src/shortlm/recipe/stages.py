@@ -162,7 +162,14 @@ class CutSettings(Settings):
     """How the shorter checkpoint is written."""
 
     old_names = {"prove": "verify"}
+    option_names = {"form": "as"}
 
+    form: Literal["auto", "plain", "shortlm", "nemotron-nas", "zeroed"] = Field(
+        "auto",
+        description="How blocks without attention or FFN are written: shortlm (our own type, in transformers after "
+        "'import shortlm'), nemotron-nas (Llamas for vLLM), zeroed (loads everywhere, no faster); "
+        "'auto': shortlm. Whole blocks alone are always plain.",
+    )
     shard_size: Size = Field("5GB", description="Largest size of one output file.")
     checksums: bool = Field(False, description="Also write SHA256SUMS of the weights, for `sha256sum -c`.")
     verify: bool = Field(

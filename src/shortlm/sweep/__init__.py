@@ -2,6 +2,7 @@
 
 from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, backward_sweep
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted, widest
+from shortlm.sweep.branches import Branches
 from shortlm.sweep.call_times import call_times
 from shortlm.sweep.decisions import count_forwards, path_of, single_removals
 from shortlm.sweep.evaluator import Evaluator
@@ -23,6 +24,7 @@ __all__ = [
     "Batch",
     "BlockCaller",
     "BlockGradients",
+    "Branches",
     "CallTimes",
     "Evaluator",
     "Job",

@@ -10,43 +10,51 @@ Shapes: B sequences, T tokens, D hidden.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from shortlm.errors import ModelError
 from shortlm.model import Anatomy
+from shortlm.model.left_out import Nothing, refuse_unknown
 from shortlm.sweep.replaced import replaced_forwards
-from shortlm.units import ATTENTION, FFN
+from shortlm.units import ATTENTION, FFN, Unit
 
 
-@dataclass(frozen=True)
-class Returned:
-    """What a module gives back: the width of its first (or only) tensor, and how many things (0: no tuple)."""
+class Returned(NamedTuple):
+    """What a module gives back: how many things (1: no tuple), and the width of its first (or only) tensor."""
 
-    width: int
     things: int
+    width: int
 
 
 class Branches:
     """Attention and FFN of every block of a model, which can be silenced."""
 
     def __init__(self, anatomy: Anatomy):
-        self.blocks, self.names = anatomy.blocks, {ATTENTION: anatomy.attention, FFN: anatomy.ffn}
+        self.anatomy, self.blocks = anatomy, anatomy.blocks
+        self.names = {ATTENTION: anatomy.attention, FFN: anatomy.ffn}
         self.returned: dict[tuple[Any, ...], dict[str, Returned]] = {}  # by kind of block
 
     def refuse_unknown(self, i: int, part: str) -> None:
         """Raise ModelError if block i has no attention, or no FFN, that can be told apart."""
-        if not self.names[part][i]:
-            raise ModelError(
-                f"{type(self.blocks[i]).__name__}: has no {part} that can be told apart in block {i}; "
-                "only whole blocks can be left out"
-            )
+        refuse_unknown(self.anatomy, Unit(i, part))
+
+    def left_out(self, units: Sequence[Unit]) -> AbstractContextManager[None]:
+        """Inside, the model's forward goes without these sublayers, one of a block at most: the reference for cuts."""
+        for unit in units:
+            self.refuse_unknown(*unit)
+
+        def without(k: int, original: Callable[..., Any]) -> Callable[..., Any]:
+            def forward(h_BTD: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                return self.output_without(*units[k], h_BTD, lambda: original(h_BTD, *args, **kwargs))
+
+            return forward
+
+        return replaced_forwards([self.blocks[unit.block] for unit in units], without)
 
     def output_without(self, i: int, part: str, h_BTD: torch.Tensor, call: Callable[[], Any]) -> Any:
         """What block i returns for h_BTD without one of its branches; `call` calls the whole block with it.
@@ -74,8 +82,8 @@ class Branches:
         for name in (name for part in self.names.values() for name in part[i]):
 
             def note(module: nn.Module, args: Any, output: Any, name: str = name) -> None:
-                things = len(output) if isinstance(output, tuple) else 0
-                found[name] = Returned((output[0] if things else output).shape[-1], things)
+                first, things = (output[0], len(output)) if isinstance(output, tuple) else (output, 1)
+                found[name] = Returned(things, first.shape[-1])
 
             hooks.append(self.blocks[i].get_submodule(name).register_forward_hook(note))
         try:
@@ -88,7 +96,8 @@ class Branches:
     def _silenced(self, i: int, parts: Sequence[str], returned: dict[str, Returned]) -> AbstractContextManager[None]:
         names = [name for part in parts for name in self.names[part][i] if name in returned]
         modules = [self.blocks[i].get_submodule(name) for name in names]
-        return replaced_forwards(modules, lambda k, original: _silent(original, returned[names[k]]))
+        shapes = [returned[name] for name in names]
+        return replaced_forwards(modules, lambda k, original: Nothing(original, *shapes[k]).forward)
 
 
 def _refuse_other_changes(block: nn.Module, in_BTD: torch.Tensor, output: Any) -> None:
@@ -98,19 +107,3 @@ def _refuse_other_changes(block: nn.Module, in_BTD: torch.Tensor, output: Any) -
             f"{type(block).__name__}: changes its input without attention and FFN too; "
             "only whole blocks can be left out"
         )
-
-
-def _silent(original: Callable[..., Any], returned: Returned) -> Callable[..., Any]:
-    """A forward that adds nothing: zeros, or the residual where the module is given it."""
-    place = list(inspect.signature(original).parameters)
-    adds = place.index("residual") if "residual" in place else None
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if adds is not None:
-            first = kwargs["residual"] if "residual" in kwargs else args[adds]
-        else:
-            entering = next(x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor))
-            first = entering.new_zeros(*entering.shape[:-1], returned.width)
-        return (first, *[None] * (returned.things - 1)) if returned.things else first
-
-    return forward
