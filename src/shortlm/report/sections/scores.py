@@ -64,7 +64,7 @@ The dashed line is the whole model's perplexity, {{ scores.base_perplexity | sig
 </figure>
 {% endfor %}
 </div>
-<h3>Do the criteria agree?</h3>
+<h3>The order of each criterion</h3>
 <div class="scroll">
 <table class="narrow">
 <thead><tr><th>Criterion</th><th>Least important blocks first</th><th class="n">Rank agreement</th></tr></thead>

@@ -1,0 +1,169 @@
+"""What a search came to, in figures: how far the loss of each set is above the whole model's, and which set was chosen.
+
+Losses are nats per token. Standard errors belong to the difference to the whole model, so a rise is what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from shortlm.artifacts import CutPlan, Found, ModelFacts, Search
+from shortlm.errors import PlanError
+from shortlm.report.evidence import Evidence
+from shortlm.report.numbers import blocks
+from shortlm.statistics import independent_stderr
+from shortlm.units import ATTENTION, BLOCK, FFN, Unit
+
+CROSS_ENTROPY = "cross-entropy"
+SAME_SIZE = 0.97  # of two sets that leave out about as many parameters
+
+
+class Rise(NamedTuple):
+    """A loss above the whole model's on the same text."""
+
+    nats: float
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A set that was found, with its figures."""
+
+    found: Found
+    share: float | None  # of the model's parameters; unknown where sublayers can't be told apart
+    seen: Rise  # on the text of the search
+    held_out: Rise | None
+
+    @property
+    def rise(self) -> Rise:
+        """On held-out text, else on that of the search."""
+        return self.held_out or self.seen
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of choosing and the sets it found."""
+
+    name: str
+    steps: list[Step]
+    block_forwards: int
+    chose: bool  # its last set is the plan
+
+    @property
+    def last(self) -> Step:
+        """What it came to."""
+        return self.steps[-1]
+
+    @property
+    def fine(self) -> bool:
+        """Whether it leaves out attention or FFN alone."""
+        return any(unit.part != BLOCK for step in self.steps for unit in step.found.units)
+
+    def by_size(self) -> list[Step]:
+        """The best set of each size where sets grow; else, of sets that all meet one budget, the best one."""
+        sized = [step for step in self.steps if step.share is not None]
+        if any((b.share or 0) < (a.share or 0) for a, b in pairwise(sized)):
+            return [min(sized, key=lambda step: step.seen.nats)]
+        best: dict[float | None, Step] = {}
+        for step in sized:
+            if step.share not in best or step.seen.nats < best[step.share].seen.nats:
+                best[step.share] = step
+        return list(best.values())
+
+    def final_size(self) -> list[Step]:
+        """The sets about as large as the last one; only these can be compared with one another."""
+        least = SAME_SIZE * (self.last.share or 0)
+        return [step for step in self.steps if (step.share or 0) >= least]
+
+
+class Gain(NamedTuple):
+    """What a set of finer units gains over the plan, which is of whole blocks; negative if it loses."""
+
+    way: str
+    step: Step
+    rise: Rise  # of the plan's loss above that of the finer set
+    held_out: bool
+
+
+def search_of(evidence: Evidence) -> Search | None:
+    """That of the plan, if it tells of ways and their sets."""
+    search = evidence.plan.search if evidence.plan else None
+    return search if search and any(trail.found for trail in search.trails) else None
+
+
+def ways(plan: CutPlan) -> list[Way]:
+    """Every way that found something, in the order in which they were tried."""
+    search = plan.search
+    trails = [trail for trail in search.trails if trail.found] if search else []
+    return [
+        Way(t.name, [_step(plan.model, search, f) for f in t.found], t.block_forwards,
+            t is trails[-1] and sublayers(t.found[-1].units) == sublayers(plan.units))
+        for t in trails if search
+    ]  # fmt: skip
+
+
+def _step(model: ModelFacts, search: Search, found: Found) -> Step:
+    removed, base = removed_parameters(model, found.units), search.held_out_base_nats
+    held_out = None
+    if found.held_out_nats is not None and base is not None:
+        held_out = Rise(found.held_out_nats - base, found.held_out_stderr)
+    return Step(
+        found,
+        None if removed is None else min(1.0, removed / model.parameters),
+        Rise(found.nats - base_objective(search), found.stderr),
+        held_out,
+    )
+
+
+def base_objective(search: Search) -> float:
+    """The objective of the whole model; it has no divergence from itself."""
+    return search.base_nats if search.objective == CROSS_ENTROPY else 0.0
+
+
+def removed_parameters(model: ModelFacts, units: Iterable[Unit]) -> int | None:
+    """Of these units; None where the model's sublayers can't be told apart."""
+    try:
+        return sum(model.parameters_of(unit) for unit in units)
+    except PlanError:
+        return None
+
+
+def sublayers(units: Iterable[Unit]) -> frozenset[Unit]:
+    """The same set with every block as its attention and FFN."""
+    return frozenset(
+        Unit(unit.block, part) for unit in units for part in ((ATTENTION, FFN) if unit.part == BLOCK else (unit.part,))
+    )
+
+
+def chosen_step(found: list[Way]) -> Step | None:
+    """The set of the plan."""
+    return found[-1].last if found and found[-1].chose else None
+
+
+def finer_gain(found: list[Way]) -> Gain | None:
+    """Of the best finer set that keeps no more parameters than a plan of whole blocks; chosen by the text of the search.
+
+    The two losses are on the same text, but only their errors to the whole model are known, so the error of their
+    difference is that of independent ones, which is rather too large.
+    """
+    chosen = chosen_step(found)
+    if chosen is None or chosen.share is None or any(unit.part != BLOCK for unit in chosen.found.units):
+        return None
+    finer = [(w, s) for w in found if w.fine for s in w.steps if s.share is not None and s.share >= chosen.share]
+    if not finer:
+        return None
+    way, step = min(finer, key=lambda pair: pair[1].seen.nats)
+    held_out = chosen.held_out is not None and step.held_out is not None
+    before, after = (chosen.rise, step.rise) if held_out else (chosen.seen, step.seen)
+    error = independent_stderr([before.stderr, after.stderr])
+    return Gain(way.name, step, Rise(before.nats - after.nats, error), held_out)
+
+
+def units_text(units: Iterable[Unit]) -> str:
+    """5-8; attention 3, 9; FFN 10: blocks first."""
+    names = {BLOCK: "", ATTENTION: "attention ", FFN: "FFN "}
+    found = [(name, [unit.block for unit in units if unit.part == part]) for part, name in names.items()]
+    return "; ".join(name + blocks(indices) for name, indices in found if indices) or "none"
