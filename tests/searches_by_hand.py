@@ -40,7 +40,7 @@ def cost(units: list[Unit], blocks: int) -> float:
 
 
 def found(units: list[Unit], blocks: int, forwards: int) -> Found:
-    rise, luck = cost(units, blocks), random.Random(f"{sorted(units)}").gauss(0, 0.1)
+    rise, luck = cost(units, blocks), random.Random(f"{sorted(units)}").gauss(0, 0.03)
     return Found(
         units=sorted(units), nats=BASE + rise, stderr=0.02 * rise + 0.001, block_forwards=forwards,
         held_out_nats=HELD_OUT_BASE + rise * (1.12 + luck) + 0.004, held_out_stderr=0.03 * rise + 0.002,
@@ -63,9 +63,7 @@ def greedy(name: str, blocks: int, candidates: list[Unit], least: int, noise: fl
     while sum(weights[u.part] for u in chosen) < 3 * least:
         rest = [u for u in candidates if u not in chosen]
         rng = random.Random(f"{name}{len(chosen)}")
-        chosen.append(
-            min(rest, key=lambda u: cost([*chosen, u], blocks) / weights[u.part] + noise * rng.random())
-        )  # noqa: B023
+        chosen.append(min(rest, key=lambda u: cost([*chosen, u], blocks) / weights[u.part] + noise * rng.random()))
         forwards += len(rest) * blocks * 8
         sets.append(found(chosen, blocks, forwards))
     return Trail(name=name, found=sets, block_forwards=forwards)

@@ -27,14 +27,15 @@ def tau_matrix(scores: BlockScores, specs: list[str]) -> Matrix:
 
 
 def agreement_chart(chart: str, specs: list[str], matrix: Matrix) -> str:
-    """Stronger colour: closer to the same order; orders that are opposed have the colour of what is removed."""
+    """Stronger colour: closer to the same order. Orders that are opposed have the colour of what is removed."""
     count = len(specs)
     with styled():
         figure = new_figure(110 + 34 * count)
         axes = figure.add_subplot()
         for i, row in enumerate(matrix):
             for j, tau in enumerate(row):
-                _cell(axes, i, j, tau, count)
+                if i != j:
+                    _cell(axes, i, j, tau, count)
         names = [short(spec, 18) for spec in specs]
         axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
         axes.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor")

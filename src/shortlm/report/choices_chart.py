@@ -1,4 +1,4 @@
-"""What each way of choosing leaves out: a row per way, a column per block; attention and FFN apart where they are units."""
+"""What each way of choosing leaves out: a row per way, a column per block; attention and FFN may stand apart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from matplotlib.patches import Rectangle
 
 from shortlm.artifacts import CutPlan
 from shortlm.report.axes import short
-from shortlm.report.search import sublayers, units_text, ways
+from shortlm.report.search import ways
 from shortlm.report.svg import COLOURS, new_figure, styled, tick_step, to_svg
+from shortlm.report.units import is_fine, sublayers, units_text
 from shortlm.units import ATTENTION, BLOCK, FFN, Unit
 
 ROW, GAP, TITLE = 17.0, 9.0, 17.0  # heights, in CSS pixels
@@ -26,7 +27,7 @@ class Choice(NamedTuple):
     @property
     def fine(self) -> bool:
         """Whether it leaves out attention or FFN alone."""
-        return any(unit.part != BLOCK for unit in self.units)
+        return is_fine(self.units)
 
 
 def choices(plan: CutPlan) -> list[Choice]:
@@ -35,6 +36,16 @@ def choices(plan: CutPlan) -> list[Choice]:
     own = next((way.name for way in found if way.chose), "")
     rows = [Choice(f"the plan: {own}" if own else "the plan", plan.units)]
     return rows + [Choice(way.name, way.last.found.units) for way in found if not way.chose]
+
+
+def alone(rows: list[Choice]) -> list[str]:
+    """Which sublayers some row leaves out while the other one of the block stays."""
+    gone = [sublayers(row.units) for row in rows]
+    return [
+        part
+        for part, other in ((ATTENTION, FFN), (FFN, ATTENTION))
+        if any(unit.part == part and Unit(unit.block, other) not in units for units in gone for unit in units)
+    ]
 
 
 def choices_chart(chart: str, rows: list[Choice], n_blocks: int, protected: list[int]) -> str:
@@ -64,7 +75,7 @@ def _row(axes: Axes, row: Choice, n_blocks: int, protected: list[int], top: floa
     for lane, part in enumerate(lanes):
         if part != BLOCK:
             words = "attention" if part == ATTENTION else "FFN"
-            axes.text(n_blocks - 0.4, top + (lane + 0.5) * each, words, fontsize=9, va="center", color=COLOURS["soft"])
+            axes.text(n_blocks - 0.35, top + (lane + 0.5) * each, words, fontsize=9, va="center", color=COLOURS["soft"])
         for i in range(n_blocks):
             _cell(axes, i, top + lane * each, each, _colour(gone, i, part), i in protected)
 

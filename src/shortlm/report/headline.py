@@ -11,6 +11,7 @@ from shortlm.report.quality import Row, by_text, comparison, cut_of, dense_of, i
 from shortlm.report.roles import all_roles
 from shortlm.report.speed import SpeedRow, main_case, speed_rows
 from shortlm.report.tasks import TaskRow, task_rows
+from shortlm.units import ATTENTION, FFN
 
 
 class Figure(NamedTuple):
@@ -182,8 +183,13 @@ def _before_healing(measurements: list[Measurement], pair: tuple[Row, Row]) -> s
 
 
 def _removed(plan: CutPlan) -> str:
-    total = plan.model.n_blocks
-    return f"{len(plan.removed)} of {total} block{'s' if total != 1 else ''} removed"
+    """4 of 16 blocks removed; 2 of 16 blocks, 3 attentions and 1 FFN removed."""
+    total, sublayers = plan.model.n_blocks, plan.removed_sublayers
+    found = [f"{len(plan.removed)} of {total} block{'s' if total != 1 else ''}"] * bool(plan.removed or not sublayers)
+    for part, name in ((ATTENTION, "attention"), (FFN, "FFN")):
+        count_of = sum(unit.part == part for unit in sublayers)
+        found += [f"{count_of} {name}{'s' if count_of > 1 else ''}"] * bool(count_of)
+    return f"{', '.join(found[:-1])}{' and ' if len(found) > 1 else ''}{found[-1]} removed"
 
 
 def _parameters(plan: CutPlan) -> str:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from shortlm.artifacts import CutPlan, Found, ModelFacts, Search
 from shortlm.errors import PlanError
 from shortlm.report.evidence import Evidence
-from shortlm.report.numbers import blocks
+from shortlm.report.units import is_fine, sublayers
 from shortlm.statistics import independent_stderr
-from shortlm.units import ATTENTION, BLOCK, FFN, Unit
+from shortlm.units import Unit
 
 CROSS_ENTROPY = "cross-entropy"
 SAME_SIZE = 0.97  # of two sets that leave out about as many parameters
@@ -60,11 +60,16 @@ class Way:
     @property
     def fine(self) -> bool:
         """Whether it leaves out attention or FFN alone."""
-        return any(unit.part != BLOCK for step in self.steps for unit in step.found.units)
+        return any(is_fine(step.found.units) for step in self.steps)
+
+    @property
+    def unheld(self) -> bool:
+        """Whether the loss of none of its sets on held-out text is known."""
+        return not any(step.held_out for step in self.steps)
 
     def by_size(self) -> list[Step]:
         """The best set of each size where sets grow; else, of sets that all meet one budget, the best one."""
-        sized = [step for step in self.steps if step.share is not None]
+        sized = [s for s in self.steps if s.share is not None and (s.held_out or self.unheld)]
         if any((b.share or 0) < (a.share or 0) for a, b in pairwise(sized)):
             return [min(sized, key=lambda step: step.seen.nats)]
         best: dict[float | None, Step] = {}
@@ -131,26 +136,19 @@ def removed_parameters(model: ModelFacts, units: Iterable[Unit]) -> int | None:
         return None
 
 
-def sublayers(units: Iterable[Unit]) -> frozenset[Unit]:
-    """The same set with every block as its attention and FFN."""
-    return frozenset(
-        Unit(unit.block, part) for unit in units for part in ((ATTENTION, FFN) if unit.part == BLOCK else (unit.part,))
-    )
-
-
 def chosen_step(found: list[Way]) -> Step | None:
     """The set of the plan."""
     return found[-1].last if found and found[-1].chose else None
 
 
 def finer_gain(found: list[Way]) -> Gain | None:
-    """Of the best finer set that keeps no more parameters than a plan of whole blocks; chosen by the text of the search.
+    """Of the finer set that is best on the text of the search and keeps no more parameters than a plan of whole blocks.
 
     The two losses are on the same text, but only their errors to the whole model are known, so the error of their
     difference is that of independent ones, which is rather too large.
     """
     chosen = chosen_step(found)
-    if chosen is None or chosen.share is None or any(unit.part != BLOCK for unit in chosen.found.units):
+    if chosen is None or chosen.share is None or is_fine(chosen.found.units):
         return None
     finer = [(w, s) for w in found if w.fine for s in w.steps if s.share is not None and s.share >= chosen.share]
     if not finer:
@@ -160,10 +158,3 @@ def finer_gain(found: list[Way]) -> Gain | None:
     before, after = (chosen.rise, step.rise) if held_out else (chosen.seen, step.seen)
     error = independent_stderr([before.stderr, after.stderr])
     return Gain(way.name, step, Rise(before.nats - after.nats, error), held_out)
-
-
-def units_text(units: Iterable[Unit]) -> str:
-    """5-8; attention 3, 9; FFN 10: blocks first."""
-    names = {BLOCK: "", ATTENTION: "attention ", FFN: "FFN "}
-    found = [(name, [unit.block for unit in units if unit.part == part]) for part, name in names.items()]
-    return "; ".join(name + blocks(indices) for name, indices in found if indices) or "none"

@@ -1,23 +1,26 @@
 """A search as lines: the loss by how much is left out, by what it took to find, and step by step on both texts.
 
-A line per way of choosing; the one that chose is drawn last and in the colour of what is removed. Losses are those above
-the whole model's, in nats per token; whiskers are the standard errors of that difference.
+A line per way of choosing; the one that chose has the colour of what is removed. Losses are those above the whole
+model's, in nats per token; whiskers are the standard errors of that difference.
 """
 
 from __future__ import annotations
 
 from itertools import cycle, islice
 
+import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from shortlm.artifacts import ModelFacts
-from shortlm.report.axes import decades, placeable, placeable_on_log, short
+from shortlm.report.axes import decades, placeable, short
 from shortlm.report.numbers import significant, tick, with_error
 from shortlm.report.search import Rise, Step, Way, chosen_step
 from shortlm.report.svg import COLOURS, new_figure, styled, to_svg
+
+Points = list[tuple[float, Rise]]
 
 OTHERS = ("kept", "teal", "violet", "gold", "soft", "rose")  # colours of the ways that did not choose
 MARKERS = ("s", "^", "D", "v", "P", "X")  # so that colour is not needed to tell them apart
@@ -27,18 +30,21 @@ NAME = 34  # letters of a way's name in a legend
 
 def size_chart(chart: str, found: list[Way], model: ModelFacts, y_label: str) -> str:
     """Loss against the share of the parameters that is left out; the numbers of whole blocks stand above."""
-    lines = [(way, [(100 * (step.share or 0), step.rise) for step in way.by_size()]) for way in found]
+    lines: list[tuple[Way, Points]] = [
+        (way, [(100 * (step.share or 0), step.rise) for step in way.by_size()]) for way in found
+    ]
     with styled():
         figure = new_figure(260 + _legend_height(found))
         axes = figure.add_subplot()
         top = _ceiling(found, [rise for _, points in lines for _, rise in points])
-        _lines(axes, lines, top)
+        _lines(axes, lines, top, hollow=not all(way.unheld for way in found))
         chosen = chosen_step(found)
         if chosen is not None and chosen.share is not None:
             _ring(axes, 100 * chosen.share, chosen.rise)
         axes.set_xlim(left=0)
         axes.set_xlabel("share of the parameters left out, %")
         _losses(axes, y_label, top)
+        _whole_model(axes)
         _count_blocks(axes, model)
         _legend(figure, found, chosen)
         return to_svg(figure, chart, f"Loss by how much is left out. {_said(found)}")
@@ -46,7 +52,9 @@ def size_chart(chart: str, found: list[Way], model: ModelFacts, y_label: str) ->
 
 def cost_chart(chart: str, found: list[Way], y_label: str) -> str:
     """Loss on the text of the search against block forwards: every set about as large as the last one of its way."""
-    lines = [(way, [(max(1, s.found.block_forwards), s.seen) for s in way.final_size()]) for way in found]
+    lines: list[tuple[Way, Points]] = [
+        (way, [(max(1.0, step.found.block_forwards), step.seen) for step in way.final_size()]) for way in found
+    ]
     with styled():
         figure = new_figure(260 + _legend_height(found))
         axes = figure.add_subplot()
@@ -80,6 +88,7 @@ def path_chart(chart: str, steps: list[Step], y_label: str) -> str:
         axes.set_xlim(0.5, len(steps) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
         _losses(axes, y_label, None)
+        _whole_model(axes)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=10)
         ends = "; ".join(f"{name}: {_value(points[0][1])} to {_value(points[-1][1])}" for name, _, _, points in kinds)
         return to_svg(figure, chart, f"Loss step by step. {ends}")
@@ -88,23 +97,34 @@ def path_chart(chart: str, steps: list[Step], y_label: str) -> str:
 def _looks(found: list[Way]) -> list[tuple[str, str]]:
     """Colour and marker of every way."""
     others = islice(zip(cycle(OTHERS), cycle(MARKERS), strict=False), len(found))
-    return [(COLOURS["gone"], "o") if way.chose else (COLOURS[name], mark) for way, (name, mark) in zip(found, others)]
+    return [
+        (COLOURS["gone"], "o") if way.chose else (COLOURS[name], mark)
+        for way, (name, mark) in zip(found, others, strict=True)
+    ]
 
 
-def _lines(axes: Axes, lines: list[tuple[Way, list[tuple[float, Rise]]]], top: float | None, errors: bool = True):
+def _lines(
+    axes: Axes, lines: list[tuple[Way, Points]], top: float | None, errors: bool = True, hollow: bool = False
+) -> None:
+    """`hollow`: ways without held-out losses are to be told apart."""
     for (way, points), (colour, marker) in zip(lines, _looks([way for way, _ in lines]), strict=True):
-        _line(axes, points, colour, marker, 2.2 if way.chose else 1.3, errors)
+        line = _line(axes, points, colour, marker, 2.2 if way.chose else 1.3, errors)
+        if hollow and way.unheld:
+            line.set(markerfacecolor=COLOURS["paper"], linestyle=":")
         if top is not None and points and min(rise.nats for _, rise in points) > top:
             axes.plot(points[0][0], 0.97 * top, marker=6, color=colour, markersize=8)  # a caret: it is above
 
 
-def _line(axes: Axes, points, colour: str, marker: str, width: float, errors: bool = True, label: str = "") -> None:
+def _line(
+    axes: Axes, points: Points, colour: str, marker: str, width: float, errors: bool = True, label: str = ""
+) -> Line2D:
     xs, ys = [x for x, _ in points], [placeable(rise.nats) for _, rise in points]
-    axes.plot(xs, ys, color=colour, linewidth=width, marker=marker, markersize=4.5, label=label)
+    (line,) = axes.plot(xs, ys, color=colour, linewidth=width, marker=marker, markersize=4.5, label=label)
     for x, y, (_, rise) in zip(xs, ys, points, strict=True):
         if errors and rise.stderr:
             error = placeable(rise.stderr)
             axes.plot([x, x], [y - error, y + error], color=colour, linewidth=1.1, solid_capstyle="butt")
+    return line
 
 
 def _ring(axes: Axes, x: float, rise: Rise) -> None:
@@ -120,18 +140,23 @@ def _ceiling(found: list[Way], rises: list[Rise]) -> float | None:
 
 
 def _losses(axes: Axes, label: str, top: float | None) -> None:
-    """The axis of losses, with the whole model as a dashed line at 0."""
-    axes.axhline(0, color=COLOURS["ink"], linewidth=0.9, linestyle=(0, (4, 2)))
+    """The axis of added losses."""
     low, high = axes.dataLim.intervaly
-    high = high if top is None else top
-    room = 0.06 * ((high - min(low, 0.0)) or 1.0)
-    axes.set_ylim(min(low, 0.0) - room, high + room if top is None else top)
+    room = 0.08 * ((high - low) or abs(high) or 1.0)
+    axes.set_ylim(low - room, high + room if top is None else top)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-    axes.set_ylabel(label)
+    axes.set_ylabel(f"added {label}, nats per token")
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y")
+
+
+def _whole_model(axes: Axes) -> None:
+    """A dashed line at 0, which the axis has to reach."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -0.06 * abs(high)), max(high, 0.06 * abs(low)))
+    axes.axhline(0, color=COLOURS["ink"], linewidth=0.9, linestyle=(0, (4, 2)))
 
 
 def _count_blocks(axes: Axes, model: ModelFacts) -> None:
@@ -140,7 +165,8 @@ def _count_blocks(axes: Axes, model: ModelFacts) -> None:
     if len(set(model.block_parameters)) > 1 or not share:
         return
     low, high = axes.get_xlim()
-    above = axes.secondary_xaxis("top", functions=(lambda x: x / share, lambda n: n * share))
+    to_blocks, to_share = (lambda x: numpy.asarray(x) / share), (lambda n: numpy.asarray(n) * share)
+    above = axes.secondary_xaxis("top", functions=(to_blocks, to_share))
     above.set_xlabel("whole blocks")
     above.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     above.tick_params(length=0)

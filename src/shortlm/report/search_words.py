@@ -1,10 +1,11 @@
-"""What a search says, in sentences: how sure the choice is, what it costs on held-out text, what finer units would gain."""
+"""What a search says, in sentences: what the choice costs, how sure it is, what finer units would gain."""
 
 from __future__ import annotations
 
 from shortlm.artifacts import CutPlan, Search
 from shortlm.report.numbers import signed, significant, typeset, whole, with_error
-from shortlm.report.search import Rise, Way, chosen_step, finer_gain, units_text, ways
+from shortlm.report.search import CROSS_ENTROPY, Rise, Way, chosen_step, finer_gain, ways
+from shortlm.report.units import units_text
 
 
 def sentences(plan: CutPlan) -> list[str]:
@@ -14,16 +15,22 @@ def sentences(plan: CutPlan) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
+def objective(search: Search | None) -> str:
+    """What was made small, as a column is called."""
+    return "loss" if search is None or search.objective == CROSS_ENTROPY else search.objective
+
+
 def certainty_words(search: Search) -> str:
     """By bootstrap."""
     sure = search.certainty
     if sure is None:
         return ""
+    best, above, shared = per_cent(sure.same), nats(sure.regret), per_cent(sure.overlap)
+    most = typeset(significant(sure.regret_95, 2))
     return (
-        f"The chosen set is the best one in {per_cent(sure.same)} of {whole(sure.resamples)} resamples of the text, among "
-        f"{whole(sure.sets)} sets; on average it is {nats(sure.regret)} above the best one of a resample "
-        f"(in 95\u00a0% of them at most {significant(sure.regret_95, 2)}), which leaves out {per_cent(sure.overlap)} of the "
-        "same units."
+        f"The chosen set is the best one in {best} of {whole(sure.resamples)} resamples of the text, among "
+        f"{whole(sure.sets)} sets; on average it is {above} above the best set of a resample (at most {most} in 95\u00a0% "
+        f"of them), and {shared} of its units are in that set."
     )
 
 
@@ -45,11 +52,12 @@ def gain_words(found: list[Way]) -> str:
     if gain is None:
         return ""
     where = "held-out text" if gain.held_out else "the text of the search"
-    rise, verb = gain.rise, "gain" if gain.rise.nats >= 0 else "lose"
-    amount = typeset(with_error(abs(rise.nats), rise.stderr))
+    amount, gone = typeset(with_error(abs(gain.rise.nats), gain.rise.stderr)), units_text(gain.step.found.units)
+    verb = "gain" if gain.rise.nats >= 0 else "lose"
+    clear = "" if abs(gain.rise.nats) > 2 * (gain.rise.stderr or 0.0) else ", which is within the noise"
     return (
-        f"Finer units would {verb} {amount} nats per token on {where}: {gain.way} keeps no more parameters and leaves out "
-        f"{units_text(gain.step.found.units)}."
+        f"Finer units would {verb} {amount} nats per token on {where}{clear}: {gain.way} keeps no more parameters and "
+        f"leaves out {gone}."
     )
 
 

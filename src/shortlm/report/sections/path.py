@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
 
 from shortlm.report.evidence import Evidence
-from shortlm.report.search import CROSS_ENTROPY, Step, Way, search_of, units_text, ways
+from shortlm.report.search import CROSS_ENTROPY, Step, Way, search_of, ways
 from shortlm.report.search_charts import path_chart
-from shortlm.report.search_words import difference
+from shortlm.report.search_words import objective
 from shortlm.report.section import Section
+from shortlm.report.units import units_text
 from shortlm.units import Unit
 
 MOST = 24  # steps in the table; the chart has all
@@ -26,11 +28,10 @@ def compute(evidence: Evidence) -> dict[str, Any]:
     way, search = _walked(evidence), search_of(evidence)
     if way is None or search is None:
         return {}
-    objective = "loss" if search.objective == CROSS_ENTROPY else search.objective
     rows = list(zip(range(1, len(way.steps) + 1), _moves(way.steps), way.steps, strict=True))
     return {
         "way": way, "rows": rows[-MOST:], "before": len(rows[:-MOST]), "chart": Markup(path_chart("path-chart", way.steps, "loss")),
-        "objective": objective, "same_text": search.objective == CROSS_ENTROPY, "difference": difference,
+        "objective": objective(search), "same_text": search.objective == CROSS_ENTROPY,
         "held_out": any(step.held_out for step in way.steps),
     }  # fmt: skip
 
@@ -43,7 +44,7 @@ def _walked(evidence: Evidence) -> Way | None:
 def _moves(steps: list[Step]) -> list[str]:
     """How each set differs from the one before it."""
     sets = [[], *(step.found.units for step in steps)]
-    return [_move(before, after) for before, after in zip(sets, sets[1:], strict=False)]
+    return [_move(before, after) for before, after in pairwise(sets)]
 
 
 def _move(before: list[Unit], after: list[Unit]) -> str:
@@ -58,8 +59,8 @@ TEMPLATE = """
 <div class="prose">
 <p>Each step is the best set so far, in nats per token above the whole model{% if not same_text %} (on the text of the search: {{ objective }}){% endif %}.</p>
 {% if held_out %}
-<p>Held-out text was not used to choose. A set that is better on the text of the search alone is fitted to that text:
-where the lines part, the search was given too little of it.</p>
+<p>Held-out text had no part in the choice. A search that was given too little text fits its sets to that text: its own line
+gets better where the held-out one does not.</p>
 {% else %}
 <p>Nothing was held out, so these losses flatter the sets that were chosen by them.</p>
 {% endif %}
@@ -70,8 +71,8 @@ where the lines part, the search was given too little of it.</p>
 <thead><tr><th class="n">Step</th><th>Change</th><th class="n">Search text</th>{% if held_out %}<th class="n">Held-out text</th>{% endif %}<th class="n">Block forwards</th></tr></thead>
 <tbody>
 {% for number, move, step in rows %}
-<tr><td class="n">{{ number }}</td><td class="long">{{ move }}</td><td class="n">{{ difference(step.seen) }}</td>
-{% if held_out %}<td class="n">{% if step.held_out %}{{ difference(step.held_out) }}{% else %}–{% endif %}</td>{% endif %}
+<tr><td class="n">{{ number }}</td><td class="long">{{ move }}</td><td class="n">{{ signed_error(*step.seen) }}</td>
+{% if held_out %}<td class="n">{% if step.held_out %}{{ signed_error(*step.held_out) }}{% else %}–{% endif %}</td>{% endif %}
 <td class="n">{{ step.found.block_forwards | whole }}</td></tr>
 {% endfor %}
 </tbody>

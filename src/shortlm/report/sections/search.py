@@ -7,9 +7,9 @@ from typing import Any
 from markupsafe import Markup
 
 from shortlm.report.evidence import Evidence
-from shortlm.report.search import CROSS_ENTROPY, base_objective, search_of, units_text, ways
+from shortlm.report.search import base_objective, search_of, ways
 from shortlm.report.search_charts import cost_chart, size_chart
-from shortlm.report.search_words import difference, sentences
+from shortlm.report.search_words import objective, sentences
 from shortlm.report.section import Section
 
 
@@ -18,13 +18,13 @@ def compute(evidence: Evidence) -> dict[str, Any]:
     plan, search = evidence.plan, search_of(evidence)
     if plan is None or search is None:
         return {}
-    found, objective = ways(plan), "loss" if search.objective == CROSS_ENTROPY else search.objective
+    found, made_small = ways(plan), objective(search)
     held_out = any(step.held_out for way in found for step in way.steps)
     return {
-        "search": search, "ways": found, "words": sentences(plan), "objective": objective, "held_out": held_out,
-        "base": base_objective(search), "difference": difference, "units_text": units_text,
-        "by_size": Markup(size_chart("by-removed", found, plan.model, "held-out loss" if held_out else objective)),
-        "by_cost": Markup(cost_chart("by-forwards", found, objective)),
+        "search": search, "ways": found, "words": sentences(plan), "objective": made_small, "held_out": held_out,
+        "base": base_objective(search), "hollow": held_out and any(way.unheld for way in found),
+        "by_size": Markup(size_chart("by-removed", found, plan.model, "held-out loss" if held_out else made_small)),
+        "by_cost": Markup(cost_chart("by-forwards", found, made_small)),
     }  # fmt: skip
 
 
@@ -37,26 +37,26 @@ TEMPLATE = """
 {% endfor %}
 <div class="charts">
 <figure><figcaption>What leaving out more costs</figcaption>{{ by_size }}
-<p class="note">Nats per token above the whole model (dashed){% if held_out %}, on text that no search saw{% endif %}; whiskers are one standard error of
-that difference. Ways whose sets are all of one size have one point, their best.</p></figure>
+<p class="note">Beside the whole model (dashed){% if held_out %}, on text that no search saw{% endif %}; whiskers are one standard error of
+that difference. Ways whose sets are all of one size have one point, their best.{% if hollow %} Hollow: no held-out loss is known, this is on the text of the search.{% endif %}</p></figure>
 <figure><figcaption>What finding them took</figcaption>{{ by_cost }}
-<p class="note">On the text of the search. Each dot is a set about as large as the last one of its way; a line goes down as better
+<p class="note">On the text of the search, beside the whole model. Each dot is a set about as large as the last one of its way; a line goes down as better
 ones are found.</p></figure>
 </div>
 <div class="scroll">
 <table>
 <thead><tr><th>Way</th><th>Leaves out</th><th class="n">Of the parameters</th><th class="n">Search {{ objective }}</th>
-{% if held_out %}<th class="n">Held-out loss</th>{% endif %}<th class="n">Above the whole model</th><th class="n">Block forwards</th></tr></thead>
+{% if held_out %}<th class="n">Held-out loss</th>{% endif %}<th class="n">Added loss</th><th class="n">Block forwards</th></tr></thead>
 <tbody>
 <tr><td class="soft">whole model</td><td class="soft">nothing</td><td class="n soft">–</td><td class="n">{{ base | significant(4) }}</td>
 {% if held_out %}<td class="n">{{ search.held_out_base_nats | significant(4) }}</td>{% endif %}<td class="n soft">–</td><td class="n soft">–</td></tr>
 {% for way in ways %}
 {% set found = way.last.found %}
-<tr><td>{{ way.name }}{% if way.chose %} <span class="tag">the plan</span>{% endif %}</td><td class="long">{{ units_text(found.units) }}</td>
+<tr><td>{{ way.name }}{% if way.chose %} <span class="tag">the plan</span>{% endif %}</td><td class="long">{{ found.units | units }}</td>
 <td class="n">{% if way.last.share is none %}–{% else %}{{ "%.1f" | format(100 * way.last.share) }}&nbsp;%{% endif %}</td>
 <td class="n">{{ found.nats | significant(4) }}</td>
 {% if held_out %}<td class="n">{% if found.held_out_nats is none %}–{% else %}{{ found.held_out_nats | significant(4) }}{% endif %}</td>{% endif %}
-<td class="n">{{ difference(way.last.rise) }}{% if held_out and not way.last.held_out %} <span class="soft">(search)</span>{% endif %}</td>
+<td class="n">{{ signed_error(*way.last.rise) }}{% if held_out and not way.last.held_out %} <span class="soft">(search)</span>{% endif %}</td>
 <td class="n">{{ way.block_forwards | whole }}</td></tr>
 {% endfor %}
 </tbody>
