@@ -5,11 +5,23 @@ A unit costs more at both ends of the model and if its neighbour is gone; held-o
 
 from __future__ import annotations
 
+import math
 import random
 
 from made_by_hand import data, origin
 
-from shortlm.artifacts import Certainty, CutPlan, Estimate, Found, ModelFacts, Search, Trail, Tried
+from shortlm.artifacts import (
+    BlockScores,
+    Certainty,
+    CriterionScores,
+    CutPlan,
+    Estimate,
+    Found,
+    ModelFacts,
+    Search,
+    Trail,
+    Tried,
+)
 from shortlm.units import Unit
 
 ATTENTION, FFN, OUTSIDE = 30_000, 60_000, 100_000
@@ -112,9 +124,28 @@ def searched_plan(blocks: int = 16, listed: list[Trail] | None = None, **changes
     """A plan of the last set of the last way."""
     told = search(blocks, listed, **changes)
     units, model = told.trails[-1].found[-1].units, sized(blocks)
+    lost = [u.block for u in units]
+    whole = [Unit(u.block) for u in units if u.part == "block" or (u.part == "ffn" and lost.count(u.block) == 2)]
+    units = [*whole, *(u for u in units if u.part != "block" and Unit(u.block) not in whole)]
     return CutPlan(
-        model=model, removed=[u.block for u in units if u.part == "block"],
-        removed_sublayers=[u for u in units if u.part != "block"], method=told.trails[-1].name, criterion="none",
-        budget="25%", protected=protected(blocks), search=told, provenance=origin(321.0),
-        parameters_after=model.parameters - sum(model.parameters_of(u) for u in units),
+        model=model, removed=[u.block for u in whole], removed_sublayers=units[len(whole):],
+        method=told.trails[-1].name, criterion="none", budget="25%", protected=protected(blocks), search=told,
+        parameters_after=model.parameters - sum(model.parameters_of(u) for u in units), provenance=origin(321.0),
     )  # fmt: skip
+
+
+def unit_scores(blocks: int = 16) -> BlockScores:
+    """Scores of attention and FFN of every block."""
+    units = [Unit(i, part) for i in range(blocks) for part in ("attention", "ffn")]
+    losses, rng = [cost([u], blocks) for u in units], random.Random(7)
+    criteria = {
+        "ppl": CriterionScores(
+            scores=[3.021 * math.exp(loss) for loss in losses], unit="perplexity", rank_agreement=0.81,
+            paired_stderr=[0.06 * loss + 0.004 for loss in losses],
+        ),
+        "first_order": CriterionScores(scores=[0.7 * v + 0.03 * rng.random() for v in losses], unit="nats per token"),
+        "bi": CriterionScores(scores=[v**1.4 * rng.uniform(0.6, 1.6) for v in losses], unit="1 - cosine"),
+    }  # fmt: skip
+    return BlockScores(
+        model=sized(blocks), data=data(), base_perplexity=3.021, units=units, criteria=criteria, provenance=origin()
+    )

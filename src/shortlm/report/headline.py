@@ -52,7 +52,12 @@ def key_figures(evidence: Evidence) -> list[Figure]:
         return found
     if plan:
         blocks, kept = plan.model.n_blocks, plan.model.n_blocks - len(plan.removed)
-        found.append(_figure("Blocks", blocks, kept, str))
+        if plan.removed or not plan.removed_sublayers:
+            found.append(_figure("Blocks", blocks, kept, str))
+        if plan.removed_sublayers:
+            lost = _sublayers(plan)
+            found.append(_figure("Attention layers", blocks, kept - lost["attention"], str))
+            found.append(_figure("FFN layers", blocks, kept - lost["FFN"], str))
         found.append(_figure("Parameters", plan.model.parameters, plan.parameters_after, count))
     if manifest:
         found.append(_figure("Weights on disk", manifest.bytes_before, manifest.bytes_after, size))
@@ -183,13 +188,18 @@ def _before_healing(measurements: list[Measurement], pair: tuple[Row, Row]) -> s
 
 
 def _removed(plan: CutPlan) -> str:
-    """4 of 16 blocks removed; 2 of 16 blocks, 3 attentions and 1 FFN removed."""
-    total, sublayers = plan.model.n_blocks, plan.removed_sublayers
-    found = [f"{len(plan.removed)} of {total} block{'s' if total != 1 else ''}"] * bool(plan.removed or not sublayers)
-    for part, name in ((ATTENTION, "attention"), (FFN, "FFN")):
-        count_of = sum(unit.part == part for unit in sublayers)
-        found += [f"{count_of} {name}{'s' if count_of > 1 else ''}"] * bool(count_of)
-    return f"{', '.join(found[:-1])}{' and ' if len(found) > 1 else ''}{found[-1]} removed"
+    """4 of 16 blocks removed; 2 of 16 blocks, 3 attention and 1 FFN layers removed."""
+    total, layers = plan.model.n_blocks, len(plan.removed_sublayers)
+    found = [f"{len(plan.removed)} of {total} block{'s' if total != 1 else ''}"] * bool(plan.removed or not layers)
+    found += [f"{lost} {name}" for name, lost in _sublayers(plan).items() if lost]
+    text = f"{', '.join(found[:-1])} and {found[-1]}" if len(found) > 1 else found[0]
+    return f"{text}{' layers' if layers > 1 else ' layer' if layers else ''} removed"
+
+
+def _sublayers(plan: CutPlan) -> dict[str, int]:
+    """How many go of blocks that stay."""
+    parts = [unit.part for unit in plan.removed_sublayers]
+    return {"attention": parts.count(ATTENTION), "FFN": parts.count(FFN)}
 
 
 def _parameters(plan: CutPlan) -> str:

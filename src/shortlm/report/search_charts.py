@@ -6,6 +6,7 @@ model's, in nats per token; whiskers are the standard errors of that difference.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle, islice
 
 import numpy
@@ -20,7 +21,7 @@ from shortlm.report.numbers import significant, tick, with_error
 from shortlm.report.search import Rise, Step, Way, chosen_step
 from shortlm.report.svg import COLOURS, new_figure, styled, to_svg
 
-Points = list[tuple[float, Rise]]
+Points = Sequence[tuple[float, Rise]]
 
 OTHERS = ("kept", "teal", "violet", "gold", "soft", "rose")  # colours of the ways that did not choose
 MARKERS = ("s", "^", "D", "v", "P", "X")  # so that colour is not needed to tell them apart
@@ -77,7 +78,9 @@ def cost_chart(chart: str, found: list[Way], y_label: str) -> str:
 def path_chart(chart: str, steps: list[Step], y_label: str) -> str:
     """Every step of one way on the text of the search and on held-out text: a gap that grows is overfitting."""
     held_out = [(i, step.held_out) for i, step in enumerate(steps, start=1) if step.held_out]
-    kinds = [("text of the search", "soft", "o", [(i, step.seen) for i, step in enumerate(steps, start=1)])]
+    kinds: list[tuple[str, str, str, Points]] = [
+        ("text of the search", "soft", "o", [(i, step.seen) for i, step in enumerate(steps, start=1)])
+    ]
     kinds += [("held-out text", "gone", "s", held_out)] if held_out else []
     with styled():
         figure = new_figure(250)

@@ -29,8 +29,8 @@ def certainty_words(search: Search) -> str:
     most = typeset(significant(sure.regret_95, 2))
     return (
         f"The chosen set is the best one in {best} of {whole(sure.resamples)} resamples of the text, among "
-        f"{whole(sure.sets)} sets; on average it is {above} above the best set of a resample (at most {most} in 95\u00a0% "
-        f"of them), and {shared} of its units are in that set."
+        f"{whole(sure.sets)} sets; on average it is {above} above the best set of a resample (at most {most} in "
+        f"95\u00a0% of them), and {shared} of its units are in that set."
     )
 
 
@@ -41,8 +41,8 @@ def held_out_words(search: Search, found: list[Way]) -> str:
         return ""
     before, after = search.held_out_base_nats, chosen.found.held_out_nats
     return (
-        f"On held-out text the loss is {significant(after or 0.0, 4)} nats per token without the chosen set, "
-        f"{significant(before, 4)} of the whole model: {difference(chosen.held_out)}."
+        f"On held-out text the loss is {significant(after or 0.0, 4)} nats per token without the chosen set and "
+        f"{significant(before, 4)} with the whole model: {difference(chosen.held_out)}."
     )
 
 
@@ -56,8 +56,8 @@ def gain_words(found: list[Way]) -> str:
     verb = "gain" if gain.rise.nats >= 0 else "lose"
     clear = "" if abs(gain.rise.nats) > 2 * (gain.rise.stderr or 0.0) else ", which is within the noise"
     return (
-        f"Finer units would {verb} {amount} nats per token on {where}{clear}: {gain.way} keeps no more parameters and "
-        f"leaves out {gone}."
+        f"Finer units would {verb} {amount} nats per token on {where}{clear}: {gain.way} keeps no more parameters "
+        f"and leaves out {gone}."
     )
 
 

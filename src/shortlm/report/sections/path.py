@@ -68,12 +68,12 @@ gets better where the held-out one does not.</p>
 </div>
 <div class="scroll">
 <table class="narrow">
-<thead><tr><th class="n">Step</th><th>Change</th><th class="n">Search text</th>{% if held_out %}<th class="n">Held-out text</th>{% endif %}<th class="n">Block forwards</th></tr></thead>
+<thead><tr><th class="n">Step</th><th>Change</th><th class="n">Search text</th>{% if held_out %}<th class="n">Held-out text</th>{% endif %}<th class="n wide">Block forwards</th></tr></thead>
 <tbody>
 {% for number, move, step in rows %}
-<tr><td class="n">{{ number }}</td><td class="long">{{ move }}</td><td class="n">{{ signed_error(*step.seen) }}</td>
+<tr><td class="n">{{ number }}</td><td>{{ move }}</td><td class="n">{{ signed_error(*step.seen) }}</td>
 {% if held_out %}<td class="n">{% if step.held_out %}{{ signed_error(*step.held_out) }}{% else %}–{% endif %}</td>{% endif %}
-<td class="n">{{ step.found.block_forwards | whole }}</td></tr>
+<td class="n wide">{{ step.found.block_forwards | whole }}</td></tr>
 {% endfor %}
 </tbody>
 </table>

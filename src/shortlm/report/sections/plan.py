@@ -6,37 +6,31 @@ from typing import Any
 
 from markupsafe import Markup
 
-from shortlm.artifacts import CutPlan
 from shortlm.report.evidence import Evidence
 from shortlm.report.section import LEGEND, Section
-from shortlm.units import ATTENTION
+from shortlm.report.units import sublayers
+from shortlm.units import ATTENTION, FFN
 
 PARTLY = Markup('<span class="partly">attention or FFN removed</span></p>')
 
 
 def compute(evidence: Evidence) -> dict[str, Any]:
-    """The plan, blocks that lose a sublayer, a legend that names what there is."""
+    """The plan, blocks that go or lose a sublayer, a legend that names what there is."""
     plan = evidence.plan
-    alone = _alone(plan) if plan else {}
-    return {
-        "plan": plan, "alone": alone,
-        "legend": LEGEND.replace(Markup("</p>"), " " + PARTLY) if alone else LEGEND,
-    }  # fmt: skip
-
-
-def _alone(plan: CutPlan) -> dict[int, str]:
-    """What goes of blocks that stay."""
-    found: dict[int, list[str]] = {}
-    for unit in plan.removed_sublayers:
-        found.setdefault(unit.block, []).append("attention" if unit.part == ATTENTION else "FFN")
-    return {block: " and ".join(parts) for block, parts in found.items()}
+    if plan is None:
+        return {}
+    units = sublayers(plan.units)
+    attention, ffn = ({unit.block for unit in units if unit.part == part} for part in (ATTENTION, FFN))
+    alone = dict.fromkeys(attention - ffn, "attention") | dict.fromkeys(ffn - attention, "FFN")
+    legend = LEGEND.replace(Markup("</p>"), " " + PARTLY) if alone else LEGEND
+    return {"plan": plan, "gone": attention & ffn, "alone": alone, "legend": legend}
 
 
 TEMPLATE = """
 <ol class="strip" aria-label="Blocks of the original model">
 {% for i in range(plan.model.n_blocks) %}
 {% set partly = alone.get(i) %}
-{% set state = "removed" if i in plan.removed else "partly" if partly else "protected" if i in plan.protected else "kept" %}
+{% set state = "removed" if i in gone else "partly" if partly else "protected" if i in plan.protected else "kept" %}
 {% set words = partly ~ " removed" if partly else state %}
 <li class="{{ state }}" title="block {{ i }}: {{ words }}">{{ i }}{% if partly %}<small aria-hidden="true">{{ "attn" if partly == "attention" else partly }}</small>{% endif %}<span class="unseen"> {{ words }}</span></li>
 {% endfor %}

@@ -28,6 +28,8 @@ def compute(evidence: Evidence) -> dict[str, Any]:
 
 def _criterion(chart: str, spec: str, scores: BlockScores, plan: CutPlan | None) -> dict[str, Any]:
     about, values, dense, units = explanation(spec), scores.criteria[spec], scores.base_perplexity, scores.rows
+    if scores.units:
+        about = about._replace(**{field: text.replace("block", "unit") for field, text in about._asdict().items()})
     gone, safe = (sublayers(plan.units), plan.protected) if plan else (frozenset(), [])
     removed = [i for i, unit in enumerate(units) if sublayers([unit]) <= gone]
     protected = [i for i, unit in enumerate(units) if unit.block in safe]
