@@ -50,6 +50,7 @@ def _cell(axes: Axes, i: int, j: int, tau: float | None, count: int) -> None:
     colour = COLOURS["gone" if tau is not None and tau < 0 else "heat"]
     axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, facecolor=colour, linewidth=0, alpha=round(strength, 3)))
     words = "–" if tau is None else f"{tau:.2f}".replace("-", "−")
+    words = words if count < 9 else words.replace("0.", ".")  # narrow cells
     ink = COLOURS["paper" if strength > 0.55 else "ink"]
     axes.text(j, i, words, ha="center", va="center_baseline", color=ink, fontsize=10.5 if count < 9 else 8.5)
 

@@ -13,6 +13,7 @@ import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETUP
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from shortlm.artifacts import ModelFacts
@@ -24,9 +25,9 @@ from shortlm.report.svg import COLOURS, new_figure, styled, to_svg
 Points = Sequence[tuple[float, Rise]]
 
 OTHERS = ("kept", "teal", "violet", "gold", "soft", "rose")  # colours of the ways that did not choose
-MARKERS = ("s", "^", "D", "v", "P", "X")  # so that colour is not needed to tell them apart
-TALLEST = 4  # times the chosen set's loss; what is above leaves the chart
-NAME = 34  # letters of a way's name in a legend
+MARKERS = ("s", "^", "D", "v", "P", "X", "d")  # one more than colours: each pair comes once in 42
+TALLEST = 3  # times the chosen set's loss; what is above leaves the chart
+NAME = 30  # letters of a way's name in a legend
 
 
 def size_chart(chart: str, found: list[Way], model: ModelFacts, y_label: str) -> str:
@@ -114,8 +115,24 @@ def _lines(
         line = _line(axes, points, colour, marker, 2.2 if way.chose else 1.3, errors)
         if hollow and way.unheld:
             line.set(markerfacecolor=COLOURS["paper"], linestyle=":")
-        if top is not None and points and min(rise.nats for _, rise in points) > top:
-            axes.plot(points[0][0], 0.97 * top, marker=6, color=colour, markersize=8)  # a caret: it is above
+    if top is not None:
+        _above(axes, lines, top)
+
+
+def _above(axes: Axes, lines: list[tuple[Way, Points]], top: float) -> None:
+    """A caret and the loss of each way that is above the chart with all its sets, one below the other."""
+    looks = _looks([way for way, _ in lines])
+    gone = [(points[-1], look) for (_, points), look in zip(lines, looks, strict=True) if _least(points) > top]
+    for row, ((x, rise), (colour, _)) in enumerate(gone):
+        y = top * (0.97 - 0.08 * row)
+        axes.plot(x, y, marker=CARETUP, color=colour, markersize=8)
+        words, side = significant(rise.nats, 2), -1 if x > sum(axes.get_xlim()) / 2 else 1
+        axes.annotate(words, (x, y), (8 * side, -1), textcoords="offset points", va="top", fontsize=9.5,
+                      ha="left" if side > 0 else "right")  # fmt: skip
+
+
+def _least(points: Points) -> float:
+    return min((rise.nats for _, rise in points), default=0.0)
 
 
 def _line(
@@ -145,8 +162,9 @@ def _ceiling(found: list[Way], rises: list[Rise]) -> float | None:
 def _losses(axes: Axes, label: str, top: float | None) -> None:
     """The axis of added losses."""
     low, high = axes.dataLim.intervaly
+    high = high if top is None else top
     room = 0.08 * ((high - low) or abs(high) or 1.0)
-    axes.set_ylim(low - room, high + room if top is None else top)
+    axes.set_ylim(low - room, high + (room if top is None else 0.0))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     axes.set_ylabel(f"added {label}, nats per token")
@@ -178,11 +196,7 @@ def _count_blocks(axes: Axes, model: ModelFacts) -> None:
 
 
 def _legend_height(found: list[Way]) -> float:
-    return 17 * (len(found) + 1) / _columns(found)
-
-
-def _columns(found: list[Way]) -> int:
-    return 2 if max(len(short(way.name, NAME)) for way in found) <= 30 else 1
+    return 17 * (len(found) + 2) // 2
 
 
 def _legend(figure: Figure, found: list[Way], chosen: Step | None) -> None:
@@ -195,7 +209,7 @@ def _legend(figure: Figure, found: list[Way], chosen: Step | None) -> None:
         ring = Line2D([], [], marker="o", markersize=10, markerfacecolor="none", linewidth=0)
         ring.set_markeredgecolor(COLOURS["ink"])
         lines, names = [*lines, ring], [*names, "the chosen set"]
-    figure.legend(lines, names, loc="outside upper left", ncols=_columns(found), fontsize=9.5, columnspacing=1.2)
+    figure.legend(lines, names, loc="outside upper left", ncols=2, fontsize=9.5, columnspacing=1.2)
 
 
 def _value(rise: Rise) -> str:
