@@ -94,6 +94,14 @@ def test_how_sure_the_choice_is(whole):
     assert "above the best set of a resample (at most 0.013 in 95 % of them), and 88 % of its units are in that" in said
 
 
+def test_what_is_sure_is_told_without_ways_too(tmp_path):
+    text = drawn(tmp_path, plan=searched_plan(16).model_copy(update={"search": search(16, [])}))
+    assert (
+        sections(text) == ["plan", "search", "agreement", "provenance"] and "<table" not in text.split("agreement")[0]
+    )
+    assert "63 % of 1,000 resamples" in words(text)
+
+
 def test_every_way_has_a_row(whole):
     said = words(whole)
     for trail in trails(16):
@@ -110,14 +118,23 @@ def test_what_finer_units_gain_is_the_difference_on_held_out_text():
     gain, error = chosen.held_out_nats - fine.held_out_nats, math.hypot(chosen.held_out_stderr, fine.held_out_stderr)
     found = finer_gain(ways(plan))
     assert found.rise.nats == pytest.approx(gain) and found.rise.stderr == pytest.approx(error)
-    verb = "gain" if gain >= 0 else "lose"
-    text = sentences(plan)[-1].replace("\u00a0", " ")
-    assert text.startswith(
-        f"Finer units would {verb} {abs(gain):.4f} ± {error:.4f} nats per token on held-out text, wh"
+    verb, text = "gain" if gain >= 0 else "lose", sentences(plan)[-1].replace("\u00a0", " ")
+    assert (
+        f" alone, would {verb} {abs(gain):.4f} ± {error:.4f} nats per token on held-out text, which is within" in text
     )
-    assert text.endswith(
-        f"greedy over attention and FFN keeps no more parameters and leaves out {units_text(fine.units)}."
-    )
+    share = 100 * sum(map(sized(32).parameters_of, fine.units)) / sized(32).parameters
+    assert f"greedy over attention and FFN leaves out {units_text(fine.units)} ({share:.1f} % of the param" in text
+
+
+def test_a_finer_plan_is_compared_with_the_largest_set_of_whole_blocks():
+    listed = trails(16)
+    plan = searched_plan(16, [*listed[4:], listed[3]])
+    chosen, whole = listed[3].found[-1], min((t.found[-1] for t in listed[4:]), key=lambda f: f.nats)
+    gain, text = finer_gain(ways(plan)), sentences(plan)[-1].replace("\u00a0", " ")
+    assert gain.planned and gain.rise.nats == pytest.approx(whole.held_out_nats - chosen.held_out_nats)
+    verb = "gain" if gain.rise.nats >= 0 else "lose"
+    assert f"alone, {verb} {abs(gain.rise.nats):.4f} ± " in text and "beside whole blocks" in text
+    assert f"beam:width=4 leaves out {units_text(whole.units)} (23.4 % of the parameters; the plan 25.3 %)." in text
 
 
 def test_a_clear_gain_is_not_called_noise_and_larger_models_are_no_rivals():
@@ -132,7 +149,6 @@ def test_a_clear_gain_is_not_called_noise_and_larger_models_are_no_rivals():
     assert (gain.way, gain.rise.nats) == ("f", pytest.approx(0.1))
     assert "noise" not in sentences(plan)[-1]
     assert finer_gain(ways(searched_plan(16, listed[1:]))) is None  # it keeps more
-    assert finer_gain(ways(searched_plan(16, listed[::-1]))) is None  # the plan is fine itself
 
 
 def test_without_held_out_text_the_search_text_is_told(tmp_path):
@@ -140,7 +156,9 @@ def test_without_held_out_text_the_search_text_is_told(tmp_path):
     plan = searched_plan(16, listed, held_out=None, held_out_base_nats=None, certainty=None, estimate=None)
     text = drawn(tmp_path, plan=plan)
     assert sections(text) == ["plan", "search", "choices", "provenance"]
-    assert "gain 0.0900 ± 0.0028 nats per token on the text of the search: f keeps" in words(text)
+    assert "would gain 0.0900 ± 0.0028 nats per token on the text of the search: f leaves out FFN 4, 5 (7.8 %" in words(
+        text
+    )
     assert "Held-out" not in words(text) and "resamples" not in words(text)
 
 

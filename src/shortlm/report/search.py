@@ -85,12 +85,13 @@ class Way:
 
 
 class Gain(NamedTuple):
-    """What a set of finer units gains over the plan, which is of whole blocks; negative if it loses."""
+    """What a set of finer units gains over one of whole blocks; negative if it loses. One of the two is the plan."""
 
-    way: str
-    step: Step
-    rise: Rise  # of the plan's loss above that of the finer set
+    way: str  # that found the other one
+    other: Step
+    rise: Rise  # of the loss of the whole blocks above that of the finer set
     held_out: bool
+    planned: bool  # the plan is the finer one
 
 
 def search_of(evidence: Evidence) -> Search | None:
@@ -142,19 +143,34 @@ def chosen_step(found: list[Way]) -> Step | None:
 
 
 def finer_gain(found: list[Way]) -> Gain | None:
-    """Of the finer set that is best on the text of the search and keeps no more parameters than a plan of whole blocks.
+    """Between the plan and the best set of the other kind, which is chosen by the text of the search.
 
-    The two losses are on the same text, but only their errors to the whole model are known, so the error of their
-    difference is that of independent ones, which is rather too large.
+    The finer set never keeps more parameters: beside a plan of whole blocks, it is one that leaves out as much or more;
+    beside a finer plan, the others are the largest ones that leave out as much or less.
     """
     chosen = chosen_step(found)
-    if chosen is None or chosen.share is None or is_fine(chosen.found.units):
+    if chosen is None or chosen.share is None:
         return None
-    finer = [(w, s) for w in found if w.fine for s in w.steps if s.share is not None and s.share >= chosen.share]
-    if not finer:
+    planned = is_fine(chosen.found.units)
+    others = [(s.share, way, s) for way in found if way.fine != planned for s in way.steps if s.share is not None]
+    if planned:
+        most = max((share for share, _, _ in others if share <= chosen.share), default=None)
+        fitting = [(way, step) for share, way, step in others if share == most]
+    else:
+        fitting = [(way, step) for share, way, step in others if share >= chosen.share]
+    if not fitting:
         return None
-    way, step = min(finer, key=lambda pair: pair[1].seen.nats)
-    held_out = chosen.held_out is not None and step.held_out is not None
-    before, after = (chosen.rise, step.rise) if held_out else (chosen.seen, step.seen)
-    error = independent_stderr([before.stderr, after.stderr])
-    return Gain(way.name, step, Rise(before.nats - after.nats, error), held_out)
+    way, step = min(fitting, key=lambda pair: pair[1].seen.nats)
+    whole, fine = (step, chosen) if planned else (chosen, step)
+    return Gain(way.name, step, *_difference(whole, fine), planned)
+
+
+def _difference(whole: Step, fine: Step) -> tuple[Rise, bool]:
+    """On held-out text if both are known there.
+
+    Both losses are on the same text, but only their errors to the whole model are known, so the error of their
+    difference is that of independent ones, which is rather too large.
+    """
+    held_out = whole.held_out is not None and fine.held_out is not None
+    a, b = (whole.rise, fine.rise) if held_out else (whole.seen, fine.seen)
+    return Rise(a.nats - b.nats, independent_stderr([a.stderr, b.stderr])), held_out

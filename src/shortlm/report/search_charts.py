@@ -124,7 +124,7 @@ def _above(axes: Axes, lines: list[tuple[Way, Points]], top: float) -> None:
     looks = _looks([way for way, _ in lines])
     gone = [(points[-1], look) for (_, points), look in zip(lines, looks, strict=True) if _least(points) > top]
     for row, ((x, rise), (colour, _)) in enumerate(gone):
-        y = top * (0.97 - 0.08 * row)
+        y = top * (0.97 - 0.08 * (row % 8))
         axes.plot(x, y, marker=CARETUP, color=colour, markersize=8)
         words, side = significant(rise.nats, 2), -1 if x > sum(axes.get_xlim()) / 2 else 1
         axes.annotate(words, (x, y), (8 * side, -1), textcoords="offset points", va="top", fontsize=9.5,
@@ -167,7 +167,7 @@ def _losses(axes: Axes, label: str, top: float | None) -> None:
     axes.set_ylim(low - room, high + (room if top is None else 0.0))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-    axes.set_ylabel(f"added {label}, nats per token")
+    axes.set_ylabel(f"added {short(label)}, nats per token")
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y")

@@ -47,17 +47,20 @@ def held_out_words(search: Search, found: list[Way]) -> str:
 
 
 def gain_words(found: list[Way]) -> str:
-    """What attention and FFN as units of their own would gain over whole blocks."""
-    gain = finer_gain(found)
-    if gain is None:
+    """What attention and FFN as units of their own gain over whole blocks, or would."""
+    gain, chosen = finer_gain(found), chosen_step(found)
+    if gain is None or chosen is None:
         return ""
+    better, other, error = gain.rise.nats >= 0, gain.other, gain.rise.stderr
+    verb = ("gain" if better else "lose") if gain.planned else ("would gain" if better else "would lose")
+    amount = typeset(with_error(abs(gain.rise.nats), error))
     where = "held-out text" if gain.held_out else "the text of the search"
-    amount, gone = typeset(with_error(abs(gain.rise.nats), gain.rise.stderr)), units_text(gain.step.found.units)
-    verb = "gain" if gain.rise.nats >= 0 else "lose"
-    clear = "" if abs(gain.rise.nats) > 2 * (gain.rise.stderr or 0.0) else ", which is within the noise"
+    beside = " beside whole blocks" * gain.planned
+    noise = "" if abs(gain.rise.nats) > 2 * (error or 0.0) else ", which is within the noise"
+    shares = [per_cent(step.share or 0.0, 1) for step in (other, chosen)]
     return (
-        f"Finer units would {verb} {amount} nats per token on {where}{clear}: {gain.way} keeps no more parameters "
-        f"and leaves out {gone}."
+        f"Finer units, attention or FFN alone, {verb} {amount} nats per token on {where}{beside}{noise}: {gain.way} "
+        f"leaves out {units_text(other.found.units)} ({shares[0]} of the parameters; the plan {shares[1]})."
     )
 
 
@@ -66,9 +69,9 @@ def difference(rise: Rise) -> str:
     return typeset(signed(with_error(rise.nats, rise.stderr)))
 
 
-def per_cent(share: float) -> str:
+def per_cent(share: float, digits: int = 0) -> str:
     """63 %."""
-    return f"{100 * share:.0f}\u00a0%"
+    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def nats(value: float) -> str:

@@ -13,11 +13,18 @@ from shortlm.report.search_words import objective, sentences
 from shortlm.report.section import Section
 
 
+def needs(evidence: Evidence) -> bool:
+    """Ways and their sets, or something to say."""
+    search = evidence.plan.search if evidence.plan else None
+    return search is not None and bool(search_of(evidence) or search.certainty or search.notes)
+
+
 def compute(evidence: Evidence) -> dict[str, Any]:
     """Sentences, both charts, a row per way."""
-    plan, search = evidence.plan, search_of(evidence)
-    if plan is None or search is None:
+    plan = evidence.plan
+    if plan is None or plan.search is None:
         return {}
+    search = plan.search
     found, made_small = ways(plan), objective(search)
     held_out = any(step.held_out for way in found for step in way.steps)
     return {
@@ -26,7 +33,7 @@ def compute(evidence: Evidence) -> dict[str, Any]:
         "by_size": Markup(size_chart("by-removed", found, plan.model, "held-out loss" if held_out else made_small))
         if any(step.share is not None for way in found for step in way.by_size())
         else None,
-        "by_cost": Markup(cost_chart("by-forwards", found, made_small)),
+        "by_cost": Markup(cost_chart("by-forwards", found, made_small)) if found else None,
     }  # fmt: skip
 
 
@@ -37,6 +44,7 @@ TEMPLATE = """
 {% for note in search.notes %}
 <p class="warning"><b>Note.</b> {{ note }}.</p>
 {% endfor %}
+{% if ways %}
 <div class="charts">
 {% if by_size %}
 <figure><figcaption>What leaving out more costs</figcaption>{{ by_size }}
@@ -68,6 +76,7 @@ ones are found.</p></figure>
 </div>
 <p class="note">The last set of every way; nats per token.{% if search.spared %} {{ search.spared | whole }} candidates were not evaluated, or not to the end, since they could not win.{% endif %}
 {% if search.held_out %} Held-out text: {{ search.held_out.sequences | whole }} windows of {{ search.held_out.source }}.{% endif %}</p>
+{% endif %}
 """
 
-SECTION = Section("search", "The search", search_of, compute, TEMPLATE)
+SECTION = Section("search", "The search", needs, compute, TEMPLATE)
