@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 
-from made_by_hand import data, origin
+from made_by_hand import Page, data, origin
 
 from shortlm.artifacts import (
     BlockScores,
@@ -22,6 +22,7 @@ from shortlm.artifacts import (
     Trail,
     Tried,
 )
+from shortlm.report import Evidence, write_page
 from shortlm.units import Unit
 
 ATTENTION, FFN, OUTSIDE = 30_000, 60_000, 100_000
@@ -149,3 +150,22 @@ def unit_scores(blocks: int = 16) -> BlockScores:
     return BlockScores(
         model=sized(blocks), data=data(), base_perplexity=3.021, units=units, criteria=criteria, provenance=origin()
     )
+
+
+def drawn(folder, **known) -> str:
+    return write_page(folder / "r.html", Evidence("T", **known), force=True).read_text(encoding="utf-8")
+
+
+def sections(text: str) -> list[str | None]:
+    return [a["id"] for tag, a in Page(text).elements if tag == "section"]
+
+
+def words(text: str) -> str:
+    return " ".join(" ".join(Page(text).words).split()).replace("\u00a0", " ").replace("−", "-")
+
+
+def one_set(name: str, units: list[Unit], nats: float, held_out: float | None = None, forwards: int = 10) -> Trail:
+    error = None if held_out is None else 0.003
+    found = Found(units=units, nats=nats, stderr=0.002, held_out_nats=held_out, held_out_stderr=error,
+                  block_forwards=forwards)  # fmt: skip
+    return Trail(name=name, found=[found], block_forwards=forwards)

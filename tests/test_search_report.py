@@ -1,4 +1,4 @@
-"""What the page, report.md and the tables say of a search and of scores of sublayers; searches are made by hand."""
+"""What the page, report.md and the tables say of a search; searches are made by hand."""
 
 from __future__ import annotations
 
@@ -7,53 +7,33 @@ import math
 import re
 
 import pytest
-from made_by_hand import SCRIPT, Page, block_scores, manifest, page
+from made_by_hand import SCRIPT, Page, block_scores, page
 from markdown_tables import tables
 from pydantic import ValidationError
-from scipy.stats import kendalltau
 from searches_by_hand import (
     BASE,
     HELD_OUT_BASE,
+    drawn,
     greedy,
+    one_set,
     search,
     searched_plan,
+    sections,
     sized,
     trails,
-    unit_scores,
+    words,
 )  # fmt: skip
 
 from shortlm.artifacts import CutPlan, Found, Trail
-from shortlm.report import Evidence, model_card, write_markdown, write_page
-from shortlm.report.agreement import comparable, tau_matrix
-from shortlm.report.headline import headline, key_figures
+from shortlm.report import Evidence, write_markdown, write_page
 from shortlm.report.results import result_rows
 from shortlm.report.search import finer_gain, ways
 from shortlm.report.search_charts import cost_chart, path_chart, size_chart
 from shortlm.report.search_words import sentences
-from shortlm.report.units import sublayers, unit_name, units_text
-from shortlm.statistics import kendall_tau
+from shortlm.report.units import units_text
 from shortlm.units import Unit
 
 NAMES = ["one-shot bi", "one-shot ppl", "evolution", "greedy over attention and FFN", "greedy", "beam:width=4"]
-
-
-def drawn(folder, **known) -> str:
-    return write_page(folder / "r.html", Evidence("T", **known), force=True).read_text(encoding="utf-8")
-
-
-def sections(text: str) -> list[str | None]:
-    return [a["id"] for tag, a in Page(text).elements if tag == "section"]
-
-
-def words(text: str) -> str:
-    return " ".join(" ".join(Page(text).words).split()).replace("\u00a0", " ").replace("−", "-")
-
-
-def one_set(name: str, units: list[Unit], nats: float, held_out: float | None = None, forwards: int = 10) -> Trail:
-    error = None if held_out is None else 0.003
-    found = Found(units=units, nats=nats, stderr=0.002, held_out_nats=held_out, held_out_stderr=error,
-                  block_forwards=forwards)  # fmt: skip
-    return Trail(name=name, found=[found], block_forwards=forwards)
 
 
 @pytest.fixture(scope="module")
@@ -267,80 +247,6 @@ def test_kl_divergence_counts_from_nothing(tmp_path):
     assert "Search KL divergence" in words(drawn(tmp_path, plan=plan))
 
 
-def test_the_matrix_is_kendalls_tau_of_every_two_criteria(whole):
-    scores = block_scores(blocks=16)
-    specs = comparable(scores)
-    matrix = tau_matrix(scores, specs)
-    for i, a in enumerate(specs):
-        for j, b in enumerate(specs):
-            plain = kendalltau(scores.criteria[a].scores, scores.criteria[b].scores).statistic
-            assert matrix[i][j] == pytest.approx(plain)
-    svg = re.findall(r'<svg class="chart" id="agreement-chart".*?</svg>', whole, re.DOTALL)[0]
-    assert svg.count(f">{matrix[0][4]:.2f}<".replace("-", "−")) >= 2
-    assert "as the measured losses do with a tau of 0.71" in words(whole)
-
-
-def test_equal_scores_have_no_tau():
-    assert kendall_tau([1.0, 1.0], [1.0, 2.0]) is None and kendall_tau([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == -1.0
-    scores = block_scores()
-    scores.criteria["magnitude"].scores = [1.0] * 12
-    assert tau_matrix(scores, comparable(scores))[4][0] is None
-
-
-def test_criteria_of_a_race_are_not_compared():
-    from test_raced_report import raced
-
-    assert comparable(raced()) == [] and comparable(None) == []
-
-
-def test_an_estimate_alone_is_told(tmp_path):
-    text = drawn(tmp_path, plan=searched_plan(16))
-    assert "agreement" in sections(text) and "agreement-chart" not in text
-
-
-def test_scores_of_sublayers_have_a_panel_each(tmp_path):
-    scores, plan = unit_scores(), searched_plan(16, trails(16)[:4])
-    text = drawn(tmp_path, scores=scores, plan=plan)
-    assert len(re.findall(r'<g id="scores-0-block-\d+-attention">', text)) == 16
-    assert len(re.findall(r'<g id="scores-0-block-\d+-ffn">', text)) == 16
-    svg = re.findall(r'<svg class="chart" id="scores-0".*?</svg>', text, re.DOTALL)[0]
-    assert svg.count(">attention<") == svg.count(">FFN<") == 1
-    gone = sublayers(plan.units)
-    removed = set(re.findall(r"<title>(\S+), removed: ", svg))
-    assert removed == {str(u) for u in scores.units if u in gone} and removed
-    i = min(range(32), key=scores.criteria["ppl"].scores.__getitem__)
-    assert f"at {unit_name(scores.units[i])}, highest" in svg
-    order = re.findall(r'<td class="order">(.*?)</td>', text, re.DOTALL)[0]
-    assert re.findall(r">(\d+\.\w+)<", order)[0] == str(scores.units[i])
-
-
-def test_the_plan_lists_sublayers_and_marks_their_blocks(tmp_path):
-    plan = searched_plan(16, trails(16)[:4])
-    text = drawn(tmp_path, plan=plan)
-    assert f"Sublayers removed {units_text(plan.removed_sublayers)} " in words(text)
-    states = re.findall(r'<li class="(\w+)" title="block (\d+): ([\w ]+)"', text)
-    partly = {int(i): what for state, i, what in states if state == "partly"}
-    names = {"attention": "attention removed", "ffn": "FFN removed"}
-    assert partly == {u.block: names[u.part] for u in plan.removed_sublayers}
-    assert [int(i) for state, i, _ in states if state == "removed"] == plan.removed
-
-
-def test_the_headline_counts_sublayers():
-    plan = searched_plan(16, [one_set("a", [Unit(4), Unit(5, "attention"), Unit(6, "ffn"), Unit(7, "ffn")], 2.5)])
-    known = Evidence("T", plan=plan)
-    assert headline(known).startswith("1 of 16 blocks, 1 attention and 2 FFN layers removed: ")
-    figures = {f.name: (f.before, f.after) for f in key_figures(known)}
-    assert figures["Blocks"] == ("16", "15")
-    assert figures["Attention layers"] == ("16", "14") and figures["FFN layers"] == ("16", "13")
-    alone = searched_plan(16, [one_set("a", [Unit(5, "ffn")], 2.5)])
-    assert headline(Evidence("T", plan=alone)).startswith("1 FFN layer removed: ")
-
-
-def test_units_are_written_blocks_first():
-    assert units_text([Unit(7, "ffn"), Unit(3), Unit(4), Unit(1, "attention")]) == "3, 4; attention 1; FFN 7"
-    assert units_text([Unit(7, "ffn"), Unit(7, "attention")]) == "7" and units_text([]) == "none"
-
-
 def test_report_md_has_the_ways_as_a_table(tmp_path):
     plan = searched_plan(16)
     text = write_markdown(tmp_path / "r.md", Evidence("T", plan=plan)).read_text(encoding="utf-8")
@@ -352,13 +258,6 @@ def test_report_md_has_the_ways_as_a_table(tmp_path):
     fine = searched_plan(16, trails(16)[:4])
     text = write_markdown(tmp_path / "f.md", Evidence("T", plan=fine)).read_text(encoding="utf-8")
     assert f"sublayers: {units_text(fine.removed_sublayers)} (original" in text
-
-
-def test_the_card_lists_sublayers():
-    cut = manifest()
-    cut.steps[-1].plan.removed_sublayers = [Unit(3, "ffn")]
-    text = model_card(Evidence("t", manifest=cut))
-    assert "| Removed sublayers | FFN 3 |" in text and "4 of 12 Transformer blocks and 1 attention or FFN layer" in text
 
 
 def test_results_have_rows_of_every_way():
