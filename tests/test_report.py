@@ -46,9 +46,17 @@ def test_the_page_parses_and_holds_every_chart(whole):
     parsed = Page(whole)
     assert parsed.open == []
     charts = [a["id"] for tag, a in parsed.elements if tag == "svg"]
-    assert charts == ["perplexity", "parameters", "by-size", *(f"scores-{i}" for i in range(5)), "runs-3"]
+    assert charts == [
+        "perplexity",
+        "parameters",
+        "by-size",
+        *(f"scores-{i}" for i in range(5)),
+        "agreement-chart",
+        "runs-3",
+    ]
     sections = [a["id"] for tag, a in parsed.elements if tag == "section"]
-    expected = ["quality", "tradeoff", "plan", "scores", "runs", "samples", "equivalence", "provenance", "settings"]
+    middle = ["plan", "scores", "agreement", "runs", "samples", "equivalence"]
+    expected = ["quality", "tradeoff", *middle, "provenance", "settings"]
     assert sections == expected
 
 
@@ -109,7 +117,10 @@ def test_the_artifacts_are_inside_the_page(whole):
     ("changes", "sections"),
     [
         ({"scores": None}, ["quality", "tradeoff", "plan", "samples", "equivalence", "provenance", "settings"]),
-        ({"plan": None, "manifest": None, "measurements": []}, ["scores", "runs", "provenance", "settings"]),
+        (
+            {"plan": None, "manifest": None, "measurements": []},
+            ["scores", "agreement", "runs", "provenance", "settings"],
+        ),
         ({"plan": None, "scores": None, "measurements": []}, ["plan", "equivalence", "provenance", "settings"]),
         (
             {"plan": None, "scores": None, "manifest": None},
@@ -144,7 +155,7 @@ def test_scores_of_any_shape_can_be_drawn(tmp_path):
     }  # fmt: skip
     criteria = {name: criterion([float(v) for v in values], "unit", 0.1, rng) for name, values in odd.items()}
     scores = block_scores().model_copy(update={"criteria": criteria})
-    assert page(tmp_path, scores=scores).count("<svg") == 3 + len(odd)
+    assert page(tmp_path, scores=scores).count("<svg") == 4 + len(odd)
 
 
 def test_a_bar_that_would_dwarf_the_others_is_cut_off_and_says_so(tmp_path):
@@ -161,7 +172,7 @@ def test_one_block_and_a_hundred_can_be_drawn(tmp_path):
     small = block_scores().model_copy(update={"model": facts(blocks=1), "criteria": {"angular": one}})
     assert page(tmp_path, scores=small, plan=None, manifest=None).count("<svg") == 5
     text = page(tmp_path, scores=block_scores(blocks=100), plan=None, manifest=None)
-    assert text.count("<svg") == 9 and len(text) < 2_500_000
+    assert text.count("<svg") == 10 and len(text) < 2_500_000
 
 
 def test_paired_difference_equals_the_plain_formula():
@@ -252,5 +263,5 @@ def test_the_card_needs_neither_check_nor_measurements():
 def test_a_browser_shows_the_charts_without_complaint(tmp_path):
     page(tmp_path)
     done = browser(tmp_path / "report.html", tmp_path)
-    assert done.stdout.count('class="chart"') == 9
+    assert done.stdout.count('class="chart"') == 10
     assert ":CONSOLE" not in done.stderr

@@ -93,6 +93,15 @@ def rank_agreement(ranks_RL: torch.Tensor, own_L: torch.Tensor) -> float:
     return round(mean, 12)  # scipy's tau of equal orders may be 1 less a rounding
 
 
+def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's tau-b of two orders of the same things; None where one of them has no order."""
+    from scipy.stats import kendalltau
+
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    return round(float(kendalltau(first, second, method="asymptotic").statistic), 12)  # see rank_agreement
+
+
 def resampled(values_LS: torch.Tensor, weights_S: torch.Tensor, resamples: int, seed: int) -> torch.Tensor:
     """Weighted means of bootstrap resamples of the sequences, R x L.
 

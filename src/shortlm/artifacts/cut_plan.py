@@ -52,6 +52,9 @@ class CutPlan(Artifact):
             raise ValueError("removed must leave a block")
         if sorted(set(units)) != units or any(u.block >= n_blocks or u.block in self.removed for u in units):
             raise ValueError("removed_sublayers must be different sublayers, in order, of blocks that stay")
+        sets = [found.units for trail in self.search.trails for found in trail.found] if self.search else []
+        if wrong := next((unit for units in sets for unit in units if unit.block >= n_blocks), None):
+            raise ValueError(f"the search names {wrong}, a model has blocks 0..{n_blocks - 1}")
         if self.scores is not None and len(self.scores) != self.model.n_blocks:
             raise ValueError(f"{len(self.scores)} scores for {self.model.n_blocks} blocks")
         return self

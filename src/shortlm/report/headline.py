@@ -11,6 +11,7 @@ from shortlm.report.quality import Row, by_text, comparison, cut_of, dense_of, i
 from shortlm.report.roles import all_roles
 from shortlm.report.speed import SpeedRow, main_case, speed_rows
 from shortlm.report.tasks import TaskRow, task_rows
+from shortlm.units import ATTENTION, FFN
 
 
 class Figure(NamedTuple):
@@ -51,7 +52,12 @@ def key_figures(evidence: Evidence) -> list[Figure]:
         return found
     if plan:
         blocks, kept = plan.model.n_blocks, plan.model.n_blocks - len(plan.removed)
-        found.append(_figure("Blocks", blocks, kept, str))
+        if plan.removed or not plan.removed_sublayers:
+            found.append(_figure("Blocks", blocks, kept, str))
+        if plan.removed_sublayers:
+            lost = _sublayers(plan)
+            found.append(_figure("Attention layers", blocks, kept - lost["attention"], str))
+            found.append(_figure("FFN layers", blocks, kept - lost["FFN"], str))
         found.append(_figure("Parameters", plan.model.parameters, plan.parameters_after, count))
     if manifest:
         found.append(_figure("Weights on disk", manifest.bytes_before, manifest.bytes_after, size))
@@ -182,8 +188,18 @@ def _before_healing(measurements: list[Measurement], pair: tuple[Row, Row]) -> s
 
 
 def _removed(plan: CutPlan) -> str:
-    total = plan.model.n_blocks
-    return f"{len(plan.removed)} of {total} block{'s' if total != 1 else ''} removed"
+    """4 of 16 blocks removed; 2 of 16 blocks, 3 attention and 1 FFN layers removed."""
+    total, layers = plan.model.n_blocks, len(plan.removed_sublayers)
+    found = [f"{len(plan.removed)} of {total} block{'s' if total != 1 else ''}"] * bool(plan.removed or not layers)
+    found += [f"{lost} {name}" for name, lost in _sublayers(plan).items() if lost]
+    text = f"{', '.join(found[:-1])} and {found[-1]}" if len(found) > 1 else found[0]
+    return f"{text}{' layers' if layers > 1 else ' layer' if layers else ''} removed"
+
+
+def _sublayers(plan: CutPlan) -> dict[str, int]:
+    """How many go of blocks that stay."""
+    parts = [unit.part for unit in plan.removed_sublayers]
+    return {"attention": parts.count(ATTENTION), "FFN": parts.count(FFN)}
 
 
 def _parameters(plan: CutPlan) -> str:

@@ -9,14 +9,18 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from shortlm.artifacts import CutPlan
 from shortlm.outputs import write_text
 from shortlm.report import numbers
 from shortlm.report.evidence import Evidence
 from shortlm.report.headline import headline
 from shortlm.report.origin import model_rows
 from shortlm.report.quality import comparison, trained_notes
+from shortlm.report.search import ways
+from shortlm.report.search_words import objective, sentences
 from shortlm.report.speed import bench_notes, limit_pairs, noise_warnings, shares, speed_rows, types_of
 from shortlm.report.tasks import task_rows
+from shortlm.report.units import units_text
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
 
@@ -26,7 +30,8 @@ def write_markdown(path: Path | str, evidence: Evidence, force: bool = False) ->
     measured = evidence.measurements
     text = environment().get_template("report.md.jinja").render(
         title=evidence.title, plan=evidence.plan, headline=headline(evidence), measurements=measured,
-        models=model_rows(evidence), samples=any(m.samples for m in measured), **tables(evidence),
+        models=model_rows(evidence), samples=any(m.samples for m in measured), **_searched(evidence.plan),
+        **tables(evidence),
     )  # fmt: skip
     return write_text(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", force)
 
@@ -40,6 +45,15 @@ def tables(evidence: Evidence) -> dict[str, Any]:
         "speed": speed_rows(benchmark), "warnings": noise_warnings(benchmark), "bench_notes": bench_notes(benchmark),
         "shares": shares(benchmark),
         "limits": limit_pairs(benchmark), "types": types_of(benchmark) if benchmark else "",
+    }  # fmt: skip
+
+
+def _searched(plan: CutPlan | None) -> dict[str, Any]:
+    """What report.md says of a search."""
+    found = ways(plan) if plan else []
+    return {
+        "ways": found, "sentences": sentences(plan) if plan else [],
+        "held_out": any(way.last.held_out for way in found), "objective": objective(plan.search) if plan else "",
     }  # fmt: skip
 
 
@@ -57,7 +71,14 @@ def environment() -> Environment:
     )  # fmt: skip
     for name in ("count", "size", "significant", "duration", "blocks", "signed", "whole"):
         environment.filters[name] = getattr(numbers, name)
-    environment.filters |= {"public": public, "md": _md, "code": _code, "shell": _shell, "quoted": _quoted}
+    environment.filters |= {
+        "units": units_text,
+        "public": public,
+        "md": _md,
+        "code": _code,
+        "shell": _shell,
+        "quoted": _quoted,
+    }
     functions: dict[str, Any] = {"with_error": numbers.with_error, "change": numbers.change, "chance": numbers.chance}
     environment.globals.update(functions)
     return environment

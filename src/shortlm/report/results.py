@@ -9,10 +9,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from shortlm.artifacts import Benchmark, Measurement
+from shortlm.artifacts import Benchmark, CutPlan, Measurement
 from shortlm.outputs import write_text
 from shortlm.report.evidence import Evidence
 from shortlm.report.quality import by_text, comparison, perplexity_error
+from shortlm.report.search import ways
 from shortlm.report.speed import limit_pairs, shares, speed_rows
 from shortlm.report.tasks import task_rows
 
@@ -25,6 +26,7 @@ def result_rows(evidence: Evidence) -> list[dict[str, Any]]:
     rows = [row for m in measurements for row in _quality(m)] + _differences(measurements)
     names = {m.role: m.model.name for m in (benchmark.models if benchmark else [])}
     rows += [row | {"name": names[row["model"]]} for row in _speed(benchmark)]
+    rows += _searched(evidence.plan) if evidence.plan else []
     rows = [row for row in rows if math.isfinite(row["value"])]  # one run has no interval
     return [row | {"stderr": None} if row["stderr"] and not math.isfinite(row["stderr"]) else row for row in rows]
 
@@ -103,6 +105,23 @@ def _speed(benchmark: Benchmark | None) -> list[dict[str, Any]]:
         what = f"largest {x.kind} in {x.budget_bytes} bytes, stopped by {x.stopped_by}"
         rows.append(_row(x.role, "limit", lengths, what, x.value))
     return rows
+
+
+def _searched(plan: CutPlan) -> list[dict[str, Any]]:
+    """What the last set of every way of choosing costs and took; the way stands in the place of a model's role."""
+    search, rows = plan.search, []
+    if search is None:
+        return []
+    for way in ways(plan):
+        texts = (("search text", way.last.seen, search.data), ("held-out text", way.last.held_out, search.held_out))
+        for text, rise, data in texts:
+            if rise:
+                windows = data.sequences if data else None
+                rows.append(_row(way.name, "search", text, "added loss", rise.nats, rise.stderr, windows, "nats"))
+        rows.append(_row(way.name, "search", "search", "block forwards", way.block_forwards))
+        if way.last.share is not None:
+            rows.append(_row(way.name, "search", "model", "parameters left out", way.last.share, unit="share"))
+    return [row | {"name": plan.model.name} for row in rows]
 
 
 def write_results(folder: Path, evidence: Evidence, force: bool = False) -> None:

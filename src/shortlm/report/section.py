@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from shortlm.report import numbers
 from shortlm.report.evidence import Evidence
+from shortlm.report.units import units_text
 
 LEGEND = Markup(
     '<p class="legend"><span class="kept">kept</span> <span class="removed">removed</span> '
@@ -46,6 +47,7 @@ def environment() -> Environment:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     for name in ("count", "whole", "size", "significant", "duration", "blocks"):
         environment.filters[name] = _typeset(getattr(numbers, name))
+    environment.filters["units"] = units_text
     environment.globals |= {
         "with_error": _typeset(numbers.with_error),
         "signed_error": _typeset(_signed_error),

@@ -2,15 +2,19 @@
 
 from shortlm.report.section import Section
 from shortlm.report.sections import (
+    agreement,
+    choices,
     equivalence,
     healing,
     memory,
+    path,
     plan,
     provenance,
     quality,
     runs,
     samples,
     scores,
+    search,
     settings,
     speed,
     tasks,
@@ -18,6 +22,7 @@ from shortlm.report.sections import (
 )
 
 ORDER = (
-    quality, tasks, tradeoff, speed, memory, healing, plan, scores, runs, samples, equivalence, provenance, settings,
+    quality, tasks, tradeoff, speed, memory, healing, plan, search, choices, path, scores, agreement, runs, samples,
+    equivalence, provenance, settings,
 )  # fmt: skip
 SECTIONS: tuple[Section, ...] = tuple(file.SECTION for file in ORDER)
