@@ -24,7 +24,7 @@ from shortlm.choose.trials import Trials, paired_stderr
 from shortlm.recipe.specs import Options
 from shortlm.units import Mask, Unit
 
-MARGIN = 2.0  # standard errors of the paired difference by which a last known cost may be too high
+MARGIN = 0.5  # standard errors of the paired difference that a last known cost may be above the best one
 FAR = 3.0  # an estimate so many times the best cost measured is far behind; estimates are off by up to that
 PREDICTED = 2  # likely winners, the states along which are kept for the next round
 WHOLE: Mask = frozenset()

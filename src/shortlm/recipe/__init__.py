@@ -31,7 +31,8 @@ from shortlm.recipe.stages import (
 __all__ = [
     "DEFAULT_CRITERIA", "BenchSettings", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings",
     "ModelSettings", "PhaseSettings", "Recipe", "ScoreSettings", "SearchSettings", "Settings", "Size",
-    "SourceSettings", "TextSettings", "WorkloadSettings", "bench_of", "benching_of", "choosing_of", 
-    "evaluation_of", "healing_of", "laid_over", "load_healing", "load_recipe", "piqa_labels", "preset_names", "read_yaml", "to_yaml", "trained_on",
+    "SourceSettings", "TextSettings", "WorkloadSettings", "bench_of", "benching_of", "choosing_of",
+    "evaluation_of", "healing_of", "laid_over", "load_healing", "load_recipe", "piqa_labels", "preset_names",
+    "read_yaml", "to_yaml", "trained_on",
     "validated",
 ]  # fmt: skip
