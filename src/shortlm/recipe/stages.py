@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from shortlm.recipe.base import Settings, Size
+from shortlm.units import ATTENTION, BLOCK, FFN
 
 WIKITEXT = {"text": "Salesforce/wikitext", "subset": "wikitext-2-raw-v1", "split": "train", "field": "text"}
 # No honest use has more; what is beyond would run for days, or out of memory, before anything is said.
@@ -74,13 +75,19 @@ class TextSettings(Settings):
 
 
 class ScoreSettings(Settings):
-    """Which criteria score the blocks."""
+    """Which criteria score the blocks, or their sublayers."""
 
     criteria: list[str] = Field(
         DEFAULT_CRITERIA,
         min_length=1,
         max_length=100,
         description="Criteria, each as name or name:preset (bi:shortgpt) or name:key=value (magnitude:p=2).",
+    )
+    units: list[Literal["blocks", "attention", "ffn", "all"]] = Field(
+        ["blocks"],
+        min_length=1,
+        max_length=100,
+        description="What is scored: blocks, attention, ffn, several of them as attention,ffn, or all three.",
     )
     batch_size: int = Field(
         0, ge=0, le=1_000_000, description="Sequences that are computed together; 0: as many as run fastest."
@@ -98,6 +105,11 @@ class ScoreSettings(Settings):
         description="Only find so many least important blocks, by ppl, with fewer block forwards: a race. "
         "As 4, or with what to protect as 4:ends (else +).",
     )
+
+    def parts(self) -> list[str]:
+        """What is scored of every block, in the order of PARTS."""
+        names = {"blocks": BLOCK, "attention": ATTENTION, "ffn": FFN}
+        return [part for name, part in names.items() if name in self.units or "all" in self.units]
 
     def race(self) -> tuple[int, str]:
         """How many blocks to find, and the rule that protects others. Asked where `select` is set."""

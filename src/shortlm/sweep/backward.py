@@ -64,8 +64,14 @@ class BlockGradients:
             self.sums[name] = self.total(name).contiguous()
             ranks.all_reduce(self.sums[name])
 
+    def without(self, part: str, passage: Passage) -> torch.Tensor:
+        """The block's output without one of its parts; without the whole block: its input."""
+        with torch.no_grad():
+            return self.caller.without(self.index, part, passage.in_BTD, passage.batch)
+
     def directional_derivatives(self, direction: Gradients) -> list[float]:
         """For each sequence, how the loss changes along a direction in the weights: <direction, its own gradient>.
+        Weights that the direction does not name stay as they are.
 
         Costs as much as one more backward pass over the block.
         """
@@ -89,7 +95,7 @@ class BlockGradients:
         args, kwargs = passage.batch.calls[self.index]
         try:
             with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-                duals = {n: forward_ad.make_dual(w.detach(), direction[n]) for n, w in self.weights.items()}
+                duals = {n: forward_ad.make_dual(self.weights[n].detach(), d) for n, d in direction.items()}
                 out = functional_call(self.caller.blocks[self.index], duals, (passage.in_BTD, *args), kwargs)
                 out_BTD = out[0] if isinstance(out, tuple) else out
                 change_BTD = forward_ad.unpack_dual(out_BTD).tangent
@@ -107,7 +113,7 @@ class BlockGradients:
             pieces = zip(direction[name].flatten().split(PIECE), grad.flatten().split(PIECE), strict=True)
             products.extend((d.float() * g.float()).sum(dtype=widest(grad.device)) for d, g in pieces)
 
-        with _on_gradient(self.weights, multiply):
+        with _on_gradient({name: self.weights[name] for name in direction}, multiply):
             self._backward(passage.batch.alone(self.caller, s), passage.in_BTD[s, None], passage.grad_BTD[s, None])
         return float(sum(products))
 

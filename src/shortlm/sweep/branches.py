@@ -11,8 +11,8 @@ Shapes: B sequences, T tokens, D hidden.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,25 @@ class Branches:
         with self._silenced(i, (part,), self.returned[kind]):
             return call()
 
+    @contextmanager
+    def entering(self, i: int, part: str) -> Generator[list[torch.Tensor], None, None]:
+        """Inside, what enters the sublayer in calls of block i is noted, also where it is silenced."""
+        entered: list[torch.Tensor] = []
+        called: list[nn.Module] = []
+
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            called.append(module)
+            if module is called[0]:  # of several modules (OPT's fc1 and fc2) the first one
+                entered.append(_first_tensor(args, kwargs))
+
+        modules = [self.blocks[i].get_submodule(name) for name in self.names[part][i]]
+        hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
+        try:
+            yield entered
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def _kind(self, i: int) -> tuple[Any, ...]:
         names = [*self.names[ATTENTION][i], *self.names[FFN][i]]
         return type(self.blocks[i]), *((name, type(self.blocks[i].get_submodule(name))) for name in names)
@@ -100,6 +119,10 @@ def _refuse_other_changes(block: nn.Module, in_BTD: torch.Tensor, output: Any) -
         )
 
 
+def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    return next(x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor))
+
+
 def _silent(original: Callable[..., Any], returned: Returned) -> Callable[..., Any]:
     """A forward that adds nothing: zeros, or the residual where the module is given it."""
     place = list(inspect.signature(original).parameters)
@@ -109,7 +132,7 @@ def _silent(original: Callable[..., Any], returned: Returned) -> Callable[..., A
         if adds is not None:
             first = kwargs["residual"] if "residual" in kwargs else args[adds]
         else:
-            entering = next(x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor))
+            entering = _first_tensor(args, kwargs)
             first = entering.new_zeros(*entering.shape[:-1], returned.width)
         return (first, *[None] * (returned.things - 1)) if returned.things else first
 
