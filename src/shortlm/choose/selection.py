@@ -25,6 +25,8 @@ def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> C
     name = settings.criterion or next(iter(scores.criteria))
     if name not in scores.criteria:
         raise PlanError(f"criterion {shown(name)} was not scored; {did_you_mean(name, scores.criteria)}")
+    if scores.units:
+        raise PlanError(f"scores of sublayers ({scores.units[0]}, ...): blocks are chosen; score with --units blocks")
     question = question_of(settings, scores.model)
     choice = READING[settings.method](question, name, scores.criteria[name])
     return _plan(question, settings, choice).model_copy(update={"source": source})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from shortlm.artifacts import BlockScores, CriterionScores, provenance
 from shortlm.errors import ScoreError
-from shortlm.model import OpenModel
+from shortlm.model import OpenModel, find_anatomy, meta_model, open_config
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.feed import Feed
@@ -50,6 +51,8 @@ def score(
     if settings.select:
         raise ScoreError(f"--select {settings.select}: a race chooses; in Python it is shortlm.race_scores")
     needs = frozenset[str]().union(*(parse(spec)[0].needs for spec in settings.criteria))
+    if settings.parts() != [BLOCK]:  # which all models have
+        refuse_lacking(open_config(model), settings.parts(), model.trust_remote_code)
 
     def work(blocks: int, shape: tuple[int, int]) -> Work:
         return work_of(settings.criteria, shape, settings.check, settings.parts())
@@ -74,7 +77,7 @@ def score_model(
     started, ranks = time.perf_counter(), ranks or Ranks()
     caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
     units = units_of(settings.parts(), opened.facts.n_blocks)
-    refuse_unknown(caller.branches, units)
+    _refuse_unknown(caller.branches, units)
     setting = Setting(units, opened.anatomy, seed, 0 if windows is None else len(windows.ids_BT), ranks)
     results, base = _swept(setting, caller, windows, settings, schedule)
     return BlockScores(
@@ -85,7 +88,13 @@ def score_model(
     )  # fmt: skip
 
 
-def refuse_unknown(branches: Branches, units: Sequence[Unit]) -> None:
+def refuse_lacking(config: Any, parts: Sequence[str], trust_remote_code: bool = False) -> None:
+    """Raise ModelError if a block of a config's model lacks one of these parts: before any weights are opened."""
+    anatomy = find_anatomy(meta_model(config, trust_remote_code))
+    _refuse_unknown(Branches(anatomy), units_of(parts, len(anatomy.blocks)))
+
+
+def _refuse_unknown(branches: Branches, units: Sequence[Unit]) -> None:
     """Raise ModelError, naming the class and the block, for a sublayer that a block doesn't have."""
     for unit in units:
         if unit.part != BLOCK:
