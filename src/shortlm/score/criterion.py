@@ -23,7 +23,7 @@ W = TypeVar("W")
 
 @dataclass(frozen=True)
 class Setting:
-    """What is scored: units, a row of scores for each; the parts of the model, the seed, all sequences and who has which."""
+    """What is scored: units, a row of scores for each; the model's parts, the seed, all sequences and their owners."""
 
     units: Sequence[Unit]
     anatomy: Anatomy
@@ -72,7 +72,8 @@ class Criterion:
 
     name = ""
     unit = ""
-    needs: frozenset[str] = frozenset()  # of "weights", "states", "removals", "gradients", "weight gradients", "outputs"
+    # of "weights", "states", "removals", "gradients", "weight gradients", "outputs"
+    needs: frozenset[str] = frozenset()
     defaults: dict[str, Any] = {}
     presets: dict[str, dict[str, Any]] = {}
 

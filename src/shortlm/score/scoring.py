@@ -128,9 +128,7 @@ def _swept(
     return {spec: _checked(spec, c, settings) for spec, c in criteria.items()}, base
 
 
-def work_of(
-    specs: list[str], shape: tuple[int, int], check: bool = True, parts: Sequence[str] = (BLOCK,)
-) -> Work:
+def work_of(specs: list[str], shape: tuple[int, int], check: bool = True, parts: Sequence[str] = (BLOCK,)) -> Work:
     """What these criteria ask of the sweep for these parts of every block, for so many sequences of so many tokens
     (0, 0 without data).
     """

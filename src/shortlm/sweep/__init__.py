@@ -4,6 +4,7 @@ from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, Passage, b
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted, widest
 from shortlm.sweep.branches import Branches
 from shortlm.sweep.decisions import count_forwards, path_of, single_removals
+from shortlm.sweep.decode_latency import DecodeLatency, decode_latencies
 from shortlm.sweep.evaluator import Evaluator
 from shortlm.sweep.finite import perplexity_of, refuse_no_number
 from shortlm.sweep.forward import Losses, gathered, sweep
@@ -26,6 +27,7 @@ __all__ = [
     "BlockGradients",
     "Branches",
     "CallTimes",
+    "DecodeLatency",
     "Evaluator",
     "Job",
     "KeptPrefixes",
@@ -46,6 +48,7 @@ __all__ = [
     "batched",
     "bypassed",
     "count_forwards",
+    "decode_latencies",
     "distributed_errors",
     "gathered",
     "joined_ranks",

@@ -1,9 +1,9 @@
-"""What each part of a block takes to what: the residual stream before the attention, the FFN or the block, and behind it.
+"""What each part of a block takes to what: the residual stream before the attention, the FFN or the block, and behind.
 
-No architecture is known by name. A block without its FFN hands on what stands behind its attention, h_mid. Blocks of
-most models add one branch after the other, so their FFN takes h_mid to the block's output. In a parallel block (GPT-NeoX,
-Phi, Falcon) both branches read the block's input, so its FFN takes that to the output without attention. Which it
-is, the FFN itself tells: it is parallel if the same enters it, bit for bit, whether the attention is there or not.
+No architecture is known by name. A block without its FFN hands on what stands behind its attention, h_mid. In most
+models one branch follows the other, so the FFN takes h_mid to the block's output. In a parallel block (GPT-NeoX, Phi,
+Falcon) both branches read the block's input, so the FFN takes that to the output without attention. Which it is, the
+FFN itself tells: a block is parallel if the same enters its FFN, bit for bit, whether the attention is there or not.
 
 Shapes: B sequences, T tokens, D hidden.
 """
@@ -19,9 +19,7 @@ PARTIAL_CALLS = 2  # of a block, for its sublayers' states
 States = dict[str, tuple[torch.Tensor, torch.Tensor]]  # by part: before it and behind it, both B x T x D
 
 
-def sublayer_states(
-    caller: BlockCaller, i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor, batch: Batch
-) -> States:
+def sublayer_states(caller: BlockCaller, i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor, batch: Batch) -> States:
     """Of block i of the whole model, which took in_BTD to out_BTD; of those of its parts that it has.
 
     Takes a call without each sublayer, as many as PARTIAL_CALLS in all. Raises ModelError if a block can't be
