@@ -53,6 +53,17 @@ def test_scores_equal_those_of_the_processor(folder, stream):
         assert got.criteria[spec].scores == pytest.approx(expected.criteria[spec].scores, rel=1e-3, abs=1e-6), spec
 
 
+def test_scores_of_sublayers_equal_those_of_the_processor(folder):
+    settings = ScoreSettings(criteria=CRITERIA, units=["attention", "ffn"], resamples=0)
+    windows = windows_from_ids(IDS_BT, 96)
+    expected, got = (
+        score_model(open_files(ModelSettings(model=folder, device=device)).open(False), windows, settings).criteria
+        for device in ("cpu", "cuda")
+    )
+    for spec in CRITERIA:
+        assert got[spec].scores == pytest.approx(expected[spec].scores, rel=1e-3, abs=1e-6), spec
+
+
 def test_a_budget_of_the_device_is_kept(folder):
     settings = ModelSettings(model=folder, device="cuda", stream="on", memory="4GiB")
     files = open_files(settings)

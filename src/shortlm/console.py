@@ -29,18 +29,20 @@ out = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)  # name
 
 
 def show_scores(scores: BlockScores) -> None:
-    """One row per block, one column per criterion; the rank (0 = removed first) behind each score.
+    """One row per block or unit, one column per criterion; the rank (0 = removed first) behind each score.
 
     Of a race, whose scores are from more sequences or fewer, how many they are instead.
     """
-    table = Table("block", box=SIMPLE, pad_edge=False)
+    what = "unit" if scores.units else "block"
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column(what, no_wrap=True)
     for name in scores.criteria:
         table.add_column(name, justify="right", no_wrap=True)
     columns = [_score_cells(criterion) for criterion in scores.criteria.values()]
-    for i, cells in enumerate(zip(*columns, strict=True)):
-        table.add_row(str(i), *cells)
+    for unit, *cells in zip(scores.rows, *columns, strict=True):
+        table.add_row(str(unit), *cells)
     raced = any(c.race and c.race.early for c in scores.criteria.values())
-    ranked = "score and rank of each block; rank 0 is the least important and goes first"
+    ranked = f"score and rank of each {what}; rank 0 is the least important and goes first"
     out.print(f"{scores.model.name}: {'score of each block, and on how many sequences' if raced else ranked}")
     out.print(table)
     if raced:

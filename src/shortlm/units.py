@@ -34,6 +34,12 @@ class Unit(NamedTuple):
 Mask = frozenset[Unit]  # the units that are left out
 
 
+def units_of(parts: Iterable[str], n_blocks: int) -> list[Unit]:
+    """These parts of every block; those of a block next to each other, in the order of PARTS."""
+    wanted = set(parts)
+    return [Unit(i, part) for i in range(n_blocks) for part in PARTS if part in wanted]
+
+
 def blocks_mask(blocks: Iterable[int]) -> Mask:
     """The mask without these whole blocks."""
     return frozenset(Unit(i) for i in blocks)

@@ -8,7 +8,7 @@ from typing import Any
 
 from shortlm.artifacts import Benchmark, provenance
 from shortlm.bench.cases import Case, cases, sampling_words
-from shortlm.bench.clock import device_name
+from shortlm.bench.chip import device_name
 from shortlm.bench.limits import budget_of
 from shortlm.bench.load import busy_cores
 from shortlm.checkpoint import short_names

@@ -15,8 +15,8 @@ from torch import nn
 
 from shortlm.artifacts import Breakdown
 from shortlm.bench.cases import Case
-from shortlm.bench.clock import mark, seconds, wait
-from shortlm.bench.runners import Moments, Runner
+from shortlm.bench.runners import Runner
+from shortlm.clock import Moments, mark, seconds, timed, wait
 
 STEPS, ROUNDS = 16, 12
 
@@ -43,32 +43,17 @@ def _median(role: str, case: Case, steps: list[tuple[float, float, float]]) -> B
 def _steps(runner: Runner, case: Case) -> list[tuple[float, float, float]]:
     """(blocks, head, rest) of every step after the first token, seconds."""
     anatomy, device = runner.opened.anatomy, runner.device
-    inside: list[tuple[Any, Any]] = []
     heads: list[tuple[Any, Any]] = []
     ends = Moments(device)
     first = anatomy.norm if anatomy.norm is not None else anatomy.head
-    with _timed(anatomy.blocks, device, inside), _between(first, anatomy.head, device, heads):
+    with timed(anatomy.blocks, device) as inside, _between(first, anatomy.head, device, heads):
         runner.run(runner.prompt(case), case, moments=ends)
     wait(device)
-    moments, n_blocks, found = ends.moments, len(anatomy.blocks), []
-    for i in range(1, len(moments)):
-        blocks = sum(seconds(*pair) for pair in inside[i * n_blocks : (i + 1) * n_blocks])
-        head = seconds(*heads[i])
-        found.append((blocks, head, max(seconds(moments[i - 1], moments[i]) - blocks - head, 0.0)))
+    found = []
+    for i, step in enumerate(ends.steps(), start=1):
+        blocks, head = sum(seconds(*spans[i]) for spans in inside), seconds(*heads[i])
+        found.append((blocks, head, max(step - blocks - head, 0.0)))
     return found
-
-
-@contextmanager
-def _timed(modules: list[nn.Module], device: torch.device, found: list) -> Generator[None, None, None]:
-    """Start and end of every call of the modules, in order."""
-    starts: list[Any] = []
-    hooks = [m.register_forward_pre_hook(lambda *_: starts.append(mark(device))) for m in modules]
-    hooks += [m.register_forward_hook(lambda *_: found.append((starts.pop(), mark(device)))) for m in modules]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager

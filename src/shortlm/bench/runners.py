@@ -14,9 +14,9 @@ import torch
 
 from shortlm.artifacts import BenchedModel, Timing
 from shortlm.bench.cases import Case
-from shortlm.bench.clock import mark, seconds, wait
 from shortlm.bench.gauge import Gauge
 from shortlm.bench.memory import Peak, bytes_of_cache, weight_bytes
+from shortlm.clock import Moments, mark, seconds, wait
 from shortlm.errors import ModelError
 from shortlm.model import OpenModel, quiet, sampling_options
 from shortlm.recipe import BenchSettings
@@ -113,16 +113,3 @@ class Runner:
     def _last_logits(self) -> dict[str, Any]:
         """Only the next token's logits are wanted, as in serving, where the model can leave the others out."""
         return {"logits_to_keep": 1} if "logits_to_keep" in self.names else {}
-
-
-class Moments:
-    """A stopping criterion that never stops: it notes when each token is there."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.moments: list[Any] = []
-
-    def __call__(self, ids_BT: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """What `generate` asks after every token."""
-        self.moments.append(mark(self.device))
-        return torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)

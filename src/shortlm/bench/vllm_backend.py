@@ -14,9 +14,9 @@ import torch
 
 from shortlm.artifacts import BenchedModel, Cell, Timing
 from shortlm.bench.cases import Case
-from shortlm.bench.clock import mark, seconds, wait
 from shortlm.bench.gauge import Gauge
 from shortlm.bench.time_limit import ENOUGH, TimeLimit
+from shortlm.clock import mark, seconds, wait
 from shortlm.errors import ModelError, RecipeError
 from shortlm.model import ModelFiles, facts_from_config
 from shortlm.recipe import BenchSettings

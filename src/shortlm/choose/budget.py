@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -72,16 +73,16 @@ def read_budget(settings: ChooseSettings, model: ModelFacts, costs: Costs | None
     if name == "to_params":
         target = parameter_count(value)
         return Budget(
-            f"at most {target:,} parameters", model.parameters_of, max(0, model.parameters - target), "at least"
+            f"at most {target:,} parameters", cache(model.parameters_of), max(0, model.parameters - target), "at least"
         )
     if name == "drop_params":
         wanted = share(value, name) * model.parameters
-        return Budget(f"{value} of the parameters", model.parameters_of, wanted, "nearest")
+        return Budget(f"{value} of the parameters", cache(model.parameters_of), wanted, "nearest")
     kind = "kv" if name == "drop_kv" else "latency"
     if costs is None or kind not in costs:
         option = "--" + name.replace("_", "-")
         raise PlanError(f"{option} is asked of the model: give --model and a --method that asks it (greedy, auto)")
-    cost = costs[kind]
+    cost = cache(costs[kind])
     if name == "drop_kv":
         whole = sum(cost(Unit(i)) for i in range(model.n_blocks))
         return Budget(f"{value} of the KV cache", cost, share(value, name) * whole, "at least")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from shortlm.choose.budget import Cost
 from shortlm.model import OpenModel, cache_sizes, open_config
 from shortlm.recipe import ModelSettings
-from shortlm.units import ATTENTION, BLOCK, FFN, Unit
+from shortlm.sweep import decode_latencies
+from shortlm.units import FFN
 
 
 def cache_cost(model: ModelSettings) -> Cost:
@@ -16,12 +17,5 @@ def cache_cost(model: ModelSettings) -> Cost:
 
 def latency_cost(opened: OpenModel) -> Cost:
     """Share of the time of a decoding step at batch 1, measured here and now."""
-    from shortlm.sweep import decode_latencies
-
     measured = decode_latencies(opened)
-    by_part = {BLOCK: measured.blocks, ATTENTION: measured.attention, FFN: measured.ffn}
-
-    def cost(unit: Unit) -> float:
-        return by_part[unit.part][unit.block] / measured.total
-
-    return cost
+    return lambda unit: measured.of(unit) / measured.total

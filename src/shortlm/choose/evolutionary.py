@@ -58,7 +58,7 @@ def _fittest(trials: Trials, sets: Sequence[Mask], count: int, tokens: int, rng:
 
 def random_set(question: Question, rng: random.Random) -> Mask:
     """Units in random order until the budget is met."""
-    order = question.free
+    order = list(question.free)
     rng.shuffle(order)
     return first_of(question, order)
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 
 from shortlm.artifacts import BlockScores, CriterionScores, ModelFacts
 from shortlm.choose.budget import Budget, blocks_to_remove
-from shortlm.errors import PlanError, did_you_mean
+from shortlm.errors import PlanError
 from shortlm.recipe import ChooseSettings
-from shortlm.units import ATTENTION, BLOCK, FFN, PARTS, Mask, Unit, protected_units
-
-UNITS = {"blocks": (BLOCK,), "attention": (ATTENTION,), "ffn": (FFN,), "attention,ffn": (ATTENTION, FFN), "all": PARTS}
+from shortlm.units import ATTENTION, BLOCK, FFN, Mask, Unit, protected_units
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Question:
     kept: frozenset[Unit] = field(default_factory=frozenset)
     scores: BlockScores | None = None  # of an earlier scoring, for methods that begin there
 
-    @property
+    @cached_property
     def free(self) -> list[Unit]:
         """The units that may go, in order."""
         inside = range(self.model.n_blocks)
@@ -66,14 +65,18 @@ class Question:
 
     def candidates(self, removed: Mask) -> list[Unit]:
         """The units that may go next."""
-        before, found = self.cost(removed), []
-        whole = sum(unit.part == BLOCK for unit in removed)
+        before, gone = self.cost(removed), {unit.block for unit in removed if unit.part == BLOCK}
+        apart = {unit.block: unit for unit in removed if unit.part != BLOCK}
+        found = []
         for unit in self.free:
-            after = self.grown(removed, unit)
-            if after == removed or unit.block in {u.block for u in removed if u.part == BLOCK}:
+            own = apart.get(unit.block)
+            if unit.block in gone or own == unit:
                 continue
-            blocks = sum(u.part == BLOCK for u in after)
-            if self.budget.takes(before, self.cost(after)) and (blocks == whole or blocks < self.model.n_blocks):
+            whole = unit.part == BLOCK or own is not None  # of a block that has lost the other sublayer
+            after = (
+                before + self.budget.cost(Unit(unit.block) if whole else unit) - (self.budget.cost(own) if own else 0)
+            )
+            if self.budget.takes(before, after) and len(gone) + whole < self.model.n_blocks:
                 found.append(unit)
         return found
 
@@ -101,7 +104,7 @@ class Question:
     def at_least_as_small(self, removed: Mask, parts: tuple[str, ...]) -> Question:
         """The same in other units: no more parameters may stay than without `removed`."""
         goal = sum(map(self.model.parameters_of, removed))
-        budget = Budget(f"at least {goal:,} parameters go", self.model.parameters_of, goal, "at least")
+        budget = Budget(f"at least {goal:,} parameters go", cache(self.model.parameters_of), goal, "at least")
         kept = self.kept | {Unit(0, ATTENTION)}
         return Question(self.model, budget, sorted({unit.block for unit in kept}), parts, kept)
 
@@ -178,23 +181,15 @@ def question_of(
     settings: ChooseSettings, model: ModelFacts, budget: Budget, scores: BlockScores | None = None
 ) -> Question:
     """Raises PlanError for units or a protection that can't be."""
-    parts = parts_of(settings.units)
+    parts = tuple(settings.parts())
     kept = set(protected_units(settings.protect, model.n_blocks))
     if parts != (BLOCK,):
         kept.add(Unit(0, ATTENTION))  # cached decoding reads the cache's length from the first layer
         for part, counts in ((ATTENTION, model.attention_parameters), (FFN, model.ffn_parameters)):
             if part in parts and not any(counts or []):
+                given = ",".join(settings.units)
                 raise PlanError(
-                    f"--units {settings.units}: {model.name} ({model.architecture}) has no {part} that can be told "
+                    f"--units {given}: {model.name} ({model.architecture}) has no {part} that can be told "
                     "apart from its blocks; give --units blocks"
                 )
     return Question(model, budget, sorted({unit.block for unit in kept}), parts, frozenset(kept), scores)
-
-
-def parts_of(units: str) -> tuple[str, ...]:
-    """'attention,ffn' as kinds of units. Raises PlanError, naming the nearest, for an unknown one."""
-    name = ",".join(part.strip() for part in units.split(","))
-    name = "attention,ffn" if name == "ffn,attention" else name
-    if name not in UNITS:
-        raise PlanError(f"--units {units[:100]}: unknown; {did_you_mean(name, UNITS)}")
-    return UNITS[name]

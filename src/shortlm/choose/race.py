@@ -27,14 +27,20 @@ from shortlm.model import ModelFiles
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
 from shortlm.recipe.specs import Options
 from shortlm.sweep import Evaluator, Say, Work, open_job, perplexity_of, refuse_no_number
-from shortlm.units import Unit, blocks_mask, protected_blocks
+from shortlm.units import BLOCK, Unit, blocks_mask, protected_blocks
 
 
 def refuse_unraceable(settings: ScoreSettings) -> None:
-    """Raise ScoreError unless perplexity alone is asked for, whose sequences are comparable token by token."""
+    """Raise ScoreError unless whole blocks by perplexity alone are asked for, whose sequences are comparable token by
+    token.
+    """
     if settings.select and settings.criteria != ["ppl"]:
         raise ScoreError(
             f"--select {settings.select}: a race is by ppl alone; give --criteria ppl, or leave --select out"
+        )
+    if settings.select and settings.parts() != [BLOCK]:
+        raise ScoreError(
+            f"--select {settings.select}: a race is for whole blocks; give --units blocks, or leave --select out"
         )
 
 

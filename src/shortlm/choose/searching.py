@@ -205,9 +205,8 @@ def question_before(
     question = question_of(settings, facts, read_budget(settings, facts, costs), scores)
     method = asked(settings.method).method if asks(settings.method) else None
     if question.finer and method and method.blocks_only:
-        raise PlanError(
-            f"--method {settings.method}: is for whole blocks; with --units {settings.units} take greedy or auto"
-        )
+        given = ",".join(settings.units)
+        raise PlanError(f"--method {settings.method}: is for whole blocks; with --units {given} take greedy or auto")
     if name != "speed_up":
         question.refuse_impossible()
     return question

@@ -8,6 +8,7 @@ from pydantic import Field, PlainValidator
 
 from shortlm.errors import RecipeError
 from shortlm.recipe.base import Settings, Size
+from shortlm.units import ATTENTION, BLOCK, FFN
 
 WIKITEXT = {"text": "Salesforce/wikitext", "subset": "wikitext-2-raw-v1", "split": "train", "field": "text"}
 # No honest use has more; what is beyond would run for days, or out of memory, before anything is said.
@@ -94,14 +95,29 @@ class TextSettings(Settings):
         return self.model_copy(update=found)
 
 
+Units = list[Literal["blocks", "attention", "ffn", "all"]]
+
+
+def parts_of(units: Units) -> list[str]:
+    """What is meant of every block, in the order of PARTS."""
+    names = {"blocks": BLOCK, "attention": ATTENTION, "ffn": FFN}
+    return [part for name, part in names.items() if name in units or "all" in units]
+
+
 class ScoreSettings(Settings):
-    """Which criteria score the blocks."""
+    """Which criteria score the blocks, or their sublayers."""
 
     criteria: list[str] = Field(
         DEFAULT_CRITERIA,
         min_length=1,
         max_length=100,
         description="Criteria, each as name or name:preset (bi:shortgpt) or name:key=value (magnitude:p=2).",
+    )
+    units: Units = Field(
+        ["blocks"],
+        min_length=1,
+        max_length=100,
+        description="What is scored: blocks, attention, ffn, several of them as attention,ffn, or all three.",
     )
     batch_size: int = Field(
         0, ge=0, le=1_000_000, description="Sequences that are computed together; 0: as many as run fastest."
@@ -120,6 +136,10 @@ class ScoreSettings(Settings):
         "As 4, or with what to protect as 4:ends (else +).",
     )
 
+    def parts(self) -> list[str]:
+        """What is scored of every block, in the order of PARTS."""
+        return parts_of(self.units)
+
     def race(self) -> tuple[int, str]:
         """How many blocks to find, and the rule that protects others. Asked where `select` is set."""
         count, _, rule = (self.select or "").partition(":")
@@ -137,8 +157,9 @@ class ChooseSettings(Settings):
         "asks the model: auto (the best that the work allows), greedy, beam, evolutionary, local-search, runs, "
         "exhaustive, race; with options as beam:width=8, greedy:sleb.",
     )
-    units: str = Field(
-        "blocks",
+    units: Units = Field(
+        ["blocks"],
+        min_length=1,
         max_length=100,
         description="What may go: blocks, attention,ffn (each by itself), one of them, or all.",
     )
@@ -156,6 +177,10 @@ class ChooseSettings(Settings):
         "+",
         description="Blocks never removed: '+' (first four and last two), 'ends', 'last', 'none', or a list as 0,1,-1.",
     )
+
+    def parts(self) -> list[str]:
+        """What may go of every block, in the order of PARTS."""
+        return parts_of(self.units)
 
 
 class CutSettings(Settings):

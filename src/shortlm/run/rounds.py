@@ -85,7 +85,7 @@ def _scored(folder: RunFolder, recipe: Recipe, number: int, model: ModelSettings
 
 def _by_scores(settings: ChooseSettings) -> ChooseSettings:
     return (
-        settings.model_copy(update={"method": "one-shot", "criterion": None, "units": "blocks"})
+        settings.model_copy(update={"method": "one-shot", "criterion": None, "units": ["blocks"]})
         if asks(settings.method)
         else settings
     )

@@ -9,7 +9,7 @@ from shortlm.score.criterion import Criterion
 
 
 class Random(Criterion):
-    """A uniform random number per block; the baseline every criterion has to beat."""
+    """A uniform random number per row; the baseline every criterion has to beat."""
 
     name, unit = "random", "uniform"
     defaults = {"seed": None}
@@ -17,13 +17,14 @@ class Random(Criterion):
     def result(self) -> CriterionScores:
         seed = self.setting.seed if self.options["seed"] is None else self.options["seed"]
         rng = random.Random(seed)
-        return CriterionScores(scores=[rng.random() for _ in range(self.setting.n_blocks)], unit=self.unit)
+        return CriterionScores(scores=[rng.random() for _ in self.setting.units], unit=self.unit)
 
 
 class Depth(Criterion):
-    """L - 1 - i: the deepest block goes first ("reverse order" in 2411.15558; the simple baseline of 2403.17887).
+    """L - 1 - i of L rows: the deepest block goes first ("reverse order" in 2411.15558; the simple baseline of
+    2403.17887), and of a block the FFN before the attention.
 
-    The preset `gromov` keeps the last block.
+    The preset `gromov` keeps the last block, with its sublayers.
     """
 
     name, unit = "depth", "blocks above"
@@ -31,8 +32,8 @@ class Depth(Criterion):
     presets = {"gromov": {"keep_last": True}}
 
     def result(self) -> CriterionScores:
-        n_blocks = self.setting.n_blocks
-        scores = [float(n_blocks - 1 - i) for i in range(n_blocks)]
-        if self.options["keep_last"]:
-            scores[-1] = float(n_blocks)
+        count, last = len(self.setting.units), len(self.setting.anatomy.blocks) - 1
+        scores = [float(count - 1 - row) for row in range(count)]
+        for row, _ in self.setting.rows(last) if self.options["keep_last"] else ():
+            scores[row] += count
         return CriterionScores(scores=scores, unit=self.unit)

@@ -1,12 +1,13 @@
 """What a criterion is: hooks that the sweep feeds, and a result.
 
-Shapes: S sequences, B of them in a batch, T tokens, D hidden, L blocks.
+Shapes: S sequences, B of them in a batch, T tokens, D hidden, L rows of scores (blocks, or units of blocks).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,17 +16,46 @@ from torch import nn
 from shortlm.artifacts import CriterionScores
 from shortlm.model import Anatomy
 from shortlm.sweep import Batch, BlockGradients, Losses, Ranks
+from shortlm.units import ATTENTION, BLOCK, FFN, Unit
+
+W = TypeVar("W")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is scored: the number of blocks, the parts of the model, the seed, all sequences and who has which."""
+    """What is scored: units, a row of scores for each; the model's parts, the seed, all sequences and their owners."""
 
-    n_blocks: int
+    units: Sequence[Unit]
     anatomy: Anatomy
     seed: int
     sequences: int
     ranks: Ranks = field(default_factory=Ranks)
+
+    @property
+    def of_blocks(self) -> bool:
+        """Whether the rows are whole blocks."""
+        return all(unit.part == BLOCK for unit in self.units)
+
+    def rows(self, i: int) -> list[tuple[int, Unit]]:
+        """The rows that are of block i, or of a part of it."""
+        each = len(self.units) // len(self.anatomy.blocks)
+        return [(row, self.units[row]) for row in range(i * each, (i + 1) * each)]
+
+    def weights(self, unit: Unit, of_block: dict[str, W]) -> dict[str, W]:
+        """Those of a block's weights, by name, that belong to a unit. Norms beside the sublayers belong to none."""
+        if unit.part == BLOCK:
+            return of_block
+        modules = {ATTENTION: self.anatomy.attention, FFN: self.anatomy.ffn}[unit.part][unit.block]
+        return {name: weight for name, weight in of_block.items() if name.partition(".")[0] in modules}
+
+
+class Passing(NamedTuple):
+    """A batch passing a unit of the whole model: the residual stream before it and behind it."""
+
+    before_BTD: torch.Tensor
+    after_BTD: torch.Tensor
+    batch: Batch
+    is_last: bool = False  # after_BTD is the model's last state
 
 
 @dataclass(frozen=True)
@@ -42,7 +72,8 @@ class Criterion:
 
     name = ""
     unit = ""
-    needs: frozenset[str] = frozenset()  # of "weights", "states", "removals", "gradients", "weight gradients"
+    # of "weights", "states", "removals", "gradients", "weight gradients", "outputs"
+    needs: frozenset[str] = frozenset()
     defaults: dict[str, Any] = {}
     presets: dict[str, dict[str, Any]] = {}
 
@@ -50,21 +81,30 @@ class Criterion:
         self.setting = setting
         self.options = {**self.defaults, **options}
 
-    def weigh(self, i: int, block: nn.Module) -> None:
-        """Block i, while it is in memory (needs "weights")."""
+    def weigh(self, row: int, weights: dict[str, nn.Parameter]) -> None:
+        """The scored weights of a row's unit, while its block is in memory (needs "weights")."""
 
-    def observe(self, i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor, batch: Batch) -> None:
-        """Block i of the whole model took in_BTD to out_BTD (needs "states")."""
+    def observe(self, row: int, passing: Passing) -> None:
+        """A batch passed a row's unit (needs "states")."""
 
     def removals(self, losses: Losses) -> None:
-        """The losses without block 0, without block 1, ... (needs "removals")."""
+        """The losses without the unit of row 0, of row 1, ... (needs "removals")."""
 
     def gradients(self, block: BlockGradients, weighting: Weighting) -> None:
-        """One block's gradients (needs "gradients"; those of its weights are there with "weight gradients")."""
+        """One block's gradients (needs "gradients"; those of its weights are there with "weight gradients", and who
+        asks for its outputs without sublayers needs "outputs").
+        """
 
     def gathered(self, values: torch.Tensor, dim: int = 0) -> torch.Tensor:
         """Values per sequence (along `dim`) of all processes, from those of this one."""
         return self.setting.ranks.all_gather(values, self.setting.sequences, dim)
+
+    def behind(self, passing: Passing) -> torch.Tensor:
+        """The state behind a unit; the model's last one behind the final norm, if the option last_state says so."""
+        norm = self.setting.anatomy.norm
+        if passing.is_last and self.options["last_state"] == "post-norm" and norm is not None:
+            return norm(passing.after_BTD)
+        return passing.after_BTD
 
     def result(self) -> CriterionScores:
         """The scores, once everything has been fed; equal in all processes."""

@@ -1,4 +1,6 @@
-"""Perplexity without each block (Shortened LLaMA, 2402.02834): exp of the mean cross-entropy over all tokens."""
+"""Perplexity without each block (Shortened LLaMA, 2402.02834) or sublayer (BlockPruner, FinerCut): exp of the mean
+cross-entropy over all tokens.
+"""
 
 from __future__ import annotations
 

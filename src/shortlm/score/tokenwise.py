@@ -1,6 +1,7 @@
-"""Criteria that are a mean over tokens of how a block changes the hidden state: bi, relative_magnitude, mse.
+"""Criteria that are a mean over tokens of how a block, or a sublayer, changes the hidden state: bi,
+relative_magnitude, mse.
 
-Shapes: B sequences, T tokens, D hidden, S sequences in all, L blocks.
+Shapes: B sequences, T tokens, D hidden, S sequences in all, L rows of scores.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from typing import Any
 import torch
 
 from shortlm.artifacts import CriterionScores
-from shortlm.score.criterion import Criterion, Setting, chord, token_mean
-from shortlm.sweep import Batch
+from shortlm.score.criterion import Criterion, Passing, Setting, chord, token_mean
 
 
 class TokenwiseCriterion(Criterion):
@@ -22,20 +22,18 @@ class TokenwiseCriterion(Criterion):
 
     def __init__(self, setting: Setting, options: dict[str, Any]):
         super().__init__(setting, options)
-        self.means: list[list[torch.Tensor]] = [[] for _ in range(setting.n_blocks)]
+        self.means: list[list[torch.Tensor]] = [[] for _ in setting.units]
         self.counts: list[torch.Tensor] = []
 
     def change(self, in_BTD: torch.Tensor, out_BTD: torch.Tensor) -> torch.Tensor:
-        """How much a block changed each token's state, B x T."""
+        """How much a unit changed each token's state, B x T."""
         raise TypeError(f"{type(self).__name__} defines no change")
 
-    def observe(self, i: int, in_BTD: torch.Tensor, out_BTD: torch.Tensor, batch: Batch) -> None:
-        last = i == self.setting.n_blocks - 1
-        if last and self.options["last_state"] == "post-norm" and self.setting.anatomy.norm is not None:
-            out_BTD = self.setting.anatomy.norm(out_BTD)
-        means_B, counts_B = token_mean(self.change(in_BTD.float(), out_BTD.float()), batch)
-        self.means[i].append(means_B)
-        if i == 0:
+    def observe(self, row: int, passing: Passing) -> None:
+        change_BT = self.change(passing.before_BTD.float(), self.behind(passing).float())
+        means_B, counts_B = token_mean(change_BT, passing.batch)
+        self.means[row].append(means_B)
+        if row == 0:
             self.counts.append(counts_B)
 
     def result(self) -> CriterionScores:

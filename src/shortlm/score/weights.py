@@ -1,7 +1,10 @@
-"""Criteria over a block's weights: magnitude and taylor (Shortened LLaMA, 2402.02834).
+"""Criteria over the weights of a block or a sublayer: magnitude and taylor (Shortened LLaMA, 2402.02834).
 
-Both reduce |x|^p first within each weight, then over the weights of the block; x is W, or W * dLoss/dW.
-Biases are left out. Sums in float32 or better.
+Both reduce |x|^p first within each weight, then over the weights of the unit; x is W, or W * dLoss/dW.
+Biases are left out. Norms that stand beside the sublayers count for the block and for no sublayer. Sums in float32
+or better.
+
+Shapes: S sequences, T tokens, D hidden, L rows of scores.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import torch
 from torch import nn
 
 from shortlm.artifacts import CriterionScores
-from shortlm.model import scored_weights
 from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.sweep import PIECE, BlockGradients, widest
 
@@ -51,7 +53,7 @@ def _piece(values: torch.Tensor, how: str) -> float:
 
 
 class Magnitude(Criterion):
-    """Sum of |W|^p over the block's weights; needs no data."""
+    """Sum of |W|^p over the weights of a unit; needs no data."""
 
     name, unit = "magnitude", "sum of |W|"
     defaults = PUBLISHED
@@ -60,10 +62,10 @@ class Magnitude(Criterion):
 
     def __init__(self, setting: Setting, options: dict[str, Any]):
         super().__init__(setting, options)
-        self.scores = [0.0] * setting.n_blocks
+        self.scores = [0.0] * len(setting.units)
 
-    def weigh(self, i: int, block: nn.Module) -> None:
-        self.scores[i] = reduced(((w.detach(), None) for w in scored_weights(block).values()), self.options)
+    def weigh(self, row: int, weights: dict[str, nn.Parameter]) -> None:
+        self.scores[row] = reduced(((w.detach(), None) for w in weights.values()), self.options)
 
     def result(self) -> CriterionScores:
         return CriterionScores(scores=self.scores, unit=self.unit)
@@ -85,17 +87,18 @@ class Taylor(Criterion):
 
     def __init__(self, setting: Setting, options: dict[str, Any]):
         super().__init__(setting, options)
-        self.scores = [0.0] * setting.n_blocks
-        self.shares: list[list[float]] = [[] for _ in range(setting.n_blocks)]
+        self.scores = [0.0] * len(setting.units)
+        self.shares: list[list[float]] = [[] for _ in setting.units]
         self.spread = (self.options["p"], self.options["weights"], self.options["block"]) == (1, "sum", "sum")
 
     def gradients(self, block: BlockGradients, weighting: Weighting) -> None:
-        pairs = ((weight.detach(), block.total(name)) for name, weight in block.weights.items())
-        self.scores[block.index] = reduced(pairs, self.options)
         count = len(weighting.tokens_S)
-        if self.spread and count > 1:
-            towards = {n: torch.copysign(w.detach(), block.total(n).to(w.dtype)) for n, w in block.weights.items()}
-            self.shares[block.index] = [share * count for share in block.directional_derivatives(towards)]
+        for row, unit in self.setting.rows(block.index):
+            weights = self.setting.weights(unit, block.weights)
+            self.scores[row] = reduced(((w.detach(), block.total(n)) for n, w in weights.items()), self.options)
+            if self.spread and count > 1:
+                towards = {n: torch.copysign(w.detach(), block.total(n).to(w.dtype)) for n, w in weights.items()}
+                self.shares[row] = [share * count for share in block.directional_derivatives(towards)]
 
     def result(self) -> CriterionScores:
         if not self.shares[0]:
@@ -110,23 +113,23 @@ class Taylor(Criterion):
 class FirstOrder(Criterion):
     """The loss increase that bypassing a block would bring, to first order: <dLoss/dh_{i+1}, h_i - h_{i+1}>.
 
-    Summed over tokens, mean over sequences, Loss the mean cross-entropy of a sequence. One forward and one
-    backward sweep for all blocks.
+    Of a sublayer: <dLoss/dh_{i+1}, h - h_{i+1}>, h being the block's output without it; exact within the block, of
+    first order behind it. Summed over tokens, mean over sequences, Loss the mean cross-entropy of a sequence. One
+    forward and one backward sweep for all units.
     """
 
     name, unit = "first_order", "nats per token"
-    needs = frozenset({"gradients"})
+    needs = frozenset({"gradients", "outputs"})
 
     def __init__(self, setting: Setting, options: dict[str, Any]):
         super().__init__(setting, options)
-        self.values: list[torch.Tensor] = [torch.empty(0)] * setting.n_blocks
+        self.values: list[torch.Tensor] = [torch.empty(0)] * len(setting.units)
 
     def gradients(self, block: BlockGradients, weighting: Weighting) -> None:
-        parts = [
-            (p.grad_BTD.cpu().double() * (p.in_BTD - p.out_BTD).cpu().double()).sum((1, 2)) for p in block.passages
-        ]
         mine = weighting.mine
-        self.values[block.index] = torch.cat(parts) / weighting.weights_S[mine] / weighting.tokens_S[mine]
+        for row, unit in self.setting.rows(block.index):
+            values_S = torch.cat([block.effect_of(unit.part, p) for p in block.passages])
+            self.values[row] = values_S / weighting.weights_S[mine] / weighting.tokens_S[mine]
 
     def result(self) -> CriterionScores:
         values_LS = self.gathered(torch.stack(self.values), dim=1)

@@ -11,11 +11,20 @@ import torch
 from shortlm.artifacts import WorkEstimate, WorkRow, provenance
 from shortlm.checkpoint import locate
 from shortlm.errors import TextError
-from shortlm.model import compute_type, facts_of, free_memory, meta_model, open_config, planned_device, read_some
+from shortlm.model import (
+    compute_type,
+    facts_of,
+    free_memory,
+    meta_model,
+    open_config,
+    planned_device,
+    read_some,
+    scored_weights,
+)
 from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
-from shortlm.score.criterion import Criterion, Setting, Weighting
+from shortlm.score.criterion import Criterion, Passing, Setting, Weighting
 from shortlm.score.registry import parse
-from shortlm.score.scoring import work_of
+from shortlm.score.scoring import refuse_lacking, work_of
 from shortlm.sizes import byte_size
 from shortlm.sweep import (
     BlockGradients,
@@ -28,6 +37,7 @@ from shortlm.sweep import (
     seconds,
     taken_memory,
 )
+from shortlm.units import units_of
 
 PROBE = 2**28  # bytes that are read to see how fast the disk is
 
@@ -39,9 +49,10 @@ def plan_memory(
 
     Reads the config only; with `measure` it times a made-up block on the device, and the disk if the weights
     are there. A device that isn't here is planned for without times. Raises ScoreError if a memory budget is
-    too small.
+    too small, ModelError for sublayers that blocks don't have.
     """
-    config = open_config(model)
+    config, parts = open_config(model), settings.parts()
+    refuse_lacking(config, parts, model.trust_remote_code)
     dtype, (device, here) = compute_type(model, config), planned_device(model.device)
     folder, revision = locate(model.model, model.revision, weights=False)
     size = ModelSize.of(config, dtype, model.trust_remote_code)
@@ -50,9 +61,8 @@ def plan_memory(
     groups = {spec: [spec] for spec in settings.criteria}
     if len(groups) > 1:
         groups["all together"] = settings.criteria
-    works = {
-        name: work_of(specs, shape if _needs_text(specs) else (0, 0), settings.check) for name, specs in groups.items()
-    }
+    shapes = {name: shape if _needs_text(specs) else (0, 0) for name, specs in groups.items()}
+    works = {name: work_of(specs, shapes[name], settings.check, parts) for name, specs in groups.items()}
     budget, free = byte_size(model.memory) if model.memory else None, free_memory(device) if here else None
     schedules = {n: scheduler.settled(w, model.stream, budget, free, settings.batch_size) for n, w in works.items()}
     clock = _Clock(scheduler, folder) if measure and here else None
@@ -95,7 +105,7 @@ class _Clock:
 
     def seconds(self, work: Work, schedule: Schedule, specs: list[str]) -> float:
         """Computing, or reading where that takes longer: the two go side by side."""
-        computing = self._weighing(specs) + (self._sweeping(work, schedule, specs) if work.forward else 0.0)
+        computing = self._weighing(work, specs) + (self._sweeping(work, schedule, specs) if work.forward else 0.0)
         reading = schedule.bytes_read / self.disk if self.disk else 0.0
         return max(computing, reading) if schedule.streamed else computing + reading
 
@@ -104,16 +114,17 @@ class _Clock:
         calls = work.sequences / schedule.batch_size  # the last batch may have fewer sequences
         full = calls / ceil(calls)
         times = self._times(schedule.batch_size, work.tokens)
-        forwards = schedule.block_forwards * full - calls * n_blocks * turns * (1 + work.weight_gradients)
+        forwards = schedule.block_forwards * full
+        forwards -= calls * n_blocks * turns * (1 + work.weight_gradients * len(work.parts))
         forwards += n_blocks * schedule.checked / schedule.batch_size
         heads = schedule.lm_head_calls * full + 4 * turns * calls + 2 * schedule.checked / schedule.batch_size
         total = forwards * times.block + heads * times.head
-        total += calls * n_blocks * self._observing(schedule.batch_size, work.tokens, specs)
+        total += calls * n_blocks * self._observing(schedule.batch_size, work, specs)
         return total + turns * n_blocks * self._gradients(calls, schedule.batch_size, work, specs) if turns else total
 
     def _gradients(self, calls: float, batch_size: int, work: Work, specs: list[str]) -> float:
         """Of one block: back-propagation of every batch, and what the criteria make of it."""
-        criteria = self._criteria(specs, "gradients")
+        criteria = self._criteria(work, specs, "gradients")
         weights_S = torch.ones(batch_size, dtype=torch.float64)
         weighting = Weighting(weights_S, weights_S, slice(None))
 
@@ -128,7 +139,8 @@ class _Clock:
         once = self.made_up.mean(back_propagated)
         criterion = self.made_up.mean(with_criteria) - once
         along = self.made_up.mean(lambda i: self.made_up.directional_derivatives(i, batch_size, work.tokens)) - once
-        return calls * once + criterion + (calls - 1) * max(along, 0.0) * work.weight_gradients
+        shares = work.weight_gradients * len(work.parts)
+        return calls * once + criterion + (calls - 1) * max(along, 0.0) * shares
 
     def _times(self, batch: int, tokens: int) -> CallTimes:
         key = (batch, tokens)
@@ -136,24 +148,33 @@ class _Clock:
             self.known[key] = self.made_up.times(*key)
         return self.known[key]
 
-    def _criteria(self, specs: list[str], need: str) -> list[Criterion]:
-        setting = Setting(len(self.scheduler.size.blocks), self.made_up.anatomy, 0, 2)
+    def _criteria(self, work: Work, specs: list[str], need: str) -> list[Criterion]:
+        setting = Setting(units_of(work.parts, len(self.scheduler.size.blocks)), self.made_up.anatomy, 0, 2)
         parsed = [parse(spec) for spec in specs]
         return [kind(setting, options) for kind, options in parsed if need in kind.needs]
 
-    def _observing(self, batch_size: int, tokens: int, specs: list[str]) -> float:
-        watching = self._criteria(specs, "states")
+    def _observing(self, batch_size: int, work: Work, specs: list[str]) -> float:
+        """What the criteria make of the states around one block and its sublayers."""
+        watching = self._criteria(work, specs, "states")
         if not watching:
             return 0.0
-        batch = self.made_up.batch(batch_size, tokens)
+        batch = self.made_up.batch(batch_size, work.tokens)
         h_BTD = batch.h_BTD
         assert h_BTD is not None
-        return sum(seconds(lambda c=c: c.observe(0, h_BTD, h_BTD, batch), self.scheduler.device) for c in watching)
+        passing = Passing(h_BTD, h_BTD, batch)
+        once = sum(seconds(lambda c=c: c.observe(0, passing), self.scheduler.device) for c in watching)
+        return once * len(work.parts)
 
-    def _weighing(self, specs: list[str]) -> float:
-        blocks = self.made_up.anatomy.blocks
-        each = [self.made_up.mean(lambda i, c=c: c.weigh(i, blocks[i])) for c in self._criteria(specs, "weights")]
-        return sum(each) * len(blocks)
+    def _weighing(self, work: Work, specs: list[str]) -> float:
+        weighing, blocks = self._criteria(work, specs, "weights"), self.made_up.anatomy.blocks
+
+        def weigh(i: int) -> None:
+            of_block = scored_weights(blocks[i])
+            for criterion in weighing:
+                for row, unit in criterion.setting.rows(i):
+                    criterion.weigh(row, criterion.setting.weights(unit, of_block))
+
+        return self.made_up.mean(weigh) * len(blocks) if weighing else 0.0
 
 
 def _disk_rate(folder: Any) -> float | None:

@@ -1,10 +1,11 @@
 """The one engine: forward over many masks, backward for gradients, planned within a memory budget."""
 
-from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, backward_sweep
+from shortlm.sweep.backward import PIECE, BlockGradients, KeptStates, Passage, backward_sweep
 from shortlm.sweep.blocks import Batch, BlockCaller, predicted, widest
 from shortlm.sweep.branches import Branches
 from shortlm.sweep.call_times import call_times
 from shortlm.sweep.decisions import count_forwards, path_of, single_removals
+from shortlm.sweep.decode_latency import DecodeLatency, decode_latencies
 from shortlm.sweep.evaluator import Evaluator
 from shortlm.sweep.finite import perplexity_of, refuse_no_number
 from shortlm.sweep.forward import Losses, gathered, sweep
@@ -15,17 +16,20 @@ from shortlm.sweep.recall import Recall
 from shortlm.sweep.replaced import bypassed
 from shortlm.sweep.schedule import ModelSize, Schedule, Work
 from shortlm.sweep.scheduler import Scheduler, auto_batch_size, batched, schedule_for, taken_memory
+from shortlm.sweep.sublayers import PARTIAL_CALLS, sublayer_states
 from shortlm.sweep.tail import Tail, token_nats
 from shortlm.sweep.timing import CallTimes, MadeUpModel, seconds
 from shortlm.sweep.trace import LiveBytes, silent
 
 __all__ = [
+    "PARTIAL_CALLS",
     "PIECE",
     "Batch",
     "BlockCaller",
     "BlockGradients",
     "Branches",
     "CallTimes",
+    "DecodeLatency",
     "Evaluator",
     "Job",
     "KeptPrefixes",
@@ -34,6 +38,7 @@ __all__ = [
     "Losses",
     "MadeUpModel",
     "ModelSize",
+    "Passage",
     "Ranks",
     "Recall",
     "Say",
@@ -47,6 +52,7 @@ __all__ = [
     "bypassed",
     "call_times",
     "count_forwards",
+    "decode_latencies",
     "distributed_errors",
     "gathered",
     "joined_ranks",
@@ -60,6 +66,7 @@ __all__ = [
     "share_of",
     "silent",
     "single_removals",
+    "sublayer_states",
     "sweep",
     "taken_memory",
     "token_nats",

@@ -24,10 +24,8 @@ from shortlm.errors import is_out_of_memory
 from shortlm.model.anatomy import scored_weights
 from shortlm.progress import track
 from shortlm.sweep.blocks import Batch, BlockCaller, widest
-from shortlm.sweep.decisions import WITHOUT_ATTENTION, WITHOUT_FFN
 from shortlm.sweep.ranks import Ranks
 from shortlm.sweep.tail import Tail
-from shortlm.units import ATTENTION, BLOCK, Unit
 
 Gradients = dict[str, torch.Tensor]
 FORWARD_MODE_TOKENS = 512
@@ -66,8 +64,21 @@ class BlockGradients:
             self.sums[name] = self.total(name).contiguous()
             ranks.all_reduce(self.sums[name])
 
+    def without(self, part: str, passage: Passage) -> torch.Tensor:
+        """The block's output without one of its parts; without the whole block: its input."""
+        with torch.no_grad():
+            return self.caller.without(self.index, part, passage.in_BTD, passage.batch)
+
+    def effect_of(self, part: str, passage: Passage) -> torch.Tensor:
+        """How the loss of each sequence would change without one of the block's parts, to first order behind it:
+        <dLoss/dh_{i+1}, output without it - h_{i+1}>, float64, on the CPU.
+        """
+        change_BTD = (self.without(part, passage) - passage.out_BTD).cpu().double()
+        return (passage.grad_BTD.cpu().double() * change_BTD).sum((1, 2))
+
     def directional_derivatives(self, direction: Gradients) -> list[float]:
         """For each sequence, how the loss changes along a direction in the weights: <direction, its own gradient>.
+        Weights that the direction does not name stay as they are.
 
         Costs as much as one more backward pass over the block.
         """
@@ -91,7 +102,7 @@ class BlockGradients:
         args, kwargs = passage.batch.calls[self.index]
         try:
             with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-                duals = {n: forward_ad.make_dual(w.detach(), direction[n]) for n, w in self.weights.items()}
+                duals = {n: forward_ad.make_dual(self.weights[n].detach(), d) for n, d in direction.items()}
                 out = functional_call(self.caller.blocks[self.index], duals, (passage.in_BTD, *args), kwargs)
                 out_BTD = out[0] if isinstance(out, tuple) else out
                 change_BTD = forward_ad.unpack_dual(out_BTD).tangent
@@ -109,7 +120,7 @@ class BlockGradients:
             pieces = zip(direction[name].flatten().split(PIECE), grad.flatten().split(PIECE), strict=True)
             products.extend((d.float() * g.float()).sum(dtype=widest(grad.device)) for d, g in pieces)
 
-        with _on_gradient(self.weights, multiply):
+        with _on_gradient({name: self.weights[name] for name in direction}, multiply):
             self._backward(passage.batch.alone(self.caller, s), passage.in_BTD[s, None], passage.grad_BTD[s, None])
         return float(sum(products))
 
@@ -130,17 +141,6 @@ class BlockGradients:
             self.caller(self.index, leaf_BTD, batch).backward(grad_BTD)
         assert leaf_BTD.grad is not None
         return leaf_BTD.grad
-
-
-def bypass_effect(caller: BlockCaller, passage: Passage, unit: Unit) -> float:
-    """<dLoss/dh_{i+1}, what the block makes of its input without the unit - h_{i+1}> of one batch."""
-    without_BTD = passage.in_BTD
-    if unit.part != BLOCK:
-        decision = WITHOUT_ATTENTION if unit.part == ATTENTION else WITHOUT_FFN
-        with torch.no_grad():
-            without_BTD = caller(unit.block, passage.in_BTD, passage.batch, decision)
-    change_BTD = without_BTD.float() - passage.out_BTD.float()
-    return float((passage.grad_BTD.float() * change_BTD).sum(dtype=widest(change_BTD.device)))
 
 
 class KeptStates:

@@ -24,7 +24,7 @@ from shortlm.model.devices import tokens_per_call
 from shortlm.model.opening import context_of
 from shortlm.model.streaming import DiskBlocks
 from shortlm.sweep.branches import Branches
-from shortlm.sweep.decisions import KEEP, LEFT_OUT
+from shortlm.sweep.decisions import DROP, KEEP, LEFT_OUT, WITHOUT
 from shortlm.sweep.replaced import replaced_forwards
 
 
@@ -120,6 +120,11 @@ class BlockCaller:
         """The state behind block i by `call`, which calls it with h_BTD; without a branch, as the decision says."""
         output = call() if decision == KEEP else self.branches.output_without(i, LEFT_OUT[decision], h_BTD, call)
         return output[0] if isinstance(output, tuple) else output
+
+    def without(self, i: int, part: str, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The state behind block i without one of its parts; without the whole block that is h_BTD itself."""
+        decision = WITHOUT[part]
+        return h_BTD if decision == DROP else self(i, h_BTD, batch, decision)
 
     def together(self, batch: Batch) -> int:
         """How many states of a batch make a well-filled call."""

@@ -10,8 +10,8 @@ Shapes: B sequences, T tokens, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -71,6 +71,25 @@ class Branches:
         with self._silenced(i, (part,), self.returned[kind]):
             return call()
 
+    @contextmanager
+    def entering(self, i: int, part: str) -> Generator[list[torch.Tensor], None, None]:
+        """Inside, what enters the sublayer in calls of block i is noted, also where it is silenced."""
+        entered: list[torch.Tensor] = []
+        called: list[nn.Module] = []
+
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            called.append(module)
+            if module is called[0]:  # of several modules (OPT's fc1 and fc2) the first one
+                entered.append(_first_tensor(args, kwargs))
+
+        modules = [self.blocks[i].get_submodule(name) for name in self.names[part][i]]
+        hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
+        try:
+            yield entered
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def _kind(self, i: int) -> tuple[Any, ...]:
         names = [*self.names[ATTENTION][i], *self.names[FFN][i]]
         return type(self.blocks[i]), *((name, type(self.blocks[i].get_submodule(name))) for name in names)
@@ -98,6 +117,10 @@ class Branches:
         modules = [self.blocks[i].get_submodule(name) for name in names]
         shapes = [returned[name] for name in names]
         return replaced_forwards(modules, lambda k, original: Nothing(original, *shapes[k]).forward)
+
+
+def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    return next(x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor))
 
 
 def _refuse_other_changes(block: nn.Module, in_BTD: torch.Tensor, output: Any) -> None:

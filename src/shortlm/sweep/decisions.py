@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from shortlm.units import ATTENTION, BLOCK, FFN, Mask, Unit
+from shortlm.units import ATTENTION, BLOCK, FFN, Mask, units_of
 
 KEEP, DROP, WITHOUT_ATTENTION, WITHOUT_FFN = range(4)
 DECISIONS = (DROP, KEEP, WITHOUT_ATTENTION, WITHOUT_FFN)  # as they are carried out, the cheapest first
 LEFT_OUT = {WITHOUT_ATTENTION: ATTENTION, WITHOUT_FFN: FFN}
+WITHOUT = {BLOCK: DROP, ATTENTION: WITHOUT_ATTENTION, FFN: WITHOUT_FFN}
 Path = bytes  # a decision per block
 
 
@@ -23,14 +24,14 @@ def path_of(mask: Mask, n_blocks: int) -> Path:
     for unit in mask:
         if not 0 <= unit.block < n_blocks:
             raise IndexError(f"{unit} of {n_blocks} blocks")
-        decision = {BLOCK: DROP, ATTENTION: WITHOUT_ATTENTION, FFN: WITHOUT_FFN}[unit.part]
+        decision = WITHOUT[unit.part]
         path[unit.block] = decision if path[unit.block] in (KEEP, decision) else DROP
     return bytes(path)
 
 
-def single_removals(n_blocks: int) -> list[Mask]:
-    """The masks without block 0, without block 1, ..."""
-    return [frozenset({Unit(i)}) for i in range(n_blocks)]
+def single_removals(n_blocks: int, parts: Iterable[str] = (BLOCK,)) -> list[Mask]:
+    """The masks without block 0, without block 1, ...; or without each of these parts of every block."""
+    return [frozenset({unit}) for unit in units_of(parts, n_blocks)]
 
 
 def count_forwards(paths: Iterable[Path], start: Iterable[Path] = (b"",)) -> int:

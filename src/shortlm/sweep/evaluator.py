@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 
 from shortlm.artifacts import Search, Tried
-from shortlm.sweep.backward import BlockGradients, backward_sweep, bypass_effect
+from shortlm.sweep.backward import BlockGradients, backward_sweep
 from shortlm.sweep.blocks import BlockCaller
 from shortlm.sweep.dense import DenseModel
 from shortlm.sweep.forward import Losses, gathered, sweep
@@ -103,7 +103,7 @@ class Evaluator:
 
         def on_block(block: BlockGradients) -> None:
             for unit in (u for u in units if u.block == block.index):
-                found[unit] = sum(bypass_effect(self.caller, passage, unit) for passage in block.passages)
+                found[unit] = sum(float(block.effect_of(unit.part, passage).sum()) for passage in block.passages)
 
         backward_sweep(self.caller, batches, self.shares_S[mine], on_block, of_weights=False)
         values = torch.tensor([found[unit] for unit in units], dtype=torch.float64)

@@ -1,11 +1,13 @@
-"""Scores and perplexities are finite numbers, or an error that names the block."""
+"""Scores and perplexities are finite numbers, or an error that names the block, or the sublayer."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from shortlm.errors import ScoreError
 from shortlm.sweep.forward import Losses
+from shortlm.units import BLOCK, Unit
 
 
 def perplexity_of(losses: Losses) -> float:
@@ -16,11 +18,12 @@ def perplexity_of(losses: Losses) -> float:
     return value
 
 
-def refuse_no_number(spec: str, scores: list[float]) -> None:
-    """Raise ScoreError, naming the block, if a score is NaN or infinite."""
-    for i, value in enumerate(scores):
+def refuse_no_number(spec: str, scores: list[float], units: Sequence[Unit] = ()) -> None:
+    """Raise ScoreError, naming the unit, if a score is NaN or infinite; `units` are what they are of (all blocks)."""
+    for unit, value in zip(units or map(Unit, range(len(scores))), scores, strict=True):
         if not math.isfinite(value):
+            kind = "block" if unit.part == BLOCK else "sublayer"
             raise ScoreError(
-                f"criterion '{spec}': the score of block {i} is {value}; "
-                "check the block's weights, or compute in --dtype float32"
+                f"criterion '{spec}': the score of {kind} {unit} is {value}; "
+                f"check the {kind}'s weights, or compute in --dtype float32"
             )

@@ -14,7 +14,7 @@ from shortlm.checkpoint import Checkpoint, block_prefix
 from shortlm.model import find_anatomy, meta_model, split_by_block
 from shortlm.sizes import gib
 from shortlm.sweep.decisions import Path, path_of, single_removals
-from shortlm.units import Mask
+from shortlm.units import BLOCK, Mask
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,13 @@ class Work:
 
     sequences: int
     tokens: int
-    removals: bool = False  # the loss without each block
+    parts: tuple[str, ...] = (BLOCK,)  # what is scored of every block
+    removals: bool = False  # the loss without each of them
     masks: tuple[Mask, ...] = ()  # the losses without these units
     kept_bytes: int = 0  # states that may be kept from one sweep to the next
     held_bytes: int = 0  # what else is held from one sweep to the next
     states: bool = False  # something is computed from the hidden states
+    partial_calls: int = 0  # of each block without a sublayer, for each batch: for states around sublayers
     gradients: bool = False
     weight_gradients: bool = False
     turns: int = 1  # backward sweeps, each over other batches of the sequences
@@ -86,7 +88,7 @@ class Work:
 
     def paths(self, n_blocks: int) -> list[Path]:
         """All that goes through the blocks, the whole model first."""
-        singles = single_removals(n_blocks) if self.removals else []
+        singles = single_removals(n_blocks, self.parts) if self.removals else []
         return [path_of(mask, n_blocks) for mask in (frozenset(), *singles, *self.masks)]
 
 

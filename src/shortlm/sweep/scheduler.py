@@ -32,6 +32,7 @@ from shortlm.text import Windows
 FREE_SHARE = 0.8  # of the free memory is what we take without a budget
 MARGIN = 0.2  # of what is planned beyond the process itself: the heap's gaps, kernels' own memory
 FORWARD_MODE = 90 * 2**20  # what torch loads when it first differentiates forwards
+AROUND_SUBLAYERS = 4  # states that are held for it: outputs without each sublayer, what enters the FFN in either call
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 Parts = dict[str, int]
 
@@ -44,14 +45,15 @@ class _Counts:
     lm_head_calls: int
     walks: int  # over all blocks again, for states that weren't kept
     backwards: int  # over all blocks, with gradients
-    shares: int  # of these, with what each sequence adds
+    shares: int  # over all blocks, for what each sequence adds to their gradients
+    partial: int  # over all blocks, without one of their sublayers
 
     @classmethod
     def of(cls, work: Work, tree: _Tree, kept: bool) -> _Counts:
         backwards = work.turns * work.gradients
         return cls(
             tree.forwards * work.forward, tree.leaves * work.forward,
-            backwards - kept, backwards, backwards * work.weight_gradients,
+            backwards - kept, backwards, backwards * work.weight_gradients * len(work.parts), work.partial_calls,
         )  # fmt: skip
 
 
@@ -168,7 +170,7 @@ class Scheduler:
         parts = self._parts(work, streamed, batch_size, min(work.sequences, batch_size * together), kept, tree)
         chunks = ceil(tree.leaves / most) if streamed and most else 1
         checked = checked_sequences(batches, tree.leaves > 1, batch_size, streamed) if work.check else 0
-        calls = counts.forwards + self.n_blocks * (counts.walks + counts.backwards + counts.shares)
+        calls = counts.forwards + self.n_blocks * (counts.walks + counts.backwards + counts.shares + counts.partial)
         return Schedule(
             streamed=streamed, batch_size=batch_size, batches_per_pass=together, passes=passes,
             peak_bytes=sum(parts.values()), parts=parts,
@@ -189,7 +191,7 @@ class Scheduler:
         if not work.forward:
             return 0.0
         again = 3 * (counts.backwards + counts.shares)  # recomputed, then twice as much backwards
-        blocks = counts.forwards + self.n_blocks * (counts.walks + again)
+        blocks = counts.forwards + self.n_blocks * (counts.walks + again + counts.partial)
         head = 2.0 * self.size.hidden * self.size.vocabulary * (work.tokens - 1)
         of_sequence = self._cost(work, batch_size).flops / batch_size * blocks
         check = checked * (self._cost(work, batch_size).flops / batch_size * self.n_blocks + 2 * head)
@@ -236,15 +238,20 @@ class Scheduler:
         return self._cost(work, batch_size).state_bytes // batch_size * work.sequences * (self.n_blocks + 1)
 
     def _one_call(self, work: Work, batch_size: int) -> int:
-        """A block's call (in which a kernel packs a weight anew), or what criteria make of its states in float32."""
+        """A block's call (in which a kernel packs a weight anew), or what criteria make of its states in float32; and
+        the states around its sublayers.
+        """
+        cost = self._cost(work, batch_size)
         floats = 5 * batch_size * work.tokens * self.size.hidden * 4 if work.states else 0
-        return max(self._cost(work, batch_size).forward_bytes + self.size.largest_weight, floats)
+        inside = AROUND_SUBLAYERS * cost.state_bytes if work.partial_calls else 0
+        return max(cost.forward_bytes + self.size.largest_weight, floats) + inside
 
     def _backwards(self, work: Work, batch_size: int, rows: int) -> Parts:
         cost = self._cost(work, batch_size)
         states = self._all_states(work, batch_size) + 2 * cost.state_bytes // batch_size * work.sequences
         sums = self._weight_gradients() if work.weight_gradients else 0
         call = (cost.backward_bytes or 3 * cost.forward_bytes) + self.size.largest_weight
+        call += AROUND_SUBLAYERS * cost.state_bytes if work.partial_calls else 0
         return {"hidden states": states + rows, "one call": call, "gradients": sums}
 
     def _weight_gradients(self) -> int:
