@@ -231,7 +231,7 @@ def test_ids_without_a_tokenizer(llama_copy, tmp_path):
     [
         (["score", "-c", "pppl"], "unknown criterion 'pppl'; did you mean 'ppl'?"),
         (["score", "--length", "1"], "--length: input should be greater than or equal to 2 (got 1)"),
-        (["score", "--sequences", "-1"], "--sequences: input should be greater than or equal to 0"),
+        (["score", "--sequences", "-1"], "--sequences: must be a whole number, 0 to 10,000,000, or auto"),
         (["score", "-m", "./nowhere"], "./nowhere: no such folder"),
         (["score", "-m", "nobody/nothing"], "is no folder here and can't be fetched from the hub"),
         (["score", "--text", "nowhere.txt"], "nowhere.txt: no such text file"),

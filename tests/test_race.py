@@ -91,7 +91,7 @@ def test_a_search_gives_the_plan_and_what_it_took():
     assert plan.removed == choose(full, settings.model_copy(update={"method": "one-shot"})).removed
     assert (plan.method, plan.criterion, plan.budget) == ("race", "ppl", "3 blocks")
     found = plan.search
-    assert found.block_forwards < 16 * 12 * 13 // 2  # the full sweep's, in the same 16 rounds
+    assert found.block_forwards < 12 * 13 // 2  # the full sweep's
     assert [tried.units for tried in found.tried] == [[Unit(i)] for i in range(12)]
     for i, tried in enumerate(found.tried):
         assert exp(tried.nats) == pytest.approx(plan.scores[i], rel=1e-9)
@@ -104,16 +104,14 @@ def test_a_search_gives_the_plan_and_what_it_took():
 
 def test_what_reads_and_what_asks_are_told_apart():
     scores = score(MODEL, TEXT, ScoreSettings(criteria=["depth"]))
-    with pytest.raises(
-        PlanError, match="--method race: asks the model and reads no scores; give --model, and no scores"
-    ):
+    with pytest.raises(PlanError, match=r"--method race: asks the model; give --model \(scores may stand beside it\)"):
         choose(scores, ChooseSettings(blocks=3, method="race"))
     with pytest.raises(PlanError, match="--method one-shot: reads scores; give the file that 'score' wrote"):
         search(MODEL, TEXT, ChooseSettings(blocks=3))
-    with pytest.raises(PlanError, match=r"--method rice: unknown; did you mean .race"):
+    with pytest.raises(PlanError, match=r"--method 'rice': unknown; did you mean .race"):
         choose(scores, ChooseSettings(blocks=3, method="rice"))
-    with pytest.raises(PlanError, match="--method best: unknown"):
-        refuse_infeasible(ChooseSettings(blocks=3, method="best"), ScoreSettings(), scores.model)
+    with pytest.raises(PlanError, match="--method 'best': unknown"):
+        refuse_infeasible(ChooseSettings(blocks=3, method="best"), ScoreSettings(), scores.model, dict)
     with pytest.raises(PlanError, match=r"6 of 6 blocks are to go that may; there is nothing to choose"):
         search(MODEL, TEXT, ChooseSettings(blocks=6, method="race"))
     with pytest.raises(ScoreError, match=r"--select 3: a race chooses; in Python it is shortlm.race_scores"):

@@ -338,7 +338,10 @@ def test_what_the_commands_print_and_write(tmp_path, folders):
     )
     assert planned.exit_code == 0, planned.output
     chosen = CliRunner().invoke(app, ["choose", str(out), "--blocks", "1"])
-    assert chosen.exit_code == 2 and isinstance(chosen.exception, SystemExit | PlanError)
+    assert chosen.exit_code == 2 and isinstance(chosen.exception, SystemExit | PlanError)  # all are protected
+    chosen = CliRunner().invoke(app, ["choose", str(out), "--blocks", "1", "--protect", "ends"])
+    assert chosen.exit_code == 0, chosen.output
+    assert "of others: " in chosen.stdout
 
 
 def test_plans_count_units(folders):
@@ -411,5 +414,5 @@ def test_wrong_units_races_and_choices_are_told_in_a_line(llama):
     race = ScoreSettings(criteria=["ppl"], select="2", units=["ffn"])
     with pytest.raises(ScoreError, match="--select 2: a race is for whole blocks; give --units blocks, or leave"):
         race_scores(ModelSettings(model=llama.facts.name), TextSettings(), race)
-    with pytest.raises(PlanError, match=r"scores of sublayers \(0.ffn, ...\): blocks are chosen; score with --units"):
-        choose(scored(llama, ["magnitude"], ["ffn"]), ChooseSettings(blocks=1))
+    with pytest.raises(PlanError, match="not of all of the units that may go; score with --units blocks"):
+        choose(scored(llama, ["magnitude"], ["ffn"]), ChooseSettings(blocks=1, units=["blocks"], protect="none"))

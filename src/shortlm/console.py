@@ -88,7 +88,7 @@ def show_plan(plan: CutPlan) -> None:
 def _show_search(found: Search) -> None:
     """What it took, how the chosen set does on other text, how sure the choice is."""
     spared = f", {found.spared:,} spared" if found.spared else ""
-    out.print(f"asked the model about {len(found.tried):,} sets{spared}: {found.block_forwards:,} block forwards")
+    out.print(f"asked the model about {found.sets:,} sets{spared}: {found.block_forwards:,} block forwards")
     for trail in found.trails if len(found.trails) > 1 else found.trails[-1:]:
         last = trail.found[-1] if trail.found else None
         if last and last.held_out_nats is not None:

@@ -56,8 +56,8 @@ def _parameter(name: str, kind: type[Settings], default: Any, only_given: bool) 
     annotation: Any = _plain(field.annotation)
     default = field.get_default() if default is ... else default
     option = typer.Option(
-        *_flags(name, annotation, default, kind), help=field.description, show_default=_shown(default, only_given),
-        rich_help_panel=kind.__name__.removesuffix("Settings"),
+        *_flags(name, annotation, default or only_given, kind), help=field.description,
+        show_default=_shown(default, only_given), rich_help_panel=kind.__name__.removesuffix("Settings"),
     )  # fmt: skip
     if get_origin(annotation) is list:
         annotation, default = str, ",".join(map(str, default))

@@ -61,7 +61,8 @@ class Search(Record):
     """How a choice was found by asking the model."""
 
     base_nats: float = Field(description="Mean cross-entropy per token of the whole model.")
-    tried: Annotated[list[Tried], ONE_MISTAKE]
+    tried: Annotated[list[Tried], ONE_MISTAKE] = Field(description="All sets, or of very many the best ones.")
+    sets: Count = Field(0, description="How many sets were tried.")
     block_forwards: Count = Field(description="Of all processes together, each over all sequences once.")
     data: DataFacts
     objective: str = Field("cross-entropy", description="What was made small.")

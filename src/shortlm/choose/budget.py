@@ -52,6 +52,10 @@ class Budget:
             return cost == self.goal
         return self.rule == "nearest" or cost >= self.goal * (1 - SLACK)
 
+    def within_reach(self, cost: float) -> bool:
+        """Whether sets of at most this cost can be enough."""
+        return self.rule == "nearest" or cost >= self.goal * (1 - SLACK)
+
     def pick(self, costs: Sequence[float]) -> int:
         """How many of a growing row of sets, whose costs begin with 0 for none, meet it; their number if too few."""
         if self.rule == "nearest":

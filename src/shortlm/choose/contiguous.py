@@ -16,6 +16,8 @@ def contiguous(question: Question, name: str, criterion: CriterionScores) -> Cho
 
     Raises PlanError if no run meets the budget.
     """
+    if question.finer or (question.scores and question.scores.units):
+        raise PlanError("--method contiguous: is for scores of whole blocks; with other --units take greedy or auto")
     if criterion.race:
         raise PlanError("--method contiguous: a race settles one-shot choices only; score without --select")
     model, budget = question.model, question.budget

@@ -11,7 +11,7 @@ from shortlm.errors import PlanError
 from shortlm.recipe.specs import Options
 from shortlm.units import Mask, Unit
 
-VISITED = 50  # partial sets that are looked at for each set that may be evaluated
+VISITED = 20  # partial sets that are looked at for each set that may be evaluated
 
 
 def exhaustive(trials: Trials, given: Given) -> Mask:
@@ -25,7 +25,7 @@ def exhaustive(trials: Trials, given: Given) -> Mask:
 
 def sets_of(question: Question, most: int) -> list[Mask]:
     """All sets that meet the budget and would not without one of their units. Raises PlanError for more than `most`."""
-    found: list[Mask] = []
+    found: dict[Mask, None] = {}
     for visited, removed in enumerate(_partial(question, frozenset(), question.free)):
         if len(found) > most or visited > VISITED * most:
             raise PlanError(
@@ -33,17 +33,18 @@ def sets_of(question: Question, most: int) -> list[Mask]:
                 f"beam or auto, or allow more (exhaustive:most={10 * most})"
             )
         if question.met(removed) and not any(question.met(question.shrunk(removed, u)) for u in removed):
-            found.append(removed)
-    return list(dict.fromkeys(found))
+            found[removed] = None
+    return list(found)
 
 
 def _partial(question: Question, removed: Mask, units: list[Unit]) -> Iterator[Mask]:
-    """`removed`, and all that it can grow to by some of these units."""
+    """`removed`, and all that it can grow to by some of these units, as far as these can still meet the budget."""
     yield removed
-    allowed = set(question.candidates(removed))
+    allowed, rest = set(question.candidates(removed)), question.cost(removed) + question.budget.of(units)
     for k, unit in enumerate(units):
-        if unit in allowed:
+        if unit in allowed and question.budget.within_reach(rest):
             yield from _partial(question, question.grown(removed, unit), units[k + 1 :])
+        rest -= question.budget.cost(unit)
 
 
 EXHAUSTIVE = Method(

@@ -22,7 +22,7 @@ def refuse_infeasible(
     order of the blocks can meet, and a race for another choice; RecipeError for rounds that can't be.
     """
     asking, name = asks(settings.method), settings.criterion or scored.criteria[0]
-    if not asking and name not in scored.criteria:
+    if name not in scored.criteria and (settings.criterion or not asking):
         raise PlanError(f"criterion '{name}' is not scored; {did_you_mean(name, scored.criteria)}")
     if rounds > 1 and re.search(r"\d", settings.protect):
         raise RecipeError(

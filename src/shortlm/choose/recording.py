@@ -5,20 +5,24 @@ Shapes: S sequences.
 
 from __future__ import annotations
 
-from shortlm.artifacts import Found, Search, Trail
+from shortlm.artifacts import Found, Search, Trail, Tried
 from shortlm.choose.certainty import certainty
 from shortlm.choose.first_order import compared
 from shortlm.choose.trials import TrailOf, Trials, paired_stderr
 from shortlm.sweep import Evaluator
 from shortlm.units import Mask
 
+MOST_TOLD = 1000  # of all sets that were tried, the best ones
 AT_MOST = 200  # steps of a trail that are told; of more, some are left out
 
 
 def recorded(trials: Trials, chosen: Mask, held_out: Evaluator | None, resamples: int) -> Search:
     """The search as the plan holds it. `held_out` has the text that was not searched on."""
+    if trials.evaluator.sequences < 2:
+        trials.notes.append("one sequence: how sure the choice is, and what other text would choose, can't be told")
     trails = [_thinned(trail) for trail in trials.trails if trail.steps]
-    spent, masks = trials.evaluator.search(), list(dict.fromkeys(step.mask for t in trails for step in t.steps))
+    masks = list(dict.fromkeys(step.mask for trail in trails for step in trail.steps))
+    spent = trials.evaluator.search()
     unseen = _HeldOut(held_out, masks) if held_out else None
     known = {mask for mask in masks if trials.knows(mask)}
     made = [
@@ -30,12 +34,20 @@ def recorded(trials: Trials, chosen: Mask, held_out: Evaluator | None, resamples
     ]  # fmt: skip
     return spent.model_copy(
         update={
-            "trails": made, "spared": trials.spared, "certainty": certainty(trials, chosen, resamples),
+            "tried": _best_tried(spent.tried), "trails": made, "spared": trials.spared,
+            "certainty": certainty(trials, chosen, resamples),
             "estimate": compared(trials, trials.estimates), "notes": trials.notes,
             "held_out": held_out.windows.facts if held_out else None,
             "held_out_base_nats": held_out.base_nats if held_out else None,
         }
     )  # fmt: skip
+
+
+def _best_tried(tried: list[Tried]) -> list[Tried]:
+    """All, or of very many the best of those that were tried on most sequences."""
+    if len(tried) <= MOST_TOLD:
+        return tried
+    return sorted(tried, key=lambda entry: (-entry.sequences, entry.nats))[:MOST_TOLD]
 
 
 class _HeldOut:

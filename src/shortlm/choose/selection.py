@@ -9,6 +9,7 @@ from shortlm.choose.question import question_of
 from shortlm.errors import PlanError, did_you_mean, shown
 from shortlm.plans import plan_of
 from shortlm.recipe import ChooseSettings
+from shortlm.units import BLOCK
 
 
 def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> CutPlan:
@@ -20,6 +21,10 @@ def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> C
     name = settings.criterion or next(iter(scores.criteria))
     if name not in scores.criteria:
         raise PlanError(f"criterion {shown(name)} was not scored; {did_you_mean(name, scores.criteria)}")
+    if scores.units and "units" not in settings.model_fields_set:  # what was scored is what may go
+        names = {BLOCK: "blocks"}
+        parts = dict.fromkeys(names.get(unit.part, unit.part) for unit in scores.units)
+        settings = settings.model_copy(update={"units": list(parts)})
     question = question_of(settings, scores.model, read_budget(settings, scores.model), scores)
     choice = READING[settings.method](question, name, scores.criteria[name])
     plan = plan_of(

@@ -87,6 +87,8 @@ def _laid_over(
     budgets = {"blocks", "drop", "drop_params", "to_params", "drop_kv", "speed_up"}
     if budgets & given["choose"].keys():  # a budget given here replaces the recipe's
         values["choose"] |= dict.fromkeys(budgets)
+    if ("criterion" in given["choose"] or "select" in given["score"]) and "method" not in given["choose"]:
+        values["choose"]["method"] = "one-shot"  # which alone reads that
     for stage, options in given.items():
         values[stage] |= options
     if eval_text:

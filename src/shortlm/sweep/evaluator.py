@@ -128,7 +128,8 @@ class Evaluator:
         """What was asked so far."""
         return Search(
             base_nats=self.base_nats, tried=[self._as_tried(*entry) for entry in self.tried.items()],
-            block_forwards=round(self.forwards), data=self.windows.facts, objective=KL if self.dense else CROSS_ENTROPY,
+            sets=len(self.tried), block_forwards=round(self.forwards), data=self.windows.facts,
+            objective=KL if self.dense else CROSS_ENTROPY,
         )  # fmt: skip
 
     @property
@@ -169,7 +170,7 @@ class Evaluator:
         """The whole model's losses are NaN where they are known already."""
         if self.dense and not self.dense.rows:
             self._collect()
-        whole = any(part not in self.base for part in parts)
+        whole = self.check or any(part not in self.base for part in parts)
         batches = [batch for part in parts for batch in self.batches[part]]
         numbers = [n for n, part in self._numbers() if part in set(parts)]
         sizes, schedule = [len(ids_BT) for ids_BT, _ in batches], self.job.schedule

@@ -49,7 +49,7 @@ TEMPLATE = """
 text choose the same blocks</dd></div>
 {% endif %}
 {% if plan.search %}
-<div><dt>Asked the model</dt><dd>{{ plan.search.tried | length | whole }} sets on {{ plan.search.data.sequences | whole }} windows of
+<div><dt>Asked the model</dt><dd>{{ plan.search.sets | whole }} sets on {{ plan.search.data.sequences | whole }} windows of
 {{ plan.search.data.source }}, {{ plan.search.block_forwards | whole }} block forwards</dd></div>
 {% endif %}
 {% if plan.source %}
