@@ -73,7 +73,7 @@ class _Rounds:
         if not (self.lazy or self.estimates):
             return len(waiting)
         unknown = sum(unit not in self.last and unit not in self.estimates for unit in waiting)
-        share = 3 if self.trials.evaluator.caller.disk else 8
+        share = 3 if self.trials.evaluator.caller.disk else 16
         return max(unknown, 1 + len(waiting) // share)
 
     def _try(self, removed: Mask, part: list[Unit]) -> None:

@@ -34,19 +34,20 @@ LONG = 1e11  # products of weights and tokens, from which on calls are timed to 
 
 def search(
     model: ModelSettings, text: TextSettings, settings: ChooseSettings, how: SearchSettings | None = None,
-    say: Say | None = None, scores: BlockScores | None = None, out: Path | None = None,
+    say: Say | None = None, scores: BlockScores | None = None, out: Path | None = None, reserved: int = 0,
 ) -> CutPlan:  # fmt: skip
     """A CutPlan within the budget, by a method that asks the model about sets of units.
 
     Under torchrun every process evaluates its share of the sequences. `say` is told what it will take. `scores` are
     where some methods begin. With `out`, the file that the plan goes to, an interrupted search is kept beside it, and
-    the same search goes on from there. Raises ShortLMError for bad input.
+    the same search goes on from there. So many windows behind the text are `reserved` for a later evaluation: nothing
+    is chosen by them. Raises ShortLMError for bad input.
     """
     how, say = how or SearchSettings(), say or (lambda line: None)
     method = asked(settings.method)
     facts = facts_from_config(model)  # before weights and text are opened
     question = question_before(settings, facts, lambda: cache_cost(model), scores)
-    one = _Search(model, settings, how, method, question, say, scores, out)
+    one = _Search(model, settings, how, method, question, say, scores, out, reserved)
     if text.sequences != "auto":
         return one.plan(text, text.sequences)
     return _until_stable(one, text, how.most_sequences, say)
@@ -73,10 +74,10 @@ class _Search:
 
     def __init__(
         self, model: ModelSettings, settings: ChooseSettings, how: SearchSettings, method: Asked, question: Question,
-        say: Say, scores: BlockScores | None, out: Path | None,
+        say: Say, scores: BlockScores | None, out: Path | None, reserved: int,
     ):  # fmt: skip
         self.model, self.settings, self.how, self.method, self.question = model, settings, how, method, question
-        self.say, self.scores, self.out = say, scores, out
+        self.say, self.scores, self.out, self.reserved = say, scores, out, reserved
 
     def plan(self, text: TextSettings, reach: int) -> CutPlan:
         """The plan by this text; what is held out begins behind `reach` windows."""
@@ -106,7 +107,8 @@ class _Search:
             job, kept_bytes=job.kept_bytes, top_k=how.top_k if how.objective == "kl" else 0, recall=recall,
             rounds=ROUNDS if method.by_parts(self.method.given) else 1,
         )  # fmt: skip
-        more = self._behind(job, text, reach + how.held_out, how.confirm) if self.method.name == "auto" else None
+        unseen = max(how.held_out, self.reserved)
+        more = self._behind(job, text, reach + unseen, how.confirm) if self.method.name == "auto" else None
         trials = Trials(self._question(job), evaluator, more)
         if how.budget_minutes is not None:
             trials.most_forwards = self._affordable(job, evaluator, how.budget_minutes)

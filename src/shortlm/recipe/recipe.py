@@ -43,15 +43,20 @@ class Recipe(Settings):
     eval: EvalSettings = EvalSettings()
     bench: BenchSettings | None = Field(None, description="Speed and memory before and after; none if empty.")
 
+    @property
+    def scored_text(self) -> TextSettings:
+        """The text that is scored: with --sequences auto, which is for the search, as much as it begins with."""
+        return self.text.model_copy(update={"sequences": 10}) if self.text.sequences == "auto" else self.text
+
     def eval_texts(self) -> list[TextSettings]:
         """The texts for perplexity: those given, or held-out windows of the scoring text."""
         if self.eval.texts or self.text.ids is not None:
             return self.eval.with_local_texts().texts or [self.text]
-        if not self.text.count:
+        if not self.text.sequences:
             raise RecipeError(
                 "all of the text is scored and nothing is left to hold out; give --eval-text or --sequences"
             )
-        skip = self.text.skip + self.text.count
+        skip = self.text.skip + (self.search.most_sequences if self.text.sequences == "auto" else self.text.count)
         return [self.text.model_copy(update={"skip": skip, "sequences": self.eval.held_out})]
 
     def refuse_training_on_what_is_measured(self) -> None:

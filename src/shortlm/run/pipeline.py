@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shortlm.artifacts import Benchmark, Measurement
 from shortlm.bench import bench, check_bench
-from shortlm.choose import cache_cost, refuse_infeasible, refuse_unraceable
+from shortlm.choose import asks, cache_cost, refuse_infeasible, refuse_unraceable
 from shortlm.cut import refuse_uncuttable
 from shortlm.evaluate import check_evaluation, evaluate
 from shortlm.model import facts_from_config
@@ -69,6 +69,8 @@ def _refuse_infeasible(recipe: Recipe) -> None:
     for spec in recipe.score.criteria:
         parse(spec)
     refuse_unraceable(recipe.score)
+    if not asks(recipe.choose.method):
+        _ = recipe.text.count  # a number, not auto
     recipe.eval_texts()
     cache = partial(cache_cost, recipe.model)
     refuse_infeasible(recipe.choose, recipe.score, facts_from_config(recipe.model), cache, recipe.rounds)

@@ -80,7 +80,7 @@ def shorten(folder: RunFolder, recipe: Recipe) -> Rounds:
 def _scored(folder: RunFolder, recipe: Recipe, number: int, model: ModelSettings) -> BlockScores:
     name = f"{place(recipe, number)}score"
     make = race_scores if recipe.score.select else score
-    return folder.do(name, lambda: make(model, recipe.text, recipe.score, folder.say), shared=True)
+    return folder.do(name, lambda: make(model, recipe.scored_text, recipe.score, folder.say), shared=True)
 
 
 def _by_scores(settings: ChooseSettings) -> ChooseSettings:
@@ -123,7 +123,7 @@ def _chosen(
 ) -> CutPlan:
     if asks(share.method):
         out = folder.outputs[f"{at}choose"].path
-        return search(model, recipe.text, share, recipe.search, folder.say, scores, out)
+        return search(model, recipe.text, share, recipe.search, folder.say, scores, out, recipe.eval.held_out)
     return choose(scores, share, f"{at}scores.json")
 
 

@@ -7,12 +7,13 @@ versions of what computes. All keys are known before anything is done.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement
 from shortlm.checkpoint import locate
 from shortlm.choose import asks
 from shortlm.keys import fingerprint, key_of, measured_from, model_key, phase_keys
-from shortlm.recipe import Recipe, SearchSettings, load_recipe, to_yaml
+from shortlm.recipe import Recipe, load_recipe, to_yaml
 from shortlm.run.changes import setting_change, why_other
 from shortlm.run.folder import Mark, Output, RunFolder, Say
 
@@ -27,9 +28,10 @@ FOLDERS: dict[str, tuple[str, type[Artifact]]] = {  # checkpoints, and the artif
 }  # fmt: skip
 
 
-def _searched(recipe: Recipe) -> list[SearchSettings]:
+def _searched(recipe: Recipe) -> list[Any]:
     """The settings that count where the model is asked."""
-    return [recipe.search] if asks(recipe.choose.method) else []
+    mixed = [fingerprint(entry.rpartition("=")[0] or entry) for entry in recipe.search.mix]
+    return [recipe.search, recipe.text.sequences, *mixed] if asks(recipe.choose.method) else []
 
 
 def run_folder(recipe: Recipe, out: Path, force: bool, say: Say) -> RunFolder:
@@ -67,7 +69,7 @@ def stage_keys(recipe: Recipe, commit: str | None) -> dict[str, str]:
     keys, shorter = {}, dense
     for number in range(1, recipe.rounds + 1):
         at = place(recipe, number)
-        keys[f"{at}score"] = key_of(model, recipe.text, scored, recipe.score)
+        keys[f"{at}score"] = key_of(model, recipe.scored_text, scored, recipe.score)
         rounds = [number, recipe.rounds] if recipe.rounds > 1 else []
         keys[f"{at}choose"] = key_of(keys[f"{at}score"], recipe.choose, *_searched(recipe), *rounds)
         keys[f"{at}cut"] = model = shorter = key_of(keys[f"{at}choose"], recipe.cut)

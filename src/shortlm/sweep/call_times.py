@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from shortlm.model import OpenModel
 from shortlm.sweep.timing import CallTimes, MadeUpModel
 
 
-@lru_cache(maxsize=8)
 def call_times(opened: OpenModel, batch_size: int, tokens: int) -> CallTimes:
     """Of a block and of the head with the cross-entropy, for one batch."""
     trust = getattr(opened.model.config, "trust_remote_code", False)
