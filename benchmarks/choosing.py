@@ -48,24 +48,23 @@ candidate, `greedy` is lazy. Rows of attention and FFN keep no more parameters t
 
 
 def main() -> None:
-    """All models that are there."""
+    """All models that are there, or one; tables of others are kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", type=int, default=32)
     parser.add_argument("--only", choices=MODELS)
     given = parser.parse_args()
-    tables = {}
+    results = HERE / "results" / "choosing.json"
+    tables = json.loads(results.read_text()) if results.is_file() else {}
     for name, (model, text) in MODELS.items():
         if given.only in (None, name) and (model == "embedded" or Path(model).is_dir()):
             for drop in ("25%", "50%"):
                 settings = TextSettings(text=text, sequences=given.sequences)
                 tables[f"{name}, {drop} of the blocks"] = rows = table(ModelSettings(model=model), settings, drop)
                 print(name, drop, *(json.dumps(row) for row in rows), sep="\n")
-    if given.only is None:
-        (HERE / "results" / "choosing.json").write_text(json.dumps(tables, indent=1) + "\n")
-        page = INTRO.format(sequences=given.sequences, length=128, held_out=HOW.held_out) + "".join(
-            map(section, *zip(*tables.items(), strict=True))
-        )
-        (HERE.parent / "docs" / "choosing.md").write_text(page)
+    results.write_text(json.dumps(tables, indent=1) + "\n")
+    page = INTRO.format(sequences=given.sequences, length=128, held_out=HOW.held_out)
+    sections = [section(title, rows) for title, rows in tables.items()]
+    (HERE.parent / "docs" / "choosing.md").write_text(page + "".join(sections))
 
 
 def table(model: ModelSettings, text: TextSettings, drop: str) -> list[dict[str, Any]]:

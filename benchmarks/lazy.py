@@ -21,12 +21,11 @@ import torch
 
 from shortlm.choose.budget import read_budget
 from shortlm.choose.greedy import GREEDY
-from shortlm.choose.method import Call, call_forwards
 from shortlm.choose.question import Question, question_of
 from shortlm.choose.trials import Trials
 from shortlm.model import open_model
 from shortlm.recipe import ChooseSettings, ModelSettings, TextSettings
-from shortlm.sweep import BlockCaller, Losses, sweep
+from shortlm.sweep import BlockCaller, Losses, count_forwards, path_of, sweep
 from shortlm.text import open_windows
 from shortlm.units import Mask
 
@@ -38,16 +37,17 @@ class Looked:
 
     def __init__(self, table: dict[Mask, torch.Tensor], tokens: int, n_blocks: int, drawn: list[int]):
         self.table, self.n_blocks, self.drawn = table, n_blocks, drawn
-        self.sequences, self.forwards, self.kept = len(drawn), 0.0, [frozenset[Any]()]
+        self.sequences, self.forwards, self.kept = len(drawn), 0.0, set[bytes]()
         self.tokens_S = torch.full((len(drawn),), float(tokens), dtype=torch.float64)
         self.shares_S, self.caller = 1 / self.tokens_S.sum() + 0 * self.tokens_S, SimpleNamespace(disk=None)
         self.base_S = table[frozenset()][drawn]
 
     def losses(self, masks: list[Mask], keep: list[Mask] = ()) -> Losses:
         first = [] if self.forwards else [frozenset()]  # the whole model, once
-        known = [mask for mask in keep if mask in self.kept]
-        self.forwards += call_forwards(Call([*first, *masks], known), self.n_blocks)
-        self.kept = list(keep)
+        wanted = {path[:i] for path in (path_of(mask, self.n_blocks) for mask in keep) for i in range(1, len(path))}
+        paths = [path_of(mask, self.n_blocks) for mask in (*first, *masks)]
+        self.forwards += count_forwards(paths, {b"", *(wanted & self.kept)})
+        self.kept = {prefix for prefix in wanted if any(path.startswith(prefix) for path in paths)} | wanted & self.kept
         return Losses(self.base_S, torch.stack([self.table[mask][self.drawn] for mask in masks]), self.tokens_S)
 
 

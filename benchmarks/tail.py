@@ -37,7 +37,7 @@ def main() -> None:
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     case = measured(model, given.hidden, given.vocabulary, dtype)
-    name = f"tail-{given.hidden}x{given.vocabulary}-{given.dtype}.json"
+    name = f"tail-{given.hidden}x{given.vocabulary}-{given.dtype}"
     save(name, {"what": __doc__.splitlines()[0], "machine": describe(), "dtype": given.dtype, **case})
 
 

@@ -46,10 +46,11 @@ def test_a_race_of_two_processes(tmp_path):
     assert one.selected == two.selected
 
 
-def test_a_search_of_two_processes(tmp_path):
+@pytest.mark.parametrize("method", ["race", "greedy", "evolutionary:generations=2,few=64"])
+def test_a_search_of_two_processes(tmp_path, method):
     plans = []
     for size in (1, 2):
-        args = ["choose", "--method", "race", "--blocks", 3, "--sequences", 16, "--length", 32]
+        args = ["choose", "--method", method, "--blocks", 3, "--sequences", 16, "--length", 32]
         done = ended(started(run(*args, "--out", tmp_path / f"{size}.json"), size))
         assert [code for code, _, _ in done] == [0] * size, done
         assert all(not output for _, output, _ in done[1:])

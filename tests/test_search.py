@@ -135,6 +135,10 @@ def test_auto_is_at_least_as_good_as_its_parts():
     trails = {trail.name: trail for trail in plan.search.trails}
     assert list(trails)[-1] == "auto" and set(trails["auto"].found[-1].units) == set(plan.units)
     assert {"one-shot ppl", "best run"} < set(trails)
+    assert trails["auto"].block_forwards == plan.search.block_forwards
+    assert plan.search.certainty.sets == sum(
+        len(t.units) == 3 and all(u.part == "block" for u in t.units) for t in plan.search.tried
+    )
     finer = trails["greedy over attention and FFN"].found[-1].units
     facts = plan.model
     assert sum(map(facts.parameters_of, finer)) >= sum(map(facts.parameters_of, plan.units))
@@ -388,6 +392,14 @@ def test_bad_methods(method, message):
 
 
 def test_bad_units_and_budgets(tmp_path):
+    with pytest.raises(PlanError, match="--criterion bi: --method greedy asks the model; give --method one-shot"):
+        searched("greedy", blocks=2, criterion="bi")
+    scores = score(MODEL, TEXT, ScoreSettings(criteria=["depth"]))
+    other = scores.model_copy(update={"model": scores.model.model_copy(update={"name": "M", "block_parameters": [1]})})
+    with pytest.raises(
+        PlanError, match=r"the scores are of M \(12 blocks\), the model is embedded \(12 blocks\); give"
+    ):
+        search(MODEL, TEXT, ChooseSettings(method="greedy", blocks=2), HOW, scores=other)
     with pytest.raises(
         PlanError, match="budget '10 blocks' can't be met: all 12 units that may go come to 6 of the 10"
     ):

@@ -49,7 +49,8 @@ def auto(trials: Trials, given: Given) -> Mask:
     chosen = _confirmed(trials)
     if not question.finer:
         _finer(trials, spending, chosen)
-    with trials.trail("auto"):
+    with trials.trail("auto") as trail:  # which has spent all that was spent
+        trail.started, trail.forwards = 0.0, trials.evaluator.forwards
         trials.found(chosen)
     return chosen
 

@@ -84,6 +84,8 @@ class Question:
         """Whether this set is an answer."""
         if not removed or not self.budget.reached(self.cost(removed)):
             return False
+        if not self.finer and any(unit.part != BLOCK for unit in removed):
+            return False  # of another question
         return self.budget.rule != "nearest" or not self.candidates(removed)
 
     def leaving(self, removed: Mask) -> list[Unit]:

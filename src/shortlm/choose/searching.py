@@ -200,6 +200,7 @@ def question_before(
     """What can be told from the config alone: a speed-up is asked of the model itself later. `cache` tells the cost of
     units in the KV cache. Raises PlanError for a budget, units or a protection that can't be.
     """
+    _refuse_unread(settings, facts, scores)
     name, _ = given_budget(settings)
     costs: dict[str, Cost] = {"kv": cache()} if name == "drop_kv" else {}
     if name == "speed_up":  # by parameters, until it is measured
@@ -212,3 +213,17 @@ def question_before(
     if name != "speed_up":
         question.refuse_impossible()
     return question
+
+
+def _refuse_unread(settings: ChooseSettings, facts: ModelFacts, scores: BlockScores | None) -> None:
+    """What would be passed over in silence."""
+    if settings.criterion and asks(settings.method):
+        raise PlanError(
+            f"--criterion {settings.criterion}: --method {settings.method} asks the model; give --method one-shot, "
+            "or leave out the criterion"
+        )
+    if scores and scores.model.block_parameters != facts.block_parameters:
+        raise PlanError(
+            f"the scores are of {scores.model.name} ({scores.model.n_blocks} blocks), the model is {facts.name} "
+            f"({facts.n_blocks} blocks); give --model {scores.model.name}"
+        )
