@@ -14,6 +14,7 @@ import json
 import random
 from itertools import combinations
 from math import comb
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,7 +75,7 @@ def searched(question: Question, evaluator: Looked, **options: bool) -> tuple[Ma
 
 
 def main() -> None:
-    """Prints a JSON line."""
+    """Prints a JSON line, and keeps it in results/lazy.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--text", default="auto")
@@ -88,7 +89,12 @@ def main() -> None:
     count = question.count()
     assert sum(comb(len(question.free), n) for n in range(count + 1)) <= MOST
     known, tokens = table(given.model, given.text, question, count)
-    print(json.dumps(compared(question, known, tokens, given.trials)))
+    found = compared(question, known, tokens, given.trials)
+    print(json.dumps(found))
+    results = Path(__file__).parent / "results" / "lazy.json"
+    tables = json.loads(results.read_text()) if results.is_file() else {}
+    tables[f"{Path(given.model).name}, {given.drop}, protected: {given.protect}"] = found
+    results.write_text(json.dumps(tables, indent=1) + "\n")
 
 
 def compared(question: Question, known: dict[Mask, torch.Tensor], tokens: int, count: int) -> dict[str, Any]:

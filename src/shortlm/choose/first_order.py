@@ -6,10 +6,9 @@ state there: <dLoss/dh_{i+1}, block without the unit (h_i) - h_{i+1}>. It is exa
 
 from __future__ import annotations
 
-from scipy.stats import kendalltau
-
 from shortlm.artifacts import Estimate
 from shortlm.choose.trials import Trials
+from shortlm.statistics import kendall_tau
 from shortlm.units import Unit
 
 
@@ -27,5 +26,4 @@ def compared(trials: Trials, estimates: dict[Unit, float]) -> Estimate | None:
         return None
     base = trials.loss(frozenset())
     guess, truth = [estimates[unit] for unit in units], [trials.loss(masks[unit]) - base for unit in units]
-    tau = kendalltau(guess, truth).statistic
-    return Estimate(units=units, estimated=guess, measured=truth, rank_correlation=0.0 if tau != tau else float(tau))
+    return Estimate(units=units, estimated=guess, measured=truth, rank_correlation=kendall_tau(guess, truth))
