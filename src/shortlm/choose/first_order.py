@@ -26,4 +26,4 @@ def compared(trials: Trials, estimates: dict[Unit, float]) -> Estimate | None:
         return None
     base = trials.loss(frozenset())
     guess, truth = [estimates[unit] for unit in units], [trials.loss(masks[unit]) - base for unit in units]
-    return Estimate(units=units, estimated=guess, measured=truth, rank_correlation=kendall_tau(guess, truth))
+    return Estimate(units=units, estimated=guess, measured=truth, rank_correlation=kendall_tau(guess, truth) or 0.0)
