@@ -317,6 +317,16 @@ def _no_recall():
     return Recall()
 
 
+def test_a_budget_of_minutes_ends_the_search(tmp_path):
+    how = HOW.model_copy(update={"budget_minutes": 1e-6})
+    plan = searched("auto", how=how, blocks=5)
+    names = [trail.name for trail in plan.search.trails]
+    assert "greedy" in names and "exhaustive" not in names and not any(name.startswith("beam") for name in names)
+    assert any("the budget of work was spent" in note for note in plan.search.notes)
+    whole = searched("auto", blocks=5)
+    assert whole.search.block_forwards > plan.search.block_forwards
+
+
 def test_text_until_the_choice_is_stable():
     text = TEXT.model_copy(update={"sequences": "auto"})
     plan = searched("greedy", text, HOW.model_copy(update={"most_sequences": 40}), blocks=2)

@@ -14,6 +14,7 @@ from shortlm.errors import TextError
 from shortlm.model import open_tokenizer
 from shortlm.recipe import TextSettings
 from shortlm.text import open_windows, windows_from_ids
+from shortlm.text.sources import open_source
 from shortlm.text.tokenizing import token_ids
 
 TOKENIZER = open_tokenizer(model_path())
@@ -299,3 +300,16 @@ def test_an_alignment_that_fits_by_chance_is_that_of_the_whole(monkeypatch):
     made = Tokenizer(models.BPE(vocab={"a": 0, "aa": 1}, merges=[("a", "a")]))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
     assert token_ids(tokenizer, "a" * 9000, 2, "t").tolist() == [1] * 4500
+
+
+def test_documents_are_shuffled_as_datasets_does_and_counted(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(f'{{"text": "document {i}"}}\n' for i in range(20)))
+    settings = TextSettings(text=str(path), shuffle=True, documents=5, seed=3)
+    expected = [f"document {i}" for i in numpy.random.default_rng(3).permutation(20)[:5]]
+    assert list(open_source(settings).pieces) == expected
+    assert list(open_source(settings.model_copy(update={"shuffle": False})).pieces) == [
+        f"document {i}" for i in range(5)
+    ]
+    with pytest.raises(TextError, match="embedded: this text is endless, so it can't be shuffled; leave out --shuffle"):
+        open_source(TextSettings(text="embedded", shuffle=True))

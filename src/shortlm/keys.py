@@ -12,7 +12,7 @@ from typing import Any
 from shortlm.artifacts import installed_version
 from shortlm.errors import ShortLMError
 from shortlm.paths import user_path
-from shortlm.recipe import EvalSettings, HealSettings, ModelSettings, Settings, piqa_labels
+from shortlm.recipe import EvalSettings, HealSettings, ModelSettings, Settings, TextSettings, piqa_labels
 
 MOST_FILES = 10_000
 COUNTED = ("shortlm", "torch", "transformers")  # what computes: another version may give another result
@@ -69,6 +69,12 @@ def phase_keys(base: str, settings: HealSettings) -> list[str]:
         texts = [fingerprint(text.ids or text.text) for text in phase.validate_on]
         keys.append(key_of(keys[-1] if keys else base, phase, data, texts, settings.keep_adapter))
     return keys
+
+
+def searched_on(text: TextSettings, mix: list[str]) -> list[Any]:
+    """The texts that a search reads."""
+    names = [text.ids or text.text, *(entry.rpartition("=")[0] or entry for entry in mix)]
+    return [fingerprint(name) for name in names]
 
 
 def measured_from(settings: EvalSettings) -> list[Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shortlm.artifacts import BlockScores, CutPlan, ModelFacts, provenance
+from shortlm.checkpoint import locate
 from shortlm.choose.auto import MULTIPLE
 from shortlm.choose.budget import Cost, given_budget, read_budget
 from shortlm.choose.costs import cache_cost, latency_cost
@@ -17,7 +18,7 @@ from shortlm.choose.question import Choice, Question, question_of
 from shortlm.choose.recording import recorded
 from shortlm.choose.trials import Trials
 from shortlm.errors import PlanError, TextError
-from shortlm.keys import key_of
+from shortlm.keys import key_of, model_key, searched_on
 from shortlm.model import ModelFiles, facts_from_config
 from shortlm.plans import plan_of
 from shortlm.progress import is_main
@@ -162,8 +163,9 @@ class _Search:
         """Where what was asked is kept, by all that the answers depend on."""
         if self.out is None:
             return None
-        settings = self.settings.model_copy(update={"method": self.method.spec})
-        key = key_of("search", self.model, text, settings, self.how)
+        _, commit = locate(self.model.model, self.model.revision, weights=False)
+        read = searched_on(text, self.how.mix)
+        key = key_of("search", model_key(self.model, commit), text, read, self.settings, self.how)
         return self.out.parent / f".{self.out.name}.search-{key[:12]}"
 
     def _affordable(self, job: Job, evaluator: Evaluator, minutes: float) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement
 from shortlm.checkpoint import locate
 from shortlm.choose import asks
-from shortlm.keys import fingerprint, key_of, measured_from, model_key, phase_keys
+from shortlm.keys import fingerprint, key_of, measured_from, model_key, phase_keys, searched_on
 from shortlm.recipe import Recipe, load_recipe, to_yaml
 from shortlm.run.changes import setting_change, why_other
 from shortlm.run.folder import Mark, Output, RunFolder, Say
@@ -30,8 +30,9 @@ FOLDERS: dict[str, tuple[str, type[Artifact]]] = {  # checkpoints, and the artif
 
 def _searched(recipe: Recipe) -> list[Any]:
     """The settings that count where the model is asked."""
-    mixed = [fingerprint(entry.rpartition("=")[0] or entry) for entry in recipe.search.mix]
-    return [recipe.search, recipe.text.sequences, *mixed] if asks(recipe.choose.method) else []
+    if not asks(recipe.choose.method):
+        return []
+    return [recipe.search, recipe.text.sequences, *searched_on(recipe.text, recipe.search.mix)]
 
 
 def run_folder(recipe: Recipe, out: Path, force: bool, say: Say) -> RunFolder:
