@@ -99,7 +99,7 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
 
     if len(set(first)) < 2 or len(set(second)) < 2:
         return None
-    return round(float(kendalltau(first, second, method="asymptotic").statistic), 12)  # see rank_agreement
+    return round(float(kendalltau(first, second).statistic), 12)  # see rank_agreement
 
 
 def resampled(values_LS: torch.Tensor, weights_S: torch.Tensor, resamples: int, seed: int) -> torch.Tensor:
