@@ -1,8 +1,7 @@
 """Greedy (SLEB, 2402.09025): round by round, the unit goes whose removal costs least, until the budget is met.
 
 All candidates of a round start from the states along the set of the round before. Where units are of several sizes,
-the increase of the loss per what the unit counts for in the budget decides (2.633 nats instead of 2.719 for attention
-and FFN).
+the increase of the loss per what the unit counts for in the budget decides.
 
 `lazy`: what a removal costs grows as other units go, so its last known cost is a lower bound; a candidate that would
 not even win with that is not evaluated again. `race`: within a round, candidates that are clearly worse leave after

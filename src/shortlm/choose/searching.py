@@ -88,7 +88,7 @@ class _Search:
             held_out = self._behind(job, text, reach, how.held_out)
             self._say_before(trials, held_out)
             choice = self._choice(trials)
-            if held_out is None:
+            if held_out is None and how.held_out:
                 trials.notes.append("no text was left to hold out: how the sets do on other text is not known")
             told = recorded(trials, frozenset(choice.units), held_out, how.resamples)
             question = trials.question
