@@ -396,13 +396,13 @@ def test_from_disk_as_in_memory(llama_folder):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("gready", r"--method 'gready': unknown; did you mean .greedy"),
-        ("greedy:lasy=true", "--method 'greedy:lasy=true': unknown option 'lasy'; did you mean 'lazy'"),
-        ("greedy:lazy=maybe", "--method 'greedy:lazy=maybe': lazy is 'maybe'; known: true, false"),
-        ("beam:width=0", "--method 'beam:width=0': width is 0; at least 1 is needed, at most 64"),
-        ("beam:width=wide", "--method 'beam:width=wide': width is 'wide'; a whole number is needed"),
-        ("greedy:slab", "--method 'greedy': unknown preset 'slab'; did you mean 'sleb'"),
-        ("runs:x", "--method 'runs': unknown preset 'x'; it has none"),
+        ("gready", r"unknown method 'gready'; did you mean .greedy"),
+        ("greedy:lasy=true", "method 'greedy:lasy=true': unknown option 'lasy'; did you mean 'lazy'"),
+        ("greedy:lazy=maybe", "method 'greedy:lazy=maybe': lazy is 'maybe'; known: true, false"),
+        ("beam:width=0", "method 'beam:width=0': width is 0; at least 1 is needed, at most 64"),
+        ("beam:width=wide", "method 'beam:width=wide': width is 'wide'; a whole number is needed"),
+        ("greedy:slab", "method 'greedy': unknown preset 'slab'; did you mean 'sleb'"),
+        ("runs:x", "method 'runs': unknown preset 'x'; it has none"),
         ("local-search:start=scores", "begins with the choice by scores; give the file that 'score' wrote"),
     ],
 )

@@ -44,8 +44,8 @@ class Piece(Protocol):
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A stored tensor as it is, maybe under another name; its bytes go from file to file within the kernel."""
+class _LikeSource:
+    """Of a stored tensor's type and shape."""
 
     name: str
     source: TensorEntry
@@ -64,6 +64,11 @@ class Copy:
     def nbytes(self) -> int:
         """As many as the source has."""
         return self.source.nbytes
+
+
+@dataclass(frozen=True)
+class Copy(_LikeSource):
+    """A stored tensor as it is, maybe under another name; its bytes go from file to file within the kernel."""
 
     def write(self, target: BinaryIO) -> None:
         """Append the source's bytes. Raises ModelError if the source ends too soon."""
@@ -116,26 +121,8 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Zeros:
+class Zeros(_LikeSource):
     """Zeros in place of a stored tensor, of its type and shape: all types have zero as zero bytes."""
-
-    name: str
-    source: TensorEntry
-
-    @property
-    def dtype(self) -> str:
-        """The source's."""
-        return self.source.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The source's."""
-        return self.source.shape
-
-    @property
-    def nbytes(self) -> int:
-        """As many as the source has."""
-        return self.source.nbytes
 
     def write(self, target: BinaryIO) -> None:
         """Append them, some at a time."""

@@ -27,7 +27,6 @@ from shortlm.units import ATTENTION, FFN, Mask
 MULTIPLE = 12  # times what plain scoring takes, without a budget
 WIDTHS = (16, 8, 4, 2)
 FINALISTS = 6  # sets that are compared on more text
-MOST_SETS = 20_000
 
 
 def auto(trials: Trials, given: Given) -> Mask:
@@ -37,7 +36,7 @@ def auto(trials: Trials, given: Given) -> Mask:
     if not question.finer and runs_of(question):
         with trials.trail("best run"):
             best_run(trials, {})
-    if (sets := _all_sets(question)) and spending.allows(Call(sets, [WHOLE])):
+    if (sets := _all_sets(question, spending.left)) and spending.allows(Call(sets, [WHOLE])):
         with trials.trail("exhaustive"):
             trials.losses(sets)
             trials.found(_best(trials))
@@ -56,16 +55,20 @@ def auto(trials: Trials, given: Given) -> Mask:
 
 
 class _Spending:
-    """The budget of block forwards of each batch."""
+    """The budget of block forwards."""
 
     def __init__(self, trials: Trials, multiple: int):
         self.trials, self.n_blocks = trials, trials.question.model.n_blocks
         self.most = trials.most_forwards or multiple * self.n_blocks * (self.n_blocks + 1) // 2
 
+    @property
+    def left(self) -> int:
+        """Block forwards that may still be spent."""
+        return int(self.most - self.trials.evaluator.forwards)
+
     def allows(self, *calls: Call) -> bool:
         """Whether these calls still fit."""
-        each = sum(call_forwards(call, self.n_blocks) * call.times for call in calls)
-        return self.trials.evaluator.forwards + each <= self.most
+        return sum(call_forwards(call, self.n_blocks) * call.times for call in calls) <= self.left
 
 
 def _one_shots(trials: Trials) -> None:
@@ -84,9 +87,10 @@ def _one_shots(trials: Trials) -> None:
                 trials.found(first_of(question, order))
 
 
-def _all_sets(question: Question) -> list[Mask]:
+def _all_sets(question: Question, forwards: int) -> list[Mask]:
+    """None if there are more than can be afforded: nearly each takes a block forward of its own."""
     try:
-        return sets_of(question, MOST_SETS)
+        return sets_of(question, max(1, forwards))
     except PlanError:
         return []
 

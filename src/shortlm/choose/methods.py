@@ -27,12 +27,12 @@ KNOWN = {**dict.fromkeys(READING, Options()), **{name: method.options for name, 
 
 def asks(method: str) -> bool:
     """Whether a method asks the model. Raises PlanError, naming the nearest, for an unknown one or unknown options."""
-    return read_spec(method, "--method", KNOWN, PlanError)[0] in ASKING
+    return read_spec(method, "method", KNOWN, PlanError)[0] in ASKING
 
 
 def asked(spec: str) -> Asked:
     """A method that asks the model, with its options. Raises PlanError, as for a method that reads scores."""
-    name, given = read_spec(spec, "--method", KNOWN, PlanError)
+    name, given = read_spec(spec, "method", KNOWN, PlanError)
     if name not in ASKING:
         raise PlanError(f"--method {name}: reads scores; give the file that 'score' wrote")
     return Asked(name, spec, ASKING[name], given)

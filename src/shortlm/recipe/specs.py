@@ -28,13 +28,13 @@ class Options:
 def read_spec(
     spec: str, what: str, known: Mapping[str, Options], error: type[ShortLMError]
 ) -> tuple[str, dict[str, Any]]:
-    """The name and all its options. `what` is said in errors: criterion, --method.
+    """The name and all its options. `what` is said in errors: criterion, method.
 
     Raises `error`, naming the nearest known name.
     """
     name, _, rest = spec.partition(":")
     if name not in known:
-        raise error(f"{what} {shown(name)}: unknown; {did_you_mean(name, known)}")
+        raise error(f"unknown {what} {shown(name)}; {did_you_mean(name, known)}")
     options = known[name]
     if not rest:
         return name, dict(options.defaults)

@@ -200,8 +200,8 @@ class Share:
     blocks: int
     step: float
     speedup: float | None  # of the whole step
-    ideal: float | None  # if the blocks' time were in proportion to their number, and all else the same
-    of_ideal_blocks: float | None  # the blocks' own speed-up, over L / (L - k)
+    ideal: float | None  # if the blocks' time were in proportion to their parameters, and all else the same
+    of_ideal_blocks: float | None  # the blocks' own speed-up, over that of their parameters
 
 
 def shares(benchmark: Benchmark | None) -> list[Share]:
@@ -210,16 +210,17 @@ def shares(benchmark: Benchmark | None) -> list[Share]:
         return []
     first = reference_of(m.role for m in benchmark.models)
     counts = {m.role: m.model.n_blocks for m in benchmark.models}
+    weights = {m.role: sum(m.model.block_parameters) for m in benchmark.models}
     ordered = sorted(benchmark.breakdowns, key=lambda b: b.role != first)
     base = ordered[0] if ordered[0].role == first else None
-    return [_share(b, base if b is not base else None, counts) for b in ordered]
+    return [_share(b, base if b is not base else None, counts, weights) for b in ordered]
 
 
-def _share(b: Breakdown, base: Breakdown | None, counts: dict[str, int]) -> Share:
+def _share(b: Breakdown, base: Breakdown | None, counts: dict[str, int], weights: dict[str, int]) -> Share:
     step = max(b.blocks + b.head + b.rest, PART_TICK)
     if base is None:
         return Share(b, counts[b.role], step, None, None, None)
-    before, kept = base.blocks + base.head + base.rest, counts[b.role] / max(counts[base.role], 1)
+    before, kept = base.blocks + base.head + base.rest, weights[b.role] / max(weights[base.role], 1)
     ideal = before / max(base.blocks * kept + base.head + base.rest, PART_TICK)
     return Share(b, counts[b.role], step, before / step, ideal, base.blocks / max(b.blocks, PART_TICK) * kept)
 
