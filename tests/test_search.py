@@ -150,6 +150,8 @@ def test_auto_begins_with_the_choices_of_scores():
     settings = ChooseSettings(method="auto", blocks=3, protect="ends")
     plan = search(MODEL, TEXT, settings, HOW, scores=scores)
     names = {trail.name: trail.found[-1].units for trail in plan.search.trails}
+    sizes = {trail.name: [len(found.units) for found in trail.found] for trail in plan.search.trails}
+    assert sizes["one-shot bi"] == sizes["one-shot ppl"] == sizes["greedy"] == [1, 2, 3]  # how the loss grows
     assert names["one-shot bi"] == [Unit(i) for i in sorted(choose(scores, ChooseSettings(blocks=3, **ENDS)).removed)]
     assert names["one-shot depth"] == [Unit(8), Unit(9), Unit(10)]
 

@@ -1,10 +1,11 @@
 """The best that the work allows: cheap ways first, dearer ones as long as the budget of block forwards lasts.
 
-1. Every unit alone, for the one-shot choice by perplexity; one-shot by scores that were given; the best run.
-2. All sets, if there are few enough; else lazy greedy, a beam as wide as can be, swaps of the best set while they help.
+1. Every unit alone, for one-shot by perplexity; one-shot by scores that were given; the best run; lazy greedy.
+2. All sets, if there are few enough; else a beam as wide as can be, and swaps of the best set while they help.
 3. The sets that these ways end with, and the next best ones, on more text, if there is some: on little text the best
    of many sets is partly luck.
-4. For whole blocks, lazy greedy over attention and FFN, which says what these would gain.
+4. For whole blocks, lazy greedy over attention and FFN, which says what these would gain; the one-shot orders' smaller
+   sets, which show how the loss grows.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from shortlm.choose.exhaustive import sets_of
 from shortlm.choose.greedy import GREEDY, WHOLE, greedy
 from shortlm.choose.local_search import best_swap, swaps
 from shortlm.choose.method import Asked, Call, Given, Method, call_forwards
-from shortlm.choose.one_shot import first_of
+from shortlm.choose.one_shot import first_of, growing
 from shortlm.choose.question import Question
 from shortlm.choose.runs import best_run, runs_of
-from shortlm.choose.trials import Trials
+from shortlm.choose.trials import Step, Trials
 from shortlm.errors import PlanError
 from shortlm.recipe.specs import Options
-from shortlm.units import ATTENTION, FFN, Mask
+from shortlm.units import ATTENTION, FFN, Mask, Unit
 
 MULTIPLE = 12  # times what plain scoring takes, without a budget
 WIDTHS = (16, 8, 4, 2)
@@ -32,22 +33,23 @@ FINALISTS = 6  # sets that are compared on more text
 def auto(trials: Trials, given: Given) -> Mask:
     """The set that is best in the end."""
     question, spending = trials.question, _Spending(trials, given["multiple"])
-    _one_shots(trials)
+    orders = _one_shots(trials)
     if not question.finer and runs_of(question):
         with trials.trail("best run"):
             best_run(trials, {})
+    with trials.trail("greedy"):
+        greedy(trials, GREEDY.options.defaults)
     if (sets := _all_sets(question, spending.left)) and spending.allows(Call(sets, [WHOLE])):
         with trials.trail("exhaustive"):
             trials.losses(sets)
             trials.found(_best(trials))
     else:
-        with trials.trail("greedy"):
-            greedy(trials, GREEDY.options.defaults)
         _beamed(trials, spending)
         _swapped(trials, spending)
     chosen = _confirmed(trials)
     if not question.finer:
         _finer(trials, spending, chosen)
+    _smaller_sets(trials, spending, orders)
     with trials.trail("auto") as trail:  # which has spent all that was spent
         trail.started, trail.forwards = 0.0, trials.evaluator.forwards
         trials.found(chosen)
@@ -71,20 +73,36 @@ class _Spending:
         return sum(call_forwards(call, self.n_blocks) * call.times for call in calls) <= self.left
 
 
-def _one_shots(trials: Trials) -> None:
-    """By perplexity, and by every criterion that has scored these units."""
+def _one_shots(trials: Trials) -> dict[str, list[Unit]]:
+    """By perplexity, and by every criterion that has scored these units: the orders, by the names of their trails."""
     question = trials.question
     with trials.trail("one-shot ppl"):
         masks = {unit: question.grown(WHOLE, unit) for unit in question.free}
         losses = dict(zip(masks, trials.losses(list(masks.values()), keep=[WHOLE]), strict=True))
-        order = sorted(losses, key=lambda unit: (losses[unit], unit))
-        trials.losses([first_of(question, order)])
-        trials.found(first_of(question, order))
+        orders = {"one-shot ppl": sorted(losses, key=lambda unit: (losses[unit], unit))}
+        _try_first_of(trials, orders["one-shot ppl"])
     for name, order in question.orders().items():
         if name != "ppl":
             with trials.trail(f"one-shot {name}"):
-                trials.losses([first_of(question, order)])
-                trials.found(first_of(question, order))
+                orders[f"one-shot {name}"] = order
+                _try_first_of(trials, order)
+    return orders
+
+
+def _try_first_of(trials: Trials, order: list[Unit]) -> None:
+    removed = first_of(trials.question, order)
+    trials.losses([removed])
+    trials.found(removed)
+
+
+def _smaller_sets(trials: Trials, spending: _Spending, orders: dict[str, list[Unit]]) -> None:
+    """The sets of fewer units by each order, which show how the loss grows, as far as the work allows."""
+    for trail in trials.trails:
+        if trail.name in orders:
+            smaller = growing(trials.question, orders[trail.name])[:-1]
+            if spending.allows(Call([mask for mask in smaller if not trials.knows(mask)])):
+                trials.ask(smaller)
+                trail.steps[:0] = [Step(mask, trail.steps[-1].forwards) for mask in smaller]
 
 
 def _all_sets(question: Question, forwards: int) -> list[Mask]:

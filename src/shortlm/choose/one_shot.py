@@ -37,12 +37,17 @@ def first_of(question: Question, order: Sequence[Unit]) -> Mask:
 
     Raises PlanError if all of them don't.
     """
-    removed: Mask = frozenset()
+    return growing(question, order)[-1]
+
+
+def growing(question: Question, order: Sequence[Unit]) -> list[Mask]:
+    """The sets on the way there, one unit more in each; the last one meets the budget. Raises PlanError as above."""
+    sets: list[Mask] = [frozenset()]
     for unit in order:
-        if unit in question.candidates(removed):
-            removed = question.grown(removed, unit)
-        if question.met(removed):
-            return removed
+        if unit in question.candidates(sets[-1]):
+            sets.append(question.grown(sets[-1], unit))
+        if question.met(sets[-1]):
+            return sets[1:]
     raise PlanError(f"budget '{question.budget.label}' can't be met in this order of the units; take --method greedy")
 
 
