@@ -175,6 +175,6 @@ def _calls(question: Question, given: Given) -> Iterator[Call]:
 
 
 AUTO = Method(
-    auto, "the best that the work allows: one-shot, runs, all sets or greedy, beam and swaps",
+    auto, "the best that the work allows: one-shot, runs, greedy, all sets or a beam and swaps",
     Options({"multiple": MULTIPLE}, limits={"multiple": (1, 1_000_000)}), _calls, kept=lambda given: 3,
 )  # fmt: skip
