@@ -21,6 +21,7 @@ _HOMES = {
     "shortlm.score": ["score", "score_model", "plan_memory", "CRITERIA"],
     "shortlm.choose": ["choose", "search", "race_scores", "plan_by_hand", "published_scores", "published_names"],
     "shortlm.cut": ["cut"],
+    "shortlm.repair": ["repair"],
     "shortlm.heal": ["heal", "estimate_healing"],
     "shortlm.evaluate": ["evaluate", "perplexity"],
     "shortlm.bench": ["bench"],
@@ -35,7 +36,7 @@ _HOMES = {
     "shortlm.errors": ["ShortLMError"],
     "shortlm.recipe": [
         "ModelSettings", "TextSettings", "ScoreSettings", "ChooseSettings", "SearchSettings", "CutSettings",
-        "EvalSettings", "BenchSettings", "WorkloadSettings",
+        "RepairSettings", "EvalSettings", "BenchSettings", "WorkloadSettings",
         "HealSettings", "PhaseSettings", "SourceSettings", "Recipe", "load_recipe", "healing_of",
     ],
 }  # fmt: skip

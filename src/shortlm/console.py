@@ -124,11 +124,11 @@ FORMS = {
 def show_manifest(manifest: Manifest, folder: object) -> None:
     """Where the result is, and how near it is to the original."""
     out.print(f"{folder}: blocks {', '.join(map(str, manifest.blocks))} of the original")
-    if left_out := manifest.left_out:
+    if manifest.last_cut and (left_out := manifest.left_out):
         out.print(f"without {', '.join(map(str, left_out))} of these; {FORMS[manifest.last_cut.form]}")
     out.print(f"weights {manifest.bytes_before:,} -> {manifest.bytes_after:,} bytes")
-    after = manifest.plan.parameters_after
-    out.print(f"parameters {manifest.plan.model.parameters:,} -> {after:,}")
+    if plan := manifest.plan:
+        out.print(f"parameters {plan.model.parameters:,} -> {plan.parameters_after:,}")
     if check := manifest.equivalence:
         line = f"equivalence check ({check.dtype}): logits differ by at most {check.max_abs_difference:.2g} "
         line += f"(allowed {check.tolerance:.2g})"
@@ -136,6 +136,21 @@ def show_manifest(manifest: Manifest, folder: object) -> None:
             allowed = check.tolerance_cached or check.tolerance
             line += f", with KV cache {check.max_abs_difference_cached:.2g} (allowed {allowed:.2g})"
         out.print(line)
+
+
+def show_repair(manifest: Manifest, folder: object) -> None:
+    """What the repair gained on windows that no weight was fitted on."""
+    step = manifest.repair
+    if step is None:
+        return
+    loss, changed = step.loss, [fold for fold in step.folds if fold.ridge is not None or fold.factor is not None]
+    out.print(f"{folder}: {step.method}, {len(changed)} of {len(step.folds)} folds changed the model")
+    won = f" ({(loss.cut - loss.repaired) / (loss.cut - loss.dense):.0%} won back)" if loss.cut > loss.dense else ""
+    error = f" +- {loss.stderr:.4f}" if loss.stderr is not None else ""
+    out.print(
+        f"validation, nats per token: dense {loss.dense:.4f}, cut {loss.cut:.4f}, repaired {loss.repaired:.4f}{won}; "
+        f"change {loss.repaired - loss.cut:+.4f}{error}"
+    )
 
 
 def show_healing(healing: Healing, folder: object) -> None:

@@ -34,6 +34,10 @@ class HealError(ShortLMError):
     """Training that went wrong: a loss that is no number."""
 
 
+class RepairError(ShortLMError):
+    """A repair that would make the model worse, or that has no solution."""
+
+
 class OutputError(ShortLMError):
     """An output that is in the way or can't be written."""
 

@@ -20,6 +20,7 @@ from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence, Form
 from shortlm.artifacts.healing import HealEstimate, Healing, LogEntry, Phase, PhaseEstimate, Validation
 from shortlm.artifacts.manifest import AnyStep, Manifest, blocks_after, load_plan, manifest_of
 from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
+from shortlm.artifacts.repairing import Depth, Fold, RepairStep, ValidationLoss
 from shortlm.artifacts.search import Certainty, Estimate, Found, Search, Trail, Tried
 from shortlm.artifacts.steps import Step
 
@@ -37,9 +38,11 @@ __all__ = [
     "CutPlan",
     "CutStep",
     "DataFacts",
+    "Depth",
     "Equivalence",
     "Estimate",
     "Fluency",
+    "Fold",
     "Form",
     "Found",
     "HealEstimate",
@@ -55,6 +58,7 @@ __all__ = [
     "Provenance",
     "Race",
     "Record",
+    "RepairStep",
     "Sample",
     "Search",
     "Step",
@@ -64,6 +68,7 @@ __all__ = [
     "Trail",
     "Tried",
     "Validation",
+    "ValidationLoss",
     "WorkEstimate",
     "WorkRow",
     "blocks_after",

@@ -9,11 +9,13 @@ from pydantic import Field, model_validator
 
 from shortlm.artifacts.base import ONE_MISTAKE, Artifact, ModelFacts, Provenance
 from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence
+from shortlm.artifacts.repairing import RepairStep
+from shortlm.errors import PlanError
 from shortlm.paths import beginning, user_path
 from shortlm.units import Unit
 
-# The kinds of edits. With a second one: Annotated[CutStep | RepairStep, Field(discriminator="kind")].
-AnyStep: TypeAlias = CutStep
+# The kinds of edits.
+AnyStep: TypeAlias = Annotated[CutStep | RepairStep, Field(discriminator="kind")]
 MOST_STEPS = 1000
 ONE_CUT = {"plan": "plan", "blocks": "blocks", "bytes_before": "bytes_before", "bytes_after": "bytes_after",
            "proof": "equivalence", "provenance": "provenance"}  # fmt: skip
@@ -63,24 +65,30 @@ class Manifest(Artifact):
         return sorted(unit for unit in units if unit.block in blocks)
 
     @property
-    def last_cut(self) -> CutStep:
-        """The last step that removed blocks."""
-        return next(step for step in reversed(self.steps) if isinstance(step, CutStep))
+    def last_cut(self) -> CutStep | None:
+        """The last step that removed blocks, if there is one."""
+        return next((step for step in reversed(self.steps) if isinstance(step, CutStep)), None)
 
     @property
-    def plan(self) -> CutPlan:
+    def repair(self) -> RepairStep | None:
+        """The repair of the last cut, if there is one."""
+        last = self.steps[-1]
+        return last if isinstance(last, RepairStep) else None
+
+    @property
+    def plan(self) -> CutPlan | None:
         """Of the last cut: its indices are those of the model that it found."""
-        return self.last_cut.plan
+        return self.last_cut.plan if self.last_cut else None
 
     @property
     def equivalence(self) -> Equivalence | None:
         """How near the last cut came to the model that it found; None if that was not asked."""
-        return self.last_cut.equivalence
+        return self.last_cut.equivalence if self.last_cut else None
 
     @property
     def bytes_before(self) -> int:
-        """The weights that the last cut found."""
-        return self.last_cut.bytes_before
+        """The weights that the last cut found, or the first step where nothing was cut."""
+        return (self.last_cut or self.steps[0]).bytes_before
 
     @property
     def bytes_after(self) -> int:
@@ -120,5 +128,7 @@ def load_plan(path: Path | str) -> CutPlan:
     if path.is_dir():
         path = path / "manifest.json"
     if path.is_file() and b'"Manifest"' in beginning(path):
-        return Manifest.load(path).plan
+        if plan := Manifest.load(path).plan:
+            return plan
+        raise PlanError(f"{path}: tells of no cut; give the plan of another checkpoint")
     return CutPlan.load(path)

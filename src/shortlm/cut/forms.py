@@ -18,14 +18,11 @@ from shortlm.artifacts import CutPlan, Form
 from shortlm.checkpoint import Checkpoint
 from shortlm.cut.nemotron import nemotron_config
 from shortlm.errors import ModelError, PlanError
-from shortlm.model import Anatomy, find_anatomy, left_out_of, modules_of, names_in_model, own_config
+from shortlm.model import OUTPUTS, Anatomy, find_anatomy, left_out_of, modules_of, names_in_model, own_config
 from shortlm.model.left_out import LeftOut, Modules
 from shortlm.units import ATTENTION, FFN, Unit
 
 Asked: TypeAlias = Form | Literal["auto"]
-# What a branch's output leaves it by, wherever that is in the branch: the last part of a parameter's path, or a module.
-OUTPUTS = {"o_proj", "out_proj", "c_proj", "dense", "wo", "down_proj", "down_proj_bias", "dense_4h_to_h", "fc2"}
-OUTPUTS |= {"fc_out", "w2", "output_linear"}
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,17 @@ from shortlm.model.opening import (
     quiet,
 )  # fmt: skip
 from shortlm.model.own_type import left_out_of, own_config, plain_config
+from shortlm.model.projections import OUTPUTS, Projection, output_projection
 from shortlm.model.reading import read_some
 from shortlm.model.sampling import sampling_options
 from shortlm.model.streaming import skeleton, split_by_block
 
 __all__ = [
+    "OUTPUTS",
     "Anatomy",
     "ModelFiles",
     "OpenModel",
+    "Projection",
     "block_count",
     "cache_sizes",
     "compute_type",
@@ -52,6 +55,7 @@ __all__ = [
     "open_for_scoring",
     "open_model",
     "open_tokenizer",
+    "output_projection",
     "own_config",
     "pick_device",
     "plain_config",

@@ -18,6 +18,7 @@ from shortlm.recipe.heal_settings import (
 from shortlm.recipe.overlap import trained_on
 from shortlm.recipe.presets import preset_names
 from shortlm.recipe.recipe import Recipe, load_recipe
+from shortlm.recipe.repair_settings import RepairSettings
 from shortlm.recipe.search_settings import SearchSettings
 from shortlm.recipe.stages import (
     DEFAULT_CRITERIA,
@@ -30,7 +31,7 @@ from shortlm.recipe.stages import (
 
 __all__ = [
     "DEFAULT_CRITERIA", "BenchSettings", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings",
-    "ModelSettings", "PhaseSettings", "Recipe", "ScoreSettings", "SearchSettings", "Settings", "Size",
+    "ModelSettings", "PhaseSettings", "Recipe", "RepairSettings", "ScoreSettings", "SearchSettings", "Settings", "Size",
     "SourceSettings", "TextSettings", "WorkloadSettings", "bench_of", "benching_of", "choosing_of",
     "evaluation_of", "healing_of", "laid_over", "load_healing", "load_recipe", "piqa_labels", "preset_names",
     "read_yaml", "to_yaml", "trained_on",

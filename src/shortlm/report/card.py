@@ -34,6 +34,8 @@ def model_card(
     if manifest is None:
         raise ShortLMError("a model card tells of a cut; give the manifest of the cut checkpoint")
     plan = manifest.plan
+    if plan is None:
+        raise ShortLMError("a model card tells of a cut; this manifest tells of none")
     base = public(base_model or plan.model.name)
     stages = [(name, origin) for name, origin in stage_rows(evidence) if name not in ("score", "choose")]
     body = environment().get_template("card.md.jinja").render(

@@ -1,0 +1,47 @@
+"""The command `repair`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shortlm.cli.application import Force, app, expanded
+from shortlm.options import with_settings
+from shortlm.progress import is_main
+from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
+
+
+@app.command()
+@with_settings(ModelSettings, TextSettings, RepairSettings, omit=("sequences",))
+def repair(
+    model_settings: Any,
+    text_settings: Any,
+    repair_settings: Any,
+    against: Annotated[str, typer.Option(help="The dense model: a folder, a hub id, or 'embedded'.")],
+    out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the repaired checkpoint.")],
+    blocks: Annotated[
+        str | None,
+        typer.Option(help="The dense model's indices of the blocks that are left, as 0-3,8-15; where no manifest tells."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Fold what missing blocks did into weights that stay: closed form, no training, a little text."""
+    from shortlm.console import show_repair
+    from shortlm.errors import PlanError
+    from shortlm.outputs import refuse_existing
+    from shortlm.repair import repair as do_repair
+    from shortlm.units import BLOCK, unit_list
+
+    refuse_existing(out, force)
+    units = unit_list(blocks, "--blocks") if blocks else []
+    if any(unit.part != BLOCK for unit in units):
+        raise PlanError("--blocks: whole blocks are meant, as 0-3,8-15")
+    dense = model_settings.model_copy(update={"model": against, "revision": None})
+    manifest = do_repair(
+        model_settings, dense, text_settings, repair_settings, out, [unit.block for unit in units] or None, force,
+        lambda line: typer.echo(line, err=True),
+    )  # fmt: skip
+    if is_main():
+        show_repair(manifest, out)
