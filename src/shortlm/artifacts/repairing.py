@@ -14,7 +14,7 @@ class Fold(Record):
     """One weight that was solved for, or one factor."""
 
     block: Block = Field(description="Of the repaired model.")
-    part: Literal["attention", "ffn", "block"] = Field(description="Whose output projection; block: a factor of all.")
+    part: str = Field(pattern="^(attention|ffn|block)$", description="Whose output projection; block: a factor of all.")
     ridge: Size | None = Field(None, description="Share of the mean diagonal that was added to it; none: unchanged.")
     factor: float | None = Field(None, description="Of all that writes the residual stream up to this block's end.")
     unknowns: Count = Field(0, description="Inputs of the weight: unknowns of each output.")

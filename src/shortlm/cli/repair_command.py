@@ -23,7 +23,9 @@ def repair(
     out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the repaired checkpoint.")],
     blocks: Annotated[
         str | None,
-        typer.Option(help="The dense model's indices of the blocks that are left, as 0-3,8-15; where no manifest tells."),
+        typer.Option(
+            help="The dense model's indices of the blocks that are left, as 0-3,8-15; where no manifest tells."
+        ),
     ] = None,
     force: Force = False,
 ) -> None:

@@ -50,8 +50,8 @@ def output_projection(anatomy: Anatomy, i: int, part: str) -> Projection | None:
     if len(found) != 1:
         raise ModelError(
             f"{type(block).__name__}: the {part} of block {i} has {len(found) or 'no'} output "
-            f"projection{'s' if len(found) > 1 else ''} that can be solved for (experts?); give --method scale, or "
-            "refit:attention=false"
+            f"projection{'s' if len(found) > 1 else ''} that can be solved for (experts?); this "
+            "architecture can't be repaired yet"
         )
     path, module = found[0]
     return Projection(path, module, type(module).__name__ == "Conv1D")

@@ -193,9 +193,13 @@ class Fitting:
         norm = self.repaired.caller.norm
         if norm is None:
             return like_ND.new_ones(like_ND.shape[-1])
-        signs_D = torch.ones(like_ND.shape[-1], device=like_ND.device, dtype=norm.weight.dtype)
+        signs_D = like_ND.new_ones(like_ND.shape[-1])
         signs_D[::2] = -1
-        return ((norm(signs_D[None]) - norm(-signs_D[None]))[0] / 2).abs().float()
+        return (
+            ((norm(signs_D[None].to(norm.weight.dtype)) - norm(-signs_D[None].to(norm.weight.dtype)))[0] / 2)
+            .abs()
+            .float()
+        )
 
     def _pass(self, j: int) -> None:
         """All windows go through block j as repaired, those of validation also as it was."""

@@ -62,6 +62,7 @@ class Rounds:
                     "method": f"{self.first.plan.method}, in rounds", "agreement": None,
                     "protected": [], "parameters_after": parameters}
         )  # fmt: skip
+        assert last.last_cut is not None  # every round cuts
         step = last.last_cut.model_copy(update={"plan": plan, "bytes_before": first.bytes_before})
         return last.model_copy(update={"steps": [*earlier, step]})
 
