@@ -101,11 +101,14 @@ def test_blocks_follow_the_steps():
 
 
 REFUSED = {
-    "another kind": (steps(step([1], 6, kind="melt")), "steps.0.kind: Input should be 'cut'"),
+    "another kind": (
+        steps(step([1], 6, kind="melt")),
+        "steps.0: Input tag 'melt' found using 'kind' does not match any of the expected tags: 'cut', 'repair'",
+    ),
     "no step": (steps(), "steps: List should have at least 1 item"),
     "too many steps": (steps(*[step([1], 6)] * 1001), "steps: List should have at most 1000 items"),
     "unknown key": (steps(step([1], 6)) | {"more": 1}, "more: Extra inputs are not permitted"),
-    "unknown key in a step": (steps(step([1], 6, proof=None)), "steps.0.proof: Extra inputs are not permitted"),
+    "unknown key in a step": (steps(step([1], 6, proof=None)), "steps.0.cut.proof: Extra inputs are not permitted"),
     "unknown key, old": (CUT_ONCE | {"more": 1}, "more: Extra inputs are not permitted"),
     "both forms": (CUT_ONCE | steps(step([1], 6)), "Extra inputs are not permitted"),
     "steps of two models": (steps(step([1], 6), step([1], 6)), "a plan for 6 blocks, where 5 were left"),
@@ -115,7 +118,7 @@ REFUSED = {
     "no blocks, old": (CUT_ONCE | {"blocks": []}, "blocks: List should have at least 1 item"),
     "no plan, old": (CUT_ONCE | {"plan": None}, "is not a Manifest file"),
     "a plan of text, old": (CUT_ONCE | {"plan": "x"}, "is not a Manifest file"),
-    "negative size, old": (CUT_ONCE | {"bytes_after": -1}, "steps.0.bytes_after: "),
+    "negative size, old": (CUT_ONCE | {"bytes_after": -1}, "steps.0.cut.bytes_after: "),
 }
 
 

@@ -191,15 +191,11 @@ class Fitting:
     def _final_gain(self, like_ND: torch.Tensor) -> torch.Tensor:
         """What the final norm multiplies every channel by."""
         norm = self.repaired.caller.norm
+        signs_1D = torch.ones(1, like_ND.shape[-1], device=like_ND.device)
         if norm is None:
-            return like_ND.new_ones(like_ND.shape[-1])
-        signs_D = like_ND.new_ones(like_ND.shape[-1])
-        signs_D[::2] = -1
-        return (
-            ((norm(signs_D[None].to(norm.weight.dtype)) - norm(-signs_D[None].to(norm.weight.dtype)))[0] / 2)
-            .abs()
-            .float()
-        )
+            return signs_1D[0]
+        signs_1D[:, ::2] = -1
+        return ((norm(signs_1D) - norm(-signs_1D))[0] / 2).abs().float()
 
     def _pass(self, j: int) -> None:
         """All windows go through block j as repaired, those of validation also as it was."""
