@@ -108,7 +108,7 @@ def _version(show: bool) -> None:
 
 
 # Commands whose work several processes share; the others are rank 0's alone.
-SHARED = {"score", "choose", "heal", "run"}
+SHARED = {"score", "choose", "repair", "heal", "run"}
 
 
 @app.callback()

@@ -14,11 +14,12 @@ from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
 
 
 @app.command()
-@with_settings(ModelSettings, TextSettings, RepairSettings, omit=("sequences",))
+@with_settings(ModelSettings, TextSettings, RepairSettings, omit=("model", "revision", "sequences"))
 def repair(
     model_settings: Any,
     text_settings: Any,
     repair_settings: Any,
+    model: Annotated[str, typer.Argument(help="The cut checkpoint: a folder.")],
     against: Annotated[str, typer.Option(help="The dense model: a folder, a hub id, or 'embedded'.")],
     out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the repaired checkpoint.")],
     blocks: Annotated[
@@ -40,7 +41,8 @@ def repair(
     units = unit_list(blocks, "--blocks") if blocks else []
     if any(unit.part != BLOCK for unit in units):
         raise PlanError("--blocks: whole blocks are meant, as 0-3,8-15")
-    dense = model_settings.model_copy(update={"model": against, "revision": None})
+    model_settings = model_settings.model_copy(update={"model": model})
+    dense = model_settings.model_copy(update={"model": against})
     manifest = do_repair(
         model_settings, dense, text_settings, repair_settings, out, [unit.block for unit in units] or None, force,
         lambda line: typer.echo(line, err=True),

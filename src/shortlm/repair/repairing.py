@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,15 +37,14 @@ def repair(
 ) -> Manifest:  # fmt: skip
     """Write the cut `model`, repaired against the dense one, to the folder `out`, whole or not at all.
 
-    `blocks` are the dense model's indices of the cut one's blocks, where no manifest tells. One process only. A
-    repair that makes the loss on validation windows worse raises RepairError with the figures; with
-    `always` the cut model's own weights are written instead, and the step says so. What was interrupted goes on from
-    the weights that were solved for. Raises ModelError if the models don't fit together, TextError for too little text.
+    `blocks` are the dense model's indices of the cut one's blocks, where no manifest tells. Under torchrun the
+    processes share the windows. A repair that makes the loss on validation windows worse raises RepairError with the
+    figures; with `always` the cut model's own weights are written instead, and the step says so. What was interrupted
+    goes on from the weights that were solved for. Raises ModelError if the models don't fit together, TextError for too
+    little text.
     """
     say, out, started = say or (lambda line: None), user_path(out), time.perf_counter()
     how = read_method(settings.method)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # seen to hang with two; not understood yet
-        raise RepairError("repair works in one process as yet; start it without torchrun")
     cut, dense = open_files(model), open_files(against)
     refuse_target(cut.checkpoint, out, force)
     refuse_target(dense.checkpoint, out, force)
@@ -60,7 +58,7 @@ def repair(
         kept = KeptWeights(_folder(model, against, text, settings, pairing, out), is_main())
         fitting = _fitted(cut, dense, windows, pairing, how, settings, files, ranks, kept)
         loss, firsts = _losses(fitting)
-        _warn(fitting, say)
+        _warn(fitting, say if is_main() else lambda line: None)
         manifest = None
         if is_main():
             worse = how.name != "none" and not loss.repaired <= loss.cut
@@ -107,6 +105,8 @@ def _fitted(
         streamed = not (cut.fits() and dense.fits())
     opened = [files.open(streamed) for files in (dense, cut)]
     callers = [BlockCaller(one.model, one.anatomy, one.disk) for one in opened]
+    if min(settings.calibration, settings.validation) < ranks.size:
+        raise RepairError(f"each of {ranks.size} processes needs a --calibration and a --validation window; give more")
     calibration, validation = (
         part.part(ranks.share(len(part.ids_BT)))
         for part in (windows.part(slice(settings.calibration)), windows.part(slice(settings.calibration, None)))
