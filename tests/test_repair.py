@@ -10,7 +10,7 @@ from processes import ended, run, started
 from safetensors.torch import load_file
 
 from shortlm import CutSettings, ModelSettings, RepairSettings, TextSettings, cut, repair
-from shortlm.errors import ModelError, PlanError, RepairError
+from shortlm.errors import ModelError, PlanError, RepairError, TextError
 from shortlm.model import open_model
 from shortlm.repair.fitting import Fitting
 
@@ -156,6 +156,8 @@ def test_what_does_not_belong_together_is_refused(models, tmp_path):
         repair(short, ModelSettings(model="embedded"), text, settings("auto"), tmp_path / "out")
     with pytest.raises(PlanError, match=r"--blocks: 0,1,2,9 can't be the 4 blocks"):
         repair(short, dense, text, settings("auto"), tmp_path / "out", blocks=[0, 1, 2, 9])
+    with pytest.raises(TextError, match="holds 240 windows, --calibration and --validation need 340"):
+        repair(short, dense, text, settings("auto", calibration=300), tmp_path / "out")
     with pytest.raises(PlanError, match="nothing is missing"):
         repair(dense, dense, text, settings("auto"), tmp_path / "out")
     with pytest.raises(RepairError, match="did you mean 'refit'"):

@@ -14,7 +14,7 @@ from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
 
 
 @app.command()
-@with_settings(ModelSettings, TextSettings, RepairSettings, omit=("model", "revision", "sequences"))
+@with_settings(ModelSettings, TextSettings, RepairSettings, omit=("model", "revision", "memory", "sequences"))
 def repair(
     model_settings: Any,
     text_settings: Any,

@@ -10,7 +10,7 @@ import torch
 
 from shortlm.artifacts import Manifest, RepairStep, ValidationLoss, provenance
 from shortlm.checkpoint import Draft, earlier_steps, locate, refuse_target, with_step, written
-from shortlm.errors import ModelError, RepairError
+from shortlm.errors import ModelError, RepairError, TextError
 from shortlm.keys import fingerprint, key_of, model_key
 from shortlm.model import ModelFiles, facts_from_config, find_anatomy, meta_model, open_files, output_projection
 from shortlm.paths import user_path
@@ -54,6 +54,12 @@ def repair(
     earlier = earlier_steps(cut.checkpoint, len(pairing.blocks))
     text = text.model_copy(update={"sequences": settings.calibration + settings.validation})
     windows = open_windows(text.for_model(against.model), dense.tokenizer or cut.tokenizer, dense.config.vocab_size)
+    if len(windows.ids_BT) < (wanted := settings.calibration + settings.validation):
+        raise TextError(
+            f"{windows.facts.source}: holds {len(windows.ids_BT)} windows, --calibration and --validation need {wanted}; "
+            "give more text, or smaller numbers"
+        )
+    windows = windows.part(slice(wanted))
     with joined_ranks() as ranks:
         kept = KeptWeights(_folder(model, against, text, settings, pairing, out), is_main())
         fitting = _fitted(cut, dense, windows, pairing, how, settings, files, ranks, kept)
