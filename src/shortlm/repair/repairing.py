@@ -56,8 +56,8 @@ def repair(
     windows = open_windows(text.for_model(against.model), dense.tokenizer or cut.tokenizer, dense.config.vocab_size)
     if len(windows.ids_BT) < (wanted := settings.calibration + settings.validation):
         raise TextError(
-            f"{windows.facts.source}: holds {len(windows.ids_BT)} windows, --calibration and --validation need {wanted}; give "
-            "more text, or smaller numbers"
+            f"{windows.facts.source}: holds {len(windows.ids_BT)} windows, --calibration and --validation "
+            f"need {wanted}; give more text, or smaller numbers"
         )
     windows = windows.part(slice(wanted))
     with joined_ranks() as ranks:
