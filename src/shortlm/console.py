@@ -269,13 +269,13 @@ def show_benchmark(benchmark: Benchmark) -> None:
         out.print(f"noisy: {warning}")
 
 
-def show_work(estimate: WorkEstimate) -> None:
-    """One row per criterion: memory, reading, computing, time."""
+def show_work(estimate: WorkEstimate, what: str = "criterion") -> None:
+    """One row per criterion, or whatever is planned: memory, reading, computing, time."""
     where = f"{estimate.provenance.device}, {estimate.provenance.dtype}"
     out.print(f"{estimate.model.name}: {estimate.sequences} sequences of {estimate.tokens} tokens, {where}, weights "
               f"{gib(estimate.weights_bytes)}")  # fmt: skip
     table = Table(box=SIMPLE, pad_edge=False)
-    for title in ("criterion", "blocks"):
+    for title in (what, "blocks"):
         table.add_column(title, no_wrap=True)
     for title in ("peak", "read", "forwards", "TFLOP", "time"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -291,4 +291,4 @@ def show_work(estimate: WorkEstimate) -> None:
     if all(row.seconds is None for row in estimate.rows):
         out.print("the device is not here: no time could be measured")
     elif estimate.disk_bytes_per_second is None:
-        out.print("the weights are not here: the time counts computing, not reading")
+        out.print("the time counts computing, not reading")

@@ -14,6 +14,7 @@ from shortlm.recipe import (
     ChooseSettings,
     CutSettings,
     ModelSettings,
+    RepairSettings,
     ScoreSettings,
     SearchSettings,
     TextSettings,
@@ -120,10 +121,12 @@ def choose(
 
 
 @app.command()
-@with_settings(ModelSettings, CutSettings)
+@with_settings(ModelSettings, CutSettings, TextSettings, RepairSettings, omit=("method", "sequences"))
 def cut(
     model_settings: Any,
     cut_settings: Any,
+    text_settings: Any,
+    repair_settings: Any,
     out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the shorter checkpoint.")],
     plan: Annotated[
         Path | None, typer.Option(help="A plan of 'choose', or the manifest.json of an earlier cut.")
@@ -131,11 +134,14 @@ def cut(
     remove: Annotated[
         str | None, typer.Option(help="Or by hand: blocks and sublayers of blocks, as 3,21-29,12.attention.")
     ] = None,
+    repair: Annotated[
+        str | None, typer.Option(help="Repair it too, without training, by this method of 'repair', on --text.")
+    ] = None,
     force: Force = False,
 ) -> None:
     """Write the checkpoint without the chosen blocks, and check that it computes what it should."""
     from shortlm.artifacts import CutPlan, load_plan
-    from shortlm.console import show_manifest
+    from shortlm.console import show_manifest, show_repair
     from shortlm.cut import cut as do_cut
     from shortlm.errors import PlanError
     from shortlm.units import Unit, unit_list
@@ -146,4 +152,14 @@ def cut(
         the_plan = unit_list(remove, "--remove")
     else:
         raise PlanError("give the blocks to remove: --plan FILE or --remove 3,7")
-    show_manifest(do_cut(model_settings, the_plan, cut_settings, out, force), out)
+    if not repair:
+        return show_manifest(do_cut(model_settings, the_plan, cut_settings, out, force), out)
+    from shortlm.run import cut_repaired
+
+    repairing = repair_settings.model_copy(update={"method": repair})
+    manifest = cut_repaired(
+        model_settings, the_plan, cut_settings, text_settings, repairing, out, force,
+        lambda line: typer.echo(line, err=True),
+    )  # fmt: skip
+    show_manifest(manifest, out)
+    show_repair(manifest, out)

@@ -14,14 +14,16 @@ from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
 
 
 @app.command()
-@with_settings(ModelSettings, TextSettings, RepairSettings, omit=("model", "revision", "memory", "sequences"))
+@with_settings(ModelSettings, TextSettings, RepairSettings, omit=("model", "revision", "sequences"))
 def repair(
     model_settings: Any,
     text_settings: Any,
     repair_settings: Any,
     model: Annotated[str, typer.Argument(help="The cut checkpoint: a folder.")],
     against: Annotated[str, typer.Option(help="The dense model: a folder, a hub id, or 'embedded'.")],
-    out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the repaired checkpoint.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", callback=expanded, help="The folder of the repaired checkpoint.")
+    ] = None,
     blocks: Annotated[
         str | None,
         typer.Option(
@@ -29,22 +31,30 @@ def repair(
         ),
     ] = None,
     force: Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take: memory, work, time.")] = False,
 ) -> None:
     """Fold what missing blocks did into weights that stay: closed form, no training, a little text."""
-    from shortlm.console import show_repair
-    from shortlm.errors import PlanError
+    from shortlm.console import show_repair, show_work
+    from shortlm.errors import OutputError, PlanError
     from shortlm.outputs import refuse_existing
+    from shortlm.repair import plan_repair, sources_of
     from shortlm.repair import repair as do_repair
     from shortlm.units import BLOCK, unit_list
 
-    refuse_existing(out, force)
     units = unit_list(blocks, "--blocks") if blocks else []
     if any(unit.part != BLOCK for unit in units):
         raise PlanError("--blocks: whole blocks are meant, as 0-3,8-15")
+    given = [unit.block for unit in units] or None
     model_settings = model_settings.model_copy(update={"model": model})
     dense = model_settings.model_copy(update={"model": against})
+    if dry_run:
+        sources = sources_of(model_settings, dense, text_settings, repair_settings, given)
+        return show_work(plan_repair(sources), "method") if is_main() else None
+    if out is None:
+        raise OutputError("--out: give the folder of the repaired checkpoint")
+    refuse_existing(out, force)
     manifest = do_repair(
-        model_settings, dense, text_settings, repair_settings, out, [unit.block for unit in units] or None, force,
+        model_settings, dense, text_settings, repair_settings, out, given, force,
         lambda line: typer.echo(line, err=True),
     )  # fmt: skip
     if is_main():

@@ -59,12 +59,15 @@ def run(
     bench: Annotated[
         str | None, typer.Option(help="Preset or YAML file of 'bench'; 'default' (also without a recipe), or 'none'.")
     ] = None,
+    repair: Annotated[
+        str | None, typer.Option(help="Repair after the cut, without training, by this method of 'repair', or 'none'.")
+    ] = None,
     heal: Annotated[str | None, typer.Option(help="Heal after the cut: a preset of 'heal' or a YAML recipe.")] = None,
     heal_data: Annotated[list[str] | None, typer.Option(help="Training data for it; again for each source.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Prune and heal in so many rounds.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Redo the stages whose settings differ.")] = False,
 ) -> None:
-    """The whole path in one command: score, choose, cut, heal, eval, bench, report. Goes on where it was stopped."""
+    """The whole path: score, choose, cut, repair, heal, eval, bench, report. Goes on where it was stopped."""
     from shortlm.run import run as do_run
 
     base = load_recipe(recipe) if recipe else Recipe(bench=BenchSettings())
@@ -72,6 +75,7 @@ def run(
     given = {"model": model_settings, "text": text_settings, "score": score_settings, "choose": choose_settings,
              "search": search_settings, "cut": cut_settings, "eval": eval_settings}  # fmt: skip
     base = base.model_copy(update={"bench": bench_of(bench)}) if bench else base
+    base = _with_repair(base, repair)
     merged = _with_healing(_laid_over(base, given, eval_text, rounds), heal, heal_data)
     page = do_run(merged, out, force, typer.echo if is_main() else lambda line: None)
     if not is_main():
@@ -95,6 +99,15 @@ def _laid_over(
         base = values["text"] | {"skip": 0, "sequences": values["eval"]["held_out"], "ids": None}
         values["eval"]["texts"] = [base | {"text": text} for text in eval_text]
     return validated(Recipe, values)
+
+
+def _with_repair(recipe: Recipe, method: str | None) -> Recipe:
+    from shortlm.recipe import RepairSettings
+
+    if method is None:
+        return recipe
+    settings = (recipe.repair or RepairSettings()).model_copy(update={"method": method})
+    return recipe.model_copy(update={"repair": None if method == "none" else settings})
 
 
 def _with_healing(recipe: Recipe, heal: str | None, data: list[str] | None) -> Recipe:

@@ -12,6 +12,7 @@ from shortlm.recipe.bench_settings import BenchSettings
 from shortlm.recipe.eval_settings import EvalSettings
 from shortlm.recipe.heal_settings import HealSettings
 from shortlm.recipe.overlap import trained_on
+from shortlm.recipe.repair_settings import RepairSettings
 from shortlm.recipe.search_settings import SearchSettings
 from shortlm.recipe.stages import (
     ChooseSettings,
@@ -33,7 +34,8 @@ class Recipe(Settings):
     choose: ChooseSettings = ChooseSettings(drop="25%", method="auto")
     search: SearchSettings = SearchSettings()
     cut: CutSettings = CutSettings()
-    heal: HealSettings | None = Field(None, description="Training after the cut; none if empty.")
+    repair: RepairSettings | None = Field(None, description="Repair without training after the cut; none if empty.")
+    heal: HealSettings | None = Field(None, description="Training after that; none if empty.")
     rounds: int = Field(
         1,
         ge=1,
@@ -56,8 +58,19 @@ class Recipe(Settings):
             raise RecipeError(
                 "all of the text is scored and nothing is left to hold out; give --eval-text or --sequences"
             )
-        skip = self.text.skip + (self.search.most_sequences if self.text.sequences == "auto" else self.text.count)
-        return [self.text.model_copy(update={"skip": skip, "sequences": self.eval.held_out})]
+        return [self.text.model_copy(update={"skip": self._behind_scoring, "sequences": self.eval.held_out})]
+
+    @property
+    def repair_text(self) -> TextSettings:
+        """Windows behind all that is scored or held out. Raises RecipeError where all of the text is scored."""
+        if not self.text.sequences:
+            raise RecipeError("all of the text is scored and nothing is left to repair by; give --sequences")
+        held_out = max(self.eval.held_out, self.search.held_out) + self.search.confirm
+        return self.text.model_copy(update={"skip": self._behind_scoring + held_out, "sequences": 0})
+
+    @property
+    def _behind_scoring(self) -> int:
+        return self.text.skip + (self.search.most_sequences if self.text.sequences == "auto" else self.text.count)
 
     def refuse_training_on_what_is_measured(self) -> None:
         """Perplexity on text that was trained on says nothing."""

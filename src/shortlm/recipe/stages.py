@@ -30,7 +30,7 @@ class ModelSettings(Settings):
     )
     memory: Size | None = Field(
         None,
-        description="Budget of scoring and bench --limits, e.g. 6GiB: of the process, or an accelerator's memory.",
+        description="Budget of score, repair, bench --limits, e.g. 6GiB: of the process, or an accelerator's memory.",
     )
     trust_remote_code: bool = Field(False, description="Allow model code that comes with the checkpoint.")
 

@@ -1,6 +1,8 @@
 """Repair without training: what the missing blocks did is folded, in closed form, into weights that stay."""
 
 from shortlm.repair.methods import METHODS, read_method
+from shortlm.repair.planning import plan_repair
 from shortlm.repair.repairing import repair
+from shortlm.repair.sources import sources_of
 
-__all__ = ["METHODS", "read_method", "repair"]
+__all__ = ["METHODS", "plan_repair", "read_method", "repair", "sources_of"]

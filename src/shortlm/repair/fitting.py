@@ -9,7 +9,7 @@ Shapes: B sequences, T tokens, D hidden, F inputs of an output projection, N tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -50,31 +50,37 @@ class Fitting:
     folds: list[Fold] = field(default_factory=list)
     depths: list[Depth] = field(default_factory=list)
 
-    def run(self) -> None:
-        """Through all blocks of both models; afterwards all states are behind the last one."""
-        first, dense = self.pairing.first, self.dense.caller.visit()
-        total = len(self.pairing.blocks)
-        with closing(dense), torch.no_grad(), track(what="repair", total=total) as bar:
-            for j in self.repaired.caller.visit():
-                parts = self._parts(j) if j >= first else []
-                self.untouched.pass_block(j)
-                after_attention = self._dense_to(j, dense, ATTENTION in parts and bool(self._ffn(j)))
-                for part in parts:
-                    wanted = after_attention if part == ATTENTION and self._ffn(j) else self.dense.states
-                    self._fit(j, part, wanted, parts)
-                self._pass(j)
-                bar.update(1)
+    def __post_init__(self) -> None:
+        self.visiting: Generator[int, None, None] = self.repaired.caller.visit()
+        self.reached = 0  # blocks of the cut model that are behind us
+        self.after_attention: States = []
 
-    def _dense_to(self, j: int, dense: Iterator[int], note: bool) -> States:
-        """The dense model goes on to where the state behind block j belongs; its states behind j's attention."""
-        after_attention: States = []
-        for i in dense:
-            if note and i == self.pairing.blocks[j]:
-                after_attention = [self.dense.call(i, k, WITHOUT_FFN) for k in range(len(self.dense.batches))]
-            self.dense.pass_block(i)
-            if i + 1 == self.pairing.next_place(j):
-                break
-        return after_attention
+    def wants_attention(self, i: int) -> bool:
+        """Whether the dense model's states behind the attention of its block i are asked for."""
+        j = self.reached
+        here = j < len(self.pairing.blocks) and i == self.pairing.blocks[j] and j >= self.pairing.first
+        return here and ATTENTION in self._parts(j) and bool(self._ffn(j))
+
+    def behind(self, i: int, after_attention: States) -> None:
+        """The dense states are behind block i: fit the weights of the block of the cut model that belongs here."""
+        j = self.reached
+        if j == len(self.pairing.blocks):
+            return
+        if i == self.pairing.blocks[j]:
+            self.after_attention = after_attention
+        if i + 1 != self.pairing.next_place(j):
+            return
+        assert next(self.visiting) == j
+        self.untouched.pass_block(j)
+        for part in self._parts(j) if j >= self.pairing.first else []:
+            self._fit(j, part, self.after_attention if part == ATTENTION and self._ffn(j) else self.dense.states)
+        self.after_attention = []
+        self._pass(j)
+        self.reached += 1
+
+    def close(self) -> None:
+        """The last block is left."""
+        self.visiting.close()
 
     def _parts(self, j: int) -> list[str]:
         """Whose output projections are solved for: what a cut has left out is not brought back."""
@@ -91,7 +97,7 @@ class Fitting:
         gone = Unit(j, FFN) in self.pairing.left_out
         return [] if gone else self.repaired.caller.branches.anatomy.ffn[j]
 
-    def _fit(self, j: int, part: str, wanted: States, parts: list[str]) -> None:
+    def _fit(self, j: int, part: str, wanted: States) -> None:
         projection = output_projection(self.repaired.caller.branches.anatomy, j, part)
         assert projection is not None
         decision = WITHOUT_FFN if part == ATTENTION and self._ffn(j) else KEEP
@@ -139,8 +145,8 @@ class Fitting:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Put the changed weight (and bias) in place, rounded as the files will hold it."""
         linear, kind = self.how.solves == "linear", self.stored(j, f"{projection.path}.weight")
-        wide = weight_FD.to(change.dtype)
-        new_FD = (wide + (wide @ change if linear else change)).to(kind).to(weight_FD.dtype)
+        new_FD = weight_FD.to(change.dtype) @ change if linear else change
+        new_FD = new_FD.add_(weight_FD).to(kind).to(weight_FD.dtype)
         if linear and bias_D is not None:
             bias_D = (bias_D + bias_D.to(change.dtype) @ change).to(kind).to(weight_FD.dtype)
         _set(projection, new_FD, bias_D)
@@ -230,6 +236,22 @@ class Fitting:
         self.folds.append(
             Fold(block=j, part="block", factor=factor, tokens=tokens, error_before=before, error_after=after)
         )
+
+
+def fit_beside(dense: Side, fittings: Sequence[Fitting]) -> None:
+    """Once through the dense model, and beside it through every cut one; all states are behind the last blocks then."""
+    total = len(dense.caller.blocks)
+    with closing(dense.caller.visit()) as visiting, torch.no_grad(), track(what="repair", total=total) as bar:
+        for i in visiting:
+            after: States = []
+            if any(fitting.wants_attention(i) for fitting in fittings):
+                after = [dense.call(i, k, WITHOUT_FFN) for k in range(len(dense.batches))]
+            dense.pass_block(i)
+            for fitting in fittings:
+                fitting.behind(i, after)
+            bar.update(1)
+    for fitting in fittings:
+        fitting.close()
 
 
 def _set(projection: Projection, weight_FD: torch.Tensor, bias_D: torch.Tensor | None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shortlm.artifacts import manifest_of
+from shortlm.artifacts import Manifest, manifest_of
 from shortlm.errors import ModelError, PlanError
-from shortlm.model import ModelFiles
+from shortlm.model import ModelFiles, facts_from_config
 from shortlm.units import Unit
 
 
@@ -54,7 +54,7 @@ def paired(cut: ModelFiles, dense: ModelFiles, given: Sequence[int] | None = Non
     for files in (cut, dense):
         if getattr(files.config, "quantization_config", None):
             raise ModelError(f"{files.settings.model}: is quantised; repair before you quantise")
-    manifest = manifest_of(cut.checkpoint.folder)
+    manifest = _since(dense, manifest_of(cut.checkpoint.folder))
     blocks = list(given) if given else manifest.blocks if manifest else list(range(count))
     if len(blocks) != count or sorted(set(blocks)) != blocks or blocks[-1] >= dense_count or blocks[0] < 0:
         raise PlanError(
@@ -64,6 +64,15 @@ def paired(cut: ModelFiles, dense: ModelFiles, given: Sequence[int] | None = Non
     left_out = manifest.left_out if manifest else []
     here = [Unit(blocks.index(unit.block), unit.part) for unit in left_out if unit.block in blocks]
     return Pairing(blocks, here, dense_count)
+
+
+def _since(dense: ModelFiles, manifest: Manifest | None) -> Manifest | None:
+    """What was done to the cut model after the dense one, which may itself have a manifest."""
+    before = manifest_of(dense.checkpoint.folder)
+    if manifest is None or before is None or manifest.steps[: len(before.steps)] != before.steps:
+        return manifest
+    rest = manifest.steps[len(before.steps) :]
+    return Manifest(base=facts_from_config(dense.settings), steps=rest) if rest else None
 
 
 def _listed(blocks: Sequence[int]) -> str:

@@ -4,6 +4,7 @@ Both work in a RunFolder, which keeps what is done by its key, and hand one Evid
 """
 
 from shortlm.run.comparison import compare
+from shortlm.run.cut_repaired import cut_repaired
 from shortlm.run.pipeline import run
 
-__all__ = ["compare", "run"]
+__all__ = ["compare", "cut_repaired", "run"]

@@ -1,4 +1,4 @@
-"""The whole path: model + text -> score -> choose -> cut -> heal -> evaluate -> bench -> report.
+"""The whole path: model + text -> score -> choose -> cut -> repair -> heal -> evaluate -> bench -> report.
 
 Every stage writes its artifact into the run folder, and is kept where it is there with its key (folder.py), so that a
 run that was killed goes on where it stopped.
@@ -18,6 +18,7 @@ from shortlm.model import facts_from_config
 from shortlm.paths import user_path
 from shortlm.progress import is_main
 from shortlm.recipe import Recipe, to_yaml
+from shortlm.repair import read_method
 from shortlm.report import Evidence
 from shortlm.run.drawing import draw, draw_card
 from shortlm.run.folder import RunFolder, Say
@@ -49,7 +50,7 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
         folder.claim()
         _refuse_what_fails_later(recipe, out)
     meet(recipe)
-    # 3. Score, choose, cut, heal; all processes
+    # 3. Score, choose, cut, repair, heal; all processes
     rounds = shorten(folder, recipe)
     if not is_main():
         return page
@@ -61,7 +62,7 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
         evidence = _evidence(recipe, rounds, measured, benched)
         draw(out, evidence)
         draw_card(card.parent, evidence, recipe.model.model)
-    say(f"{'report':15} {page}")
+    say(f"{'report':17} {page}")
     return page
 
 
@@ -72,6 +73,9 @@ def _refuse_infeasible(recipe: Recipe) -> None:
     if not asks(recipe.choose.method):
         _ = recipe.text.count  # a number, not auto
     recipe.eval_texts()
+    if recipe.repair:
+        read_method(recipe.repair.method)
+        _ = recipe.repair_text
     cache = partial(cache_cost, recipe.model)
     refuse_infeasible(recipe.choose, recipe.score, facts_from_config(recipe.model), cache, recipe.rounds)
 
@@ -90,9 +94,9 @@ def _refuse_what_fails_later(recipe: Recipe, out: Path) -> None:
 
 
 def _measured(folder: RunFolder, recipe: Recipe, rounds: Rounds) -> list[Measurement]:
-    """The original, the cut and the healed model."""
+    """The original, the cut, the repaired and the healed model."""
     evaluation = recipe.eval.model_copy(update={"texts": recipe.eval_texts()}).for_model(recipe.model.model)
-    models = {"dense": recipe.model, "cut": rounds.last.cut} | ({"healed": rounds.last.model} if recipe.heal else {})
+    models = {"dense": recipe.model, **rounds.last.models}
 
     def measured(role: str) -> Measurement:
         return folder.do(f"evaluate {role}", lambda: evaluate(models[role], evaluation, role))
@@ -101,13 +105,13 @@ def _measured(folder: RunFolder, recipe: Recipe, rounds: Rounds) -> list[Measure
 
 
 def _benched(folder: RunFolder, recipe: Recipe, rounds: Rounds) -> Benchmark | None:
-    """The original beside the model that comes out (a healed model is as fast as the cut one).
+    """The original beside the model that comes out (a repaired or healed model is as fast as the cut one).
 
     What can't be run here (too large for the memory, too short a context) is left out and said: the page is not lost.
     """
     if (settings := recipe.bench) is None:
         return None
-    models, roles = [recipe.model, rounds.last.model], ["dense", "healed" if recipe.heal else "cut"]
+    models, roles = [recipe.model, rounds.last.model], ["dense", list(rounds.last.models)[-1]]
     return folder.do_if_possible("bench", lambda: bench(models, settings, roles))
 
 

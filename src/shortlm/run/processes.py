@@ -1,4 +1,4 @@
-"""The processes of one job: they share scoring and healing, and wait where the first one works alone."""
+"""The processes of one job: they share scoring, repair and healing, and wait where the first one works alone."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ def meet(recipe: Recipe) -> None:
 
 
 def _waits(recipe: Recipe) -> bool:
-    return bool(recipe.heal) or recipe.rounds > 1
+    return bool(recipe.heal or recipe.repair) or recipe.rounds > 1

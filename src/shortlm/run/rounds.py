@@ -1,4 +1,4 @@
-"""Score, choose, cut, heal: once, or in rounds that each take their share of the blocks.
+"""Score, choose, cut, repair, heal: once, or in rounds that each take their share of the blocks.
 
 With several rounds, each but the last has a folder round-1, round-2, ... of the same form in the run's; the model that
 was cut and healed there is the next one's. All processes of a job go through here.
@@ -6,13 +6,14 @@ was cut and healed there is the next one's. All processes of a job go through he
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shortlm.artifacts import BlockScores, CutPlan, Healing, Manifest, blocks_after
 from shortlm.choose import BUDGETS, asks, choose, race_scores, search
 from shortlm.cut import cut
 from shortlm.recipe import ChooseSettings, ModelSettings, Recipe
-from shortlm.run.folder import RunFolder
+from shortlm.repair import repair
+from shortlm.run.folder import Output, RunFolder
 from shortlm.run.processes import meet
 from shortlm.run.stages import place
 from shortlm.score import score
@@ -25,9 +26,13 @@ class Round:
     scores: BlockScores
     plan: CutPlan
     manifest: Manifest
-    cut: ModelSettings
+    models: dict[str, ModelSettings]  # by their roles: cut, repaired, healed, as far as there are
     healing: Healing | None
-    model: ModelSettings  # the healed one, or else the cut one
+
+    @property
+    def model(self) -> ModelSettings:
+        """What comes out: the last of them."""
+        return list(self.models.values())[-1]
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Rounds:
         )  # fmt: skip
         assert last.last_cut is not None  # every round cuts
         step = last.last_cut.model_copy(update={"plan": plan, "bytes_before": first.bytes_before})
-        return last.model_copy(update={"steps": [*earlier, step]})
+        return last.model_copy(update={"steps": [*earlier, step, *([last.repair] if last.repair else [])]})
 
 
 def shorten(folder: RunFolder, recipe: Recipe) -> Rounds:
@@ -105,18 +110,27 @@ def _share(recipe: Recipe, number: int, whole: CutPlan | None) -> ChooseSettings
 def _shortened(
     folder: RunFolder, recipe: Recipe, number: int, model: ModelSettings, scores: BlockScores, share: ChooseSettings
 ) -> Round:
-    """The rest of a round: choose, cut, heal."""
+    """The rest of a round: choose, cut, repair, heal."""
     at = place(recipe, number)
     plan = folder.do(f"{at}choose", lambda: _chosen(folder, recipe, model, scores, share, at), asks(share.method))
     output = folder.outputs[f"{at}cut"]
     manifest = folder.do(f"{at}cut", lambda: cut(model, plan, recipe.cut, output.path, folder.force, output.key))
     meet(recipe)
-    shorter = model.model_copy(update={"model": str(output.path), "revision": None})
-    if not recipe.heal:
-        return Round(scores, plan, manifest, shorter, None, shorter)
-    healing = folder.do(f"{at}heal", lambda: _healed(folder, recipe, shorter, at), shared=True)
-    healed = shorter.model_copy(update={"model": str(folder.outputs[f"{at}heal"].path)})
-    return Round(scores, plan, manifest, shorter, healing, healed)
+    done, base = Round(scores, plan, manifest, {"cut": _at(model, output)}, None), output.key
+    if recipe.repair:
+        output = folder.outputs[f"{at}repair"]
+        repaired = folder.do(f"{at}repair", lambda: _repaired(folder, recipe, done.model, output, base), shared=True)
+        done = replace(done, manifest=repaired, models=done.models | {"repaired": _at(model, output)})
+        meet(recipe)
+    if recipe.heal:
+        start, base, output = done.model, output.key, folder.outputs[f"{at}heal"]
+        healing = folder.do(f"{at}heal", lambda: _healed(folder, recipe, start, output, base), shared=True)
+        done = replace(done, healing=healing, models=done.models | {"healed": _at(model, output)})
+    return done
+
+
+def _at(model: ModelSettings, output: Output) -> ModelSettings:
+    return model.model_copy(update={"model": str(output.path), "revision": None})
 
 
 def _chosen(
@@ -128,9 +142,17 @@ def _chosen(
     return choose(scores, share, f"{at}scores.json")
 
 
-def _healed(folder: RunFolder, recipe: Recipe, model: ModelSettings, at: str) -> Healing:
+def _repaired(folder: RunFolder, recipe: Recipe, model: ModelSettings, output: Output, base: str) -> Manifest:
+    """Against the model that the run began with. What makes it worse isn't delivered, and the run goes on."""
+    assert recipe.repair is not None
+    return repair(
+        model, recipe.model, recipe.repair_text, recipe.repair, output.path, force=folder.force, say=folder.say,
+        key=output.key, always=True, base=base,
+    )  # fmt: skip
+
+
+def _healed(folder: RunFolder, recipe: Recipe, model: ModelSettings, output: Output, base: str) -> Healing:
     from shortlm.heal import heal
 
     assert recipe.heal is not None
-    out, base = folder.outputs[f"{at}heal"].path, folder.outputs[f"{at}cut"].key
-    return heal(model, recipe.heal, out, folder.force, folder.say, base)
+    return heal(model, recipe.heal, output.path, folder.force, folder.say, base)

@@ -17,14 +17,15 @@ from shortlm.recipe import Recipe, load_recipe, to_yaml
 from shortlm.run.changes import setting_change, why_other
 from shortlm.run.folder import Mark, Output, RunFolder, Say
 
-MARK = Mark("recipe.yaml", "# Written by `shortlm run`: all settings of the run in this folder.\n", "run", 15)
+MARK = Mark("recipe.yaml", "# Written by `shortlm run`: all settings of the run in this folder.\n", "run", 17)
 FILES: dict[str, tuple[str, type[Artifact]]] = {
     "score": ("scores.json", BlockScores), "choose": ("plan.json", CutPlan),
     "evaluate dense": ("eval-dense.json", Measurement), "evaluate cut": ("eval-cut.json", Measurement),
+    "evaluate repaired": ("eval-repaired.json", Measurement),
     "evaluate healed": ("eval-healed.json", Measurement), "bench": ("bench.json", Benchmark),
 }  # fmt: skip
 FOLDERS: dict[str, tuple[str, type[Artifact]]] = {  # checkpoints, and the artifact inside
-    "cut": ("manifest.json", Manifest), "heal": ("healing.json", Healing),
+    "cut": ("manifest.json", Manifest), "repair": ("manifest.json", Manifest), "heal": ("healing.json", Healing),
 }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def _output(recipe: Recipe, out: Path, name: str, key: str) -> Output:
         file, kind = FILES[stage]
         return Output(out / at / file, kind, key)
     inside, kind = FOLDERS[stage]
-    last = "heal" if recipe.heal else "cut"
+    last = "heal" if recipe.heal else "repair" if recipe.repair else "cut"
     return Output(out / at / ("model" if stage == last else stage), kind, key, inside)
 
 
@@ -67,17 +68,20 @@ def stage_keys(recipe: Recipe, commit: str | None) -> dict[str, str]:
     """The key of every stage; `commit` is the model's on the hub."""
     dense = model = model_key(recipe.model, commit)
     scored = fingerprint(recipe.text.ids or recipe.text.text)
-    keys, shorter = {}, dense
+    keys, measured = {}, {"dense": dense}
     for number in range(1, recipe.rounds + 1):
         at = place(recipe, number)
         keys[f"{at}score"] = key_of(model, recipe.scored_text, scored, recipe.score)
         rounds = [number, recipe.rounds] if recipe.rounds > 1 else []
         keys[f"{at}choose"] = key_of(keys[f"{at}score"], recipe.choose, *_searched(recipe), *rounds)
-        keys[f"{at}cut"] = model = shorter = key_of(keys[f"{at}choose"], recipe.cut)
+        keys[f"{at}cut"] = model = measured["cut"] = key_of(keys[f"{at}choose"], recipe.cut)
+        if recipe.repair:
+            keys[f"{at}repair"] = model = measured["repaired"] = key_of(
+                model, recipe.repair_text, scored, recipe.repair
+            )
         if recipe.heal:
-            keys[f"{at}heal"] = model = phase_keys(shorter, recipe.heal)[-1]
+            keys[f"{at}heal"] = model = measured["healed"] = phase_keys(model, recipe.heal)[-1]
     evaluation = recipe.eval.model_copy(update={"texts": recipe.eval_texts()})
-    measured = {"dense": dense, "cut": shorter} | ({"healed": model} if recipe.heal else {})
     for name, key in measured.items():
         keys[f"evaluate {name}"] = key_of(key, evaluation, measured_from(evaluation))
     if recipe.bench:

@@ -19,7 +19,7 @@ from shortlm.sweep.scheduler import Scheduler, auto_batch_size, batched, schedul
 from shortlm.sweep.sublayers import PARTIAL_CALLS, sublayer_states
 from shortlm.sweep.tail import Tail, token_nats
 from shortlm.sweep.timing import CallTimes, MadeUpModel, seconds
-from shortlm.sweep.trace import LiveBytes, silent
+from shortlm.sweep.trace import LiveBytes, call_cost, silent
 
 __all__ = [
     "PARTIAL_CALLS",
@@ -50,6 +50,7 @@ __all__ = [
     "backward_sweep",
     "batched",
     "bypassed",
+    "call_cost",
     "call_times",
     "count_forwards",
     "decode_latencies",
