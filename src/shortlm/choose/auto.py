@@ -3,7 +3,7 @@
 1. Every unit alone, for one-shot by perplexity; one-shot by scores that were given; the best run; lazy greedy.
 2. All sets, if there are few enough; else a beam as wide as can be, and swaps of the best set while they help.
 3. The sets that these ways end with, and the next best ones, on more text, if there is some: on little text the best
-   of many sets is partly luck.
+   of many sets is partly luck. Where a repair follows, the best of these are repaired and compared once more.
 4. For whole blocks, lazy greedy over attention and FFN, which says what these would gain; the one-shot orders' smaller
    sets, which show how the loss grows.
 """
@@ -28,6 +28,7 @@ from shortlm.units import ATTENTION, FFN, Mask, Unit
 MULTIPLE = 12  # times what plain scoring takes, without a budget
 WIDTHS = (16, 8, 4, 2)
 FINALISTS = 6  # sets that are compared on more text
+REPAIRED = 3  # of these, sets that are compared after a repair, where one is to follow
 
 
 def auto(trials: Trials, given: Given) -> Mask:
@@ -62,6 +63,9 @@ class _Spending:
     def __init__(self, trials: Trials, multiple: int):
         self.trials, self.n_blocks = trials, trials.question.model.n_blocks
         self.most = trials.most_forwards or multiple * self.n_blocks * (self.n_blocks + 1) // 2
+        if trials.after_repair and trials.most_forwards and (count := _repaired_sets(trials)) > 1:
+            evaluator = trials.evaluator
+            self.most -= int(trials.after_repair.block_forwards(count, self.n_blocks, evaluator.sequences))
 
     @property
     def left(self) -> int:
@@ -148,7 +152,27 @@ def _confirmed(trials: Trials) -> Mask:
     ends = [trail.steps[-1].mask for trail in trials.trails if trail.steps]
     ranked = sorted(_answers(trials), key=lambda mask: (trials.loss(mask), sorted(mask)))
     finalists = sorted({*(m for m in ends if trials.question.met(m)), *ranked[:FINALISTS]}, key=trials.loss)[:FINALISTS]
-    return trials.confirmed(finalists)
+    return _after_repair(trials, trials.confirmed(finalists))
+
+
+def _after_repair(trials: Trials, ranked: list[Mask]) -> Mask:
+    """The best of these, of which the first is best as it is: the set that is best after a repair may be another."""
+    count = min(_repaired_sets(trials), len(ranked))
+    if trials.after_repair is None or count < 2:
+        return ranked[0]
+    losses = trials.after_repair.losses([sorted(mask) for mask in ranked[:count]])
+    told = [f"{','.join(map(str, sorted(mask)))} {loss:.4f}" for mask, loss in zip(ranked, losses, strict=False)]
+    trials.notes.append(f"nats per token after repair: {'; '.join(told)}")
+    return ranked[min(range(count), key=lambda n: losses[n])]
+
+
+def _repaired_sets(trials: Trials) -> int:
+    """How many are repaired: fewer where a budget of time was given and they would take more than half of it."""
+    repair, evaluator = trials.after_repair, trials.evaluator
+    if repair is None or trials.most_forwards is None:
+        return REPAIRED
+    half, asked = trials.most_forwards / 2, (evaluator.n_blocks, evaluator.sequences)
+    return next((n for n in range(REPAIRED, 1, -1) if repair.block_forwards(n, *asked) <= half), 1)
 
 
 def _finer(trials: Trials, spending: _Spending, chosen: Mask) -> None:

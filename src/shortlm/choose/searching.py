@@ -16,7 +16,7 @@ from shortlm.choose.method import Asked
 from shortlm.choose.methods import asked, asks
 from shortlm.choose.question import Choice, Question, question_of
 from shortlm.choose.recording import recorded
-from shortlm.choose.trials import Trials
+from shortlm.choose.trials import AfterRepair, Trials
 from shortlm.errors import PlanError, TextError
 from shortlm.keys import key_of, model_key, searched_on
 from shortlm.model import ModelFiles, facts_from_config
@@ -36,19 +36,21 @@ LONG = 1e11  # products of weights and tokens, from which on calls are timed to 
 def search(
     model: ModelSettings, text: TextSettings, settings: ChooseSettings, how: SearchSettings | None = None,
     say: Say | None = None, scores: BlockScores | None = None, out: Path | None = None, reserved: int = 0,
+    after_repair: AfterRepair | None = None,
 ) -> CutPlan:  # fmt: skip
     """A CutPlan within the budget, by a method that asks the model about sets of units.
 
     Under torchrun every process evaluates its share of the sequences. `say` is told what it will take. `scores` are
     where some methods begin. With `out`, the file that the plan goes to, an interrupted search is kept beside it, and
     the same search goes on from there. So many windows behind the text are `reserved` for a later evaluation: nothing
-    is chosen by them. Raises ShortLMError for bad input.
+    is chosen by them. With `after_repair`, `auto` compares its last sets as they are once repaired. Raises ShortLMError
+    for bad input.
     """
     how, say = how or SearchSettings(), say or (lambda line: None)
     method = asked(settings.method)
     facts = facts_from_config(model)  # before weights and text are opened
     question = question_before(settings, facts, lambda: cache_cost(model), scores)
-    one = _Search(model, settings, how, method, question, say, scores, out, reserved)
+    one = _Search(model, settings, how, method, question, say, scores, out, reserved, after_repair)
     if text.sequences != "auto":
         return one.plan(text, text.sequences)
     return _until_stable(one, text, how.most_sequences, say)
@@ -75,10 +77,11 @@ class _Search:
 
     def __init__(
         self, model: ModelSettings, settings: ChooseSettings, how: SearchSettings, method: Asked, question: Question,
-        say: Say, scores: BlockScores | None, out: Path | None, reserved: int,
+        say: Say, scores: BlockScores | None, out: Path | None, reserved: int, after_repair: AfterRepair | None,
     ):  # fmt: skip
         self.model, self.settings, self.how, self.method, self.question = model, settings, how, method, question
         self.say, self.scores, self.out, self.reserved = say, scores, out, reserved
+        self.after_repair = after_repair
 
     def plan(self, text: TextSettings, reach: int) -> CutPlan:
         """The plan by this text; what is held out begins behind `reach` windows."""
@@ -111,6 +114,7 @@ class _Search:
         unseen = max(how.held_out, self.reserved)
         more = self._behind(job, text, reach + unseen, how.confirm) if self.method.name == "auto" else None
         trials = Trials(self._question(job), evaluator, more)
+        trials.after_repair = self.after_repair
         if how.budget_minutes is not None:
             trials.most_forwards = self._affordable(job, evaluator, how.budget_minutes)
         return trials, recall

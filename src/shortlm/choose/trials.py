@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
@@ -27,6 +28,18 @@ class Step:
     forwards: float
 
 
+class AfterRepair(Protocol):
+    """Repairs sets of units without training."""
+
+    def losses(self, sets: Sequence[Sequence[Unit]]) -> list[float]:
+        """Nats per token without each of these sets, repaired."""
+        ...
+
+    def block_forwards(self, sets: int, n_blocks: int, sequences: int) -> float:
+        """About what that takes, each over so many sequences."""
+        ...
+
+
 @dataclass
 class TrailOf:
     """What one way of choosing came to; `forwards` are those it spent itself."""
@@ -43,6 +56,7 @@ class Trials:
     def __init__(self, question: Question, evaluator: Evaluator, more: Evaluator | None = None):
         self.question, self.evaluator, self.more = question, evaluator, more
         self.most_forwards: int | None = None  # block forwards that may be spent, where that was said
+        self.after_repair: AfterRepair | None = None  # where the last sets are to be compared after a repair
         self.trails: list[TrailOf] = []
         self.spared = 0  # candidates that were not evaluated, or not to the end
         self.estimates: dict[Unit, float] = {}  # first-order, nats per token
@@ -108,14 +122,14 @@ class Trials:
         places = [s for part in parts for s in range(self.evaluator.sequences)[self.evaluator.parts[part]]]
         return self.shares_S[places] / self.shares_S.mean()
 
-    def confirmed(self, masks: Sequence[Mask]) -> Mask:
-        """The best of some sets on the text of the search and on more text together, if there is some."""
+    def confirmed(self, masks: Sequence[Mask]) -> list[Mask]:
+        """Some sets, the best first: on the text of the search and on more text together, if there is some."""
         if self.more is None or len(masks) < 2:
-            return min(masks, key=lambda mask: (self.loss(mask), sorted(mask)))
+            return sorted(masks, key=lambda mask: (self.loss(mask), sorted(mask)))
         nats_M = self.more.losses(masks).nats_MS @ self.more.shares_S
         share = self.more.tokens / (self.more.tokens + self.evaluator.tokens)
         both = {mask: share * float(n) + (1 - share) * self.loss(mask) for mask, n in zip(masks, nats_M, strict=True)}
-        return min(masks, key=lambda mask: (both[mask], sorted(mask)))
+        return sorted(masks, key=lambda mask: (both[mask], sorted(mask)))
 
     @contextmanager
     def asking(self, question: Question) -> Generator[None, None, None]:

@@ -82,6 +82,9 @@ def choose(
     ] = None,
     published: Annotated[str | None, typer.Option(help="Published scores instead, e.g. llama-1-7b/taylor.")] = None,
     preset: Annotated[str | None, typer.Option(help="Published settings of method, protection and text: sleb.")] = None,
+    repair: Annotated[
+        str | None, typer.Option(help="For auto: compare the last sets as they are after this method of 'repair'.")
+    ] = None,
     out: Out = None,
     force: Force = False,
 ) -> None:
@@ -101,11 +104,13 @@ def choose(
         return
     if out:
         refuse_existing(out, force)
+    if repair and choose_settings.method.partition(":")[0] != "auto":
+        raise PlanError("--repair: is for --method auto, which compares its last sets after it; give it to 'cut' too")
     if asking:
         start = BlockScores.load(scores) if scores else None
         plan = search(
             model_settings, text_settings, choose_settings, search_settings, lambda line: typer.echo(line, err=True),
-            start, out,
+            start, out, after_repair=_after_repair(repair, model_settings, text_settings, search_settings),
         )  # fmt: skip
         if not is_main():
             return
@@ -118,6 +123,18 @@ def choose(
         raise PlanError(f"give a scores file, a --method that asks the model, or --published with one of: {known}")
     save(plan, out, force)
     show_plan(plan)
+
+
+def _after_repair(method: str | None, model: Any, text: Any, search: Any) -> Any:
+    from shortlm.recipe import Recipe
+    from shortlm.repair import read_method
+    from shortlm.run import AfterRepair
+
+    if not method:
+        return None
+    read_method(method)
+    repairing = RepairSettings(method=method)
+    return AfterRepair(model, Recipe(text=text, search=search, repair=repairing).repair_text, repairing)
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 from shortlm.repair.methods import METHODS, read_method
 from shortlm.repair.planning import plan_repair
+from shortlm.repair.ranking import losses_after_repair
 from shortlm.repair.repairing import repair
 from shortlm.repair.sources import sources_of
 
-__all__ = ["METHODS", "plan_repair", "read_method", "repair", "sources_of"]
+__all__ = ["METHODS", "losses_after_repair", "plan_repair", "read_method", "repair", "sources_of"]

@@ -18,13 +18,13 @@ from shortlm.errors import OutputError
 class KeptWeights:
     """One file for each: tensors by their paths inside the block, and the record of the fold."""
 
-    def __init__(self, folder: Path, writes: bool):
+    def __init__(self, folder: Path | None, writes: bool = False):
+        """Without a folder nothing is kept."""
         self.folder, self.writes = folder, writes
 
     def read(self, block: int, part: str) -> tuple[Fold, dict[str, torch.Tensor]] | None:
         """What was kept; None if nothing was, or it was cut short."""
-        path = self._path(block, part)
-        if not path.is_file():
+        if self.folder is None or not (path := self.folder / _name(block, part)).is_file():
             return None
         try:
             with safe_open(path, "pt") as file:
@@ -35,9 +35,9 @@ class KeptWeights:
 
     def keep(self, fold: Fold, tensors: dict[str, torch.Tensor]) -> None:
         """Raises OutputError if the disk is full."""
-        if not self.writes:
+        if self.folder is None or not self.writes:
             return
-        path = self._path(fold.block, fold.part)
+        path = self.folder / _name(fold.block, fold.part)
         part = path.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -49,13 +49,15 @@ class KeptWeights:
 
     def tensor(self, block: int, part: str, name: str) -> torch.Tensor:
         """One of those that were kept."""
-        with safe_open(self._path(block, part), "pt") as file:
+        assert self.folder is not None
+        with safe_open(self.folder / _name(block, part), "pt") as file:
             return file.get_tensor(name)
 
     def forget(self) -> None:
         """The result is written."""
-        if self.writes:
+        if self.folder is not None and self.writes:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _path(self, block: int, part: str) -> Path:
-        return self.folder / f"{block:04}-{part}.safetensors"
+
+def _name(block: int, part: str) -> str:
+    return f"{block:04}-{part}.safetensors"

@@ -67,16 +67,17 @@ def fitting_of(
     streamed = streams(sources)
     to_fit, to_validate = sources.batches(windows, ranks)
     if dense is None:
-        dense = Side.of(_caller(sources.dense, streamed), to_fit + to_validate)
-    caller = _caller(sources.cut, streamed)
+        dense = Side.of(caller_of(sources.dense, streamed), to_fit + to_validate)
+    caller = caller_of(sources.cut, streamed)
     return Fitting(
         dense=dense, repaired=Side.of(caller, to_fit + to_validate), untouched=Side.of(caller, to_validate),
         fitted=len(to_fit), pairing=sources.pairing, how=sources.how, settings=sources.settings, ranks=ranks,
-        kept=kept or KeptWeights(Path(), writes=False), stored=sources.files.stored,
+        kept=kept or KeptWeights(None), stored=sources.files.stored,
     )  # fmt: skip
 
 
-def _caller(files: ModelFiles, streamed: bool) -> BlockCaller:
+def caller_of(files: ModelFiles, streamed: bool) -> BlockCaller:
+    """The blocks of a model, in memory or on disk."""
     opened = files.open(streamed)
     return BlockCaller(opened.model, opened.anatomy, opened.disk)
 

@@ -13,6 +13,7 @@ from shortlm.choose import BUDGETS, asks, choose, race_scores, search
 from shortlm.cut import cut
 from shortlm.recipe import ChooseSettings, ModelSettings, Recipe
 from shortlm.repair import repair
+from shortlm.run.after_repair import AfterRepair
 from shortlm.run.folder import Output, RunFolder
 from shortlm.run.processes import meet
 from shortlm.run.stages import place
@@ -58,7 +59,7 @@ class Rounds:
         if len(self.done) == 1:
             return last
         model, first = self.first.scores.model, self.first.manifest
-        earlier = first.steps[:-1]  # of a model that had been cut before this run
+        earlier = first.steps[: -2 if first.repair else -1]  # of a model that had been cut before this run
         left = blocks_after(last.steps[len(earlier) :], model.n_blocks)
         removed = [i for i in range(model.n_blocks) if i not in left]
         parameters = model.parameters - sum(model.block_parameters[i] for i in removed)
@@ -138,7 +139,8 @@ def _chosen(
 ) -> CutPlan:
     if asks(share.method):
         out = folder.outputs[f"{at}choose"].path
-        return search(model, recipe.text, share, recipe.search, folder.say, scores, out, recipe.eval.held_out)
+        repaired = AfterRepair(model, recipe.repair_text, recipe.repair) if recipe.repair else None
+        return search(model, recipe.text, share, recipe.search, folder.say, scores, out, recipe.eval.held_out, repaired)
     return choose(scores, share, f"{at}scores.json")
 
 

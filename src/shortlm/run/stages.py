@@ -33,7 +33,8 @@ def _searched(recipe: Recipe) -> list[Any]:
     """The settings that count where the model is asked."""
     if not asks(recipe.choose.method):
         return []
-    return [recipe.search, recipe.text.sequences, *searched_on(recipe.text, recipe.search.mix)]
+    repaired = [recipe.repair] if recipe.repair else []
+    return [recipe.search, recipe.text.sequences, *searched_on(recipe.text, recipe.search.mix), *repaired]
 
 
 def run_folder(recipe: Recipe, out: Path, force: bool, say: Say) -> RunFolder:
