@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from architectures import save_tiny
 from processes import ended, run, started
 from safetensors.torch import load_file
 
@@ -13,6 +14,7 @@ from shortlm import CutSettings, ModelSettings, RepairSettings, TextSettings, cu
 from shortlm.errors import ModelError, PlanError, RepairError, TextError
 from shortlm.model import open_model
 from shortlm.repair.fitting import Fitting
+from shortlm.sweep import auto_batch_size
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +164,50 @@ def test_what_does_not_belong_together_is_refused(models, tmp_path):
         repair(dense, dense, text, settings("auto"), tmp_path / "out")
     with pytest.raises(RepairError, match="did you mean 'refit'"):
         repair(short, dense, text, settings("refitt"), tmp_path / "out")
+
+
+def test_the_cosine_objective_is_that_of_a_plain_loop(models, tmp_path):
+    dense, short, text, folder = models
+    step = repair(short, dense, text, settings("linear:replaceme-cosine"), tmp_path / "out", always=True).repair
+    assert step and step.delivered and step.folds[0].ridge == 0
+    ids_BT = torch.tensor(json.loads((folder / "ids.json").read_text()))[:200]
+    z_BTF, out = states(open_model(short).model, ids_BT)
+    weight_FD = open_model(short).model.model.layers[1].mlp.down_proj.weight.T
+    wanted_BTD = states(open_model(dense).model, ids_BT)[1][3]
+    m_BTD = z_BTF @ weight_FD
+    map_DD = torch.eye(weight_FD.shape[1], requires_grad=True)
+    adam = torch.optim.Adam([map_DD], lr=1e-4)
+    for _ in range(10):
+        for part in torch.arange(200).split(auto_batch_size(200, 24, torch.device("cpu"))):
+            m, rest, wanted = (x[part, 1:] for x in (m_BTD, out[1] - m_BTD, wanted_BTD))
+            adam.zero_grad()
+            (1 - torch.cosine_similarity(rest + m @ map_DD, wanted, dim=-1)).mean().backward()
+            adam.step()
+    found = open_model(ModelSettings(model=str(tmp_path / "out"))).model.model.layers[1].mlp.down_proj.weight.T
+    assert torch.allclose(found, weight_FD @ map_DD.detach(), atol=1e-5)
+    assert not torch.allclose(found, weight_FD, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_scale_multiplies_the_residual_stream_before_the_gap(name, tmp_path):
+    """Also where a branch is normed before it is added (Gemma 2): its norm's gain is scaled then."""
+    save_tiny(name, tmp_path / "dense")
+    ids_BT = torch.randint(3, 96, (60, 24), generator=torch.Generator().manual_seed(0))
+    (tmp_path / "ids.json").write_text(json.dumps(ids_BT.tolist()))
+    dense, short = ModelSettings(model=str(tmp_path / "dense")), ModelSettings(model=str(tmp_path / "cut"))
+    cut(dense, [2, 3], CutSettings(verify=False), tmp_path / "cut")
+    wanted = RepairSettings(method="scale", calibration=40, validation=20)
+    step = repair(short, dense, TextSettings(ids=str(tmp_path / "ids.json")), wanted, tmp_path / "out", always=True)
+    assert step.repair and step.repair.delivered, "the seed is one at which scaling helps a little"
+    factor = step.repair.folds[0].factor
+    assert factor and abs(factor - 1) > 0.1
+    before, after = (_behind_block(ModelSettings(model=str(tmp_path / f)), 1, ids_BT[:4]) for f in ("cut", "out"))
+    assert torch.allclose(after, factor * before, rtol=1e-3, atol=1e-4)
+
+
+def _behind_block(model, j, ids_BT):
+    opened, seen = open_model(model), []
+    opened.anatomy.blocks[j].register_forward_hook(lambda m, args, out: seen.append(out))
+    with torch.no_grad():
+        opened.model(ids_BT)
+    return seen[0][0] if isinstance(seen[0], tuple) else seen[0]

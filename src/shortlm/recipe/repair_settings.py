@@ -19,7 +19,7 @@ class RepairSettings(Settings):
         "auto",
         max_length=100,
         description="auto (refit of attention and FFN), refit, linear, scale, none; with options as "
-        "refit:attention=false, or as published: linear:replaceme, scale:prune-and-comp.",
+        "refit:attention=false, or as published: linear:replaceme, linear:replaceme-cosine, scale:prune-and-comp.",
     )
     calibration: int = Field(200, ge=1, le=MOST_WINDOWS, description="Windows that weights are fitted on.")
     validation: int = Field(

@@ -10,6 +10,7 @@ Shapes: B sequences, T tokens, D hidden.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -64,3 +65,35 @@ class BranchForm:
 def shaped(m: torch.Tensor, batch: Batch) -> torch.Tensor:
     """B x T x width of what some architectures flatten (OPT's FFN)."""
     return m.view(*batch.ids_BT.shape, m.shape[-1])
+
+
+def norm_behind(side: Side, j: int, projection: Projection) -> str | None:
+    """The path, inside block j, of what norms the output of this projection; None if nothing does.
+
+    Found out by one call: it is the module that is called with that very tensor.
+    """
+    found: list[str] = []
+    output: list[int] = []
+
+    def note(module: Any, args: Any, result: Any) -> None:
+        output.append(result.data_ptr())
+
+    def compare(name: str) -> Any:
+        return lambda module, args: found.append(name) if args and output and _is_at(args[0], output[-1]) else None
+
+    hooks = [projection.module.register_forward_hook(note)]
+    hooks += [
+        module.register_forward_pre_hook(compare(name))
+        for name, module in side.caller.blocks[j].named_modules()
+        if any(True for _ in module.parameters(recurse=False)) and module is not projection.module
+    ]
+    try:
+        side.caller(j, side.states[0][:1], side.batches[0].alone(side.caller, 0))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else None
+
+
+def _is_at(value: Any, place: int) -> bool:
+    return isinstance(value, torch.Tensor) and value.data_ptr() == place

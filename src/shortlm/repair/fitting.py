@@ -9,7 +9,7 @@ Shapes: B sequences, T tokens, D hidden, F inputs of an output projection, N tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -19,12 +19,13 @@ from shortlm.artifacts import Depth, Fold
 from shortlm.model import Projection, output_projection
 from shortlm.progress import track
 from shortlm.recipe import RepairSettings
-from shortlm.repair.branch_form import BranchForm, shaped
+from shortlm.repair.branch_form import norm_behind
+from shortlm.repair.examples import Examples
 from shortlm.repair.kept_weights import KeptWeights
 from shortlm.repair.methods import Repair
-from shortlm.repair.normal_equations import NormalEquations, refuse_singular
+from shortlm.repair.normal_equations import refuse_singular
 from shortlm.repair.pairing import Pairing
-from shortlm.repair.states import Side, counting, noted
+from shortlm.repair.states import Side, counting
 from shortlm.sweep import Ranks
 from shortlm.sweep.decisions import KEEP, WITHOUT_FFN
 from shortlm.units import ATTENTION, FFN, Unit
@@ -49,6 +50,7 @@ class Fitting:
     stored: Stored
     folds: list[Fold] = field(default_factory=list)
     depths: list[Depth] = field(default_factory=list)
+    norms: dict[tuple[int, str], str] = field(default_factory=dict)  # what norms a branch's output, where that is asked
 
     def __post_init__(self) -> None:
         self.visiting: Generator[int, None, None] = self.repaired.caller.visit()
@@ -118,27 +120,35 @@ class Fitting:
 
     def _solved(self, j: int, part: str, projection: Projection, decision: int, wanted: States) -> Fold:
         """The projection is left with the best weight that was found."""
-        equations = self._equations(j, part, projection, decision, wanted)
+        examples = Examples(self, j, part, projection, decision, wanted)
         before, best, chosen = self._error(j, decision, wanted), None, None
         weight_FD = projection.applied().clone()
         bias_D = None if projection.module.bias is None else projection.module.bias.clone()
         least, solvable = before, False
-        for ridge in self.settings.ridges if self.how.ridge else [0.0]:
-            change = equations.solved(ridge)
-            if change is None:
-                continue
+        for ridge, change in self._changes(examples):
             solvable = True
             weights = self._changed(j, projection, weight_FD, bias_D, change)
             error = self._error(j, decision, wanted)
             if error < least or not self.how.ridge:
                 least, best, chosen = error, weights, ridge
         if not solvable:
-            raise refuse_singular(f"{part} of block {j}", equations.tokens, len(equations.gram_FF))
+            raise refuse_singular(f"{part} of block {j}", examples.tokens, examples.unknowns)
         _set(projection, *(best or (weight_FD, bias_D)))
         return Fold(
-            block=j, part=part, ridge=chosen, unknowns=len(equations.gram_FF), tokens=equations.tokens,
+            block=j, part=part, ridge=chosen, unknowns=examples.unknowns, tokens=examples.tokens,
             error_before=before, error_after=least,
         )  # fmt: skip
+
+    def _changes(self, examples: Examples) -> Iterator[tuple[float, torch.Tensor]]:
+        """What may be done to the weight, by the ridge; where the system is singular, nothing."""
+        if self.how.objective == "cosine":
+            yield 0.0, examples.cosine()
+            return
+        equations = examples.equations()
+        for ridge in self.settings.ridges if self.how.ridge else [0.0]:
+            change = equations.solved(ridge)
+            if change is not None:
+                yield ridge, change
 
     def _changed(
         self, j: int, projection: Projection, weight_FD: torch.Tensor, bias_D: torch.Tensor | None, change: torch.Tensor
@@ -151,29 +161,6 @@ class Fitting:
             bias_D = (bias_D + bias_D.to(change.dtype) @ change).to(kind).to(weight_FD.dtype)
         _set(projection, new_FD, bias_D)
         return new_FD, bias_D
-
-    def _equations(self, j: int, part: str, projection: Projection, decision: int, wanted: States) -> NormalEquations:
-        side, width = self.repaired, self.repaired.states[0].shape[-1]
-        form = BranchForm.of(side, j, decision, projection)
-        linear = self.how.solves == "linear"
-        equations = NormalEquations(width if linear else projection.width, width, side.caller.device)
-        for k in range(self.fitted):
-            with noted(projection.module) as seen:
-                out_BTD = side.call(j, k, decision)
-            m_BTD, batch = shaped(seen["output"], side.batches[k]), side.batches[k]
-            without = None
-            if form.slope is None:
-                without = side.states[k] if part == ATTENTION else side.call(j, k, WITHOUT_FFN)
-            lacking_BTD = form.lacking(out_BTD, without, m_BTD, wanted[k])
-            input_BTF = m_BTD if linear else shaped(seen["input"], batch)
-            counted_BT = counting(wanted[k], batch)
-            input_NF, lacking_ND = input_BTF[counted_BT], lacking_BTD[counted_BT]
-            if self.settings.weighting == "norm":
-                size_N1 = wanted[k][counted_BT].double().square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
-                input_NF, lacking_ND = input_NF / size_N1, lacking_ND / size_N1
-            equations.add(input_NF, lacking_ND)
-        equations.all_reduce(self.ranks)
-        return equations
 
     def _error(self, j: int, decision: int, wanted: States) -> float:
         """Validation: squared distance behind block j to the wanted states, over their squared size."""
@@ -207,6 +194,8 @@ class Fitting:
         """All windows go through block j as repaired, those of validation also as it was."""
         self.repaired.pass_block(j)
         wanted = self.dense.states[self.fitted :]
+        if self.how.scales:
+            self._note_norms(j)
         if self.how.scales and self.pairing.is_before_gap(j):
             self._scale(j)
         self.depths.append(
@@ -216,6 +205,12 @@ class Fitting:
                 repaired=self._distance(self.repaired.states[self.fitted :], wanted),
             )
         )
+
+    def _note_norms(self, j: int) -> None:
+        for part in (ATTENTION, FFN):
+            projection = output_projection(self.repaired.caller.branches.anatomy, j, part)
+            if projection and (norm := norm_behind(self.repaired, j, projection)):
+                self.norms[j, part] = norm
 
     def _scale(self, j: int) -> None:
         """The mean over channels of |Y| / |X|, each a mean over tokens; Prune&Comp, equation of alpha."""

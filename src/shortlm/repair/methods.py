@@ -11,7 +11,14 @@ from shortlm.units import ATTENTION, FFN
 METHODS = {
     "auto": Options(),
     "refit": Options({"attention": True, "everywhere": True}),
-    "linear": Options({"ridge": True}, presets={"replaceme": {"ridge": False}}),
+    "linear": Options(
+        {"ridge": True, "objective": "squares"},
+        presets={
+            "replaceme": {"ridge": False},
+            "replaceme-cosine": {"ridge": False, "objective": "cosine"},
+        },
+        choices={"objective": ("squares", "cosine")},
+    ),
     "scale": Options({}, presets={"prune-and-comp": {}}),
     "none": Options(),
 }
@@ -26,6 +33,7 @@ class Repair:
     parts: tuple[str, ...] = (FFN,)  # whose output projections
     everywhere: bool = False  # behind the first gap; else only before gaps
     ridge: bool = True
+    objective: str = "squares"
     scales: bool = False
 
     def __str__(self) -> str:
@@ -38,7 +46,8 @@ def read_method(spec: str) -> Repair:
     if name == "scale":
         return Repair(spec, scales=True)
     if name == "linear":
-        return Repair(spec, "linear", ridge=options["ridge"])
+        cosine = options["objective"] == "cosine"  # by gradient steps, which know no ridge
+        return Repair(spec, "linear", ridge=options["ridge"] and not cosine, objective=options["objective"])
     if name == "none":
         return Repair(spec)
     attention = options.get("attention", True)

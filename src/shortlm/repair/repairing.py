@@ -108,7 +108,7 @@ class _Result:
     def write(self, out: Path, force: bool, started: float, key: str | None) -> None:
         cut, folds, files = self.sources.cut, self.fitting.folds, self.sources.files
         earlier = earlier_steps(cut.checkpoint, len(self.sources.pairing.blocks))
-        computed = files.solved(folds, self.kept) | files.scaled(folds) if self.delivered else {}
+        computed = files.solved(folds, self.kept) | files.scaled(folds, self.fitting.norms) if self.delivered else {}
         config_json = (cut.checkpoint.folder / "config.json").read_text(encoding="utf-8")
         draft = Draft(cut.checkpoint, files.pieces(computed), config_json)
         with written(draft, out, force, SHARD, False) as part:

@@ -6,7 +6,7 @@ Where the head is tied to the embeddings, the final norm takes the factor back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -65,36 +65,41 @@ class Files:
                 found[full] = partial(kept.tensor, fold.block, fold.part, name)
         return found
 
-    def scaled(self, folds: list[Fold]) -> dict[str, Any]:
-        """The functions of tensors that are scaled."""
+    def scaled(self, folds: list[Fold], norms: Mapping[tuple[int, str], str]) -> dict[str, Any]:
+        """The functions of tensors that are scaled; `norms`: what norms the output of a block's branch."""
         factors = [(fold.block, fold.factor) for fold in folds if fold.factor is not None]
         if not factors:
             return {}
-        found = {}
-        for name, factor in self._factors(factors).items():
-            found[name] = partial(_times, self.entry(name), factor)
-        anatomy, embeddings = find_anatomy(self.model), self.model.get_input_embeddings()
-        if anatomy.head.weight is embeddings.weight and anatomy.norm is not None:
-            total = _product(factors, 0)
-            offset = _gain_offset(anatomy.norm)
-            norm = next(n for n, m in self.model.named_modules() if m is anatomy.norm)
-            for leaf, _ in anatomy.norm.named_parameters():
-                shift = offset if leaf == "weight" else 0.0
-                found[f"{norm}.{leaf}"] = partial(_times, self.entry(f"{norm}.{leaf}"), 1 / total, shift)
-        return found
-
-    def _factors(self, factors: list[tuple[int, float]]) -> dict[str, float]:
-        anatomy, found = find_anatomy(self.model), dict[str, float]()
+        found: dict[str, Any] = {}
         for name, module in self.model.named_modules():
             if isinstance(module, nn.Embedding) and not name.startswith(self.blocks_path + "."):
-                found[f"{name}.weight"] = _product(factors, 0)
+                found |= self._times(name, module, _product(factors, 0))
+        anatomy, embeddings = find_anatomy(self.model), self.model.get_input_embeddings()
         for j in range(len(anatomy.blocks)):
-            factor = _product(factors, j)
-            for part in (ATTENTION, FFN) if factor != 1 else ():
-                if projection := output_projection(anatomy, j, part):
-                    for leaf, _ in projection.module.named_parameters():
-                        found[f"{self.blocks_path}.{j}.{projection.path}.{leaf}"] = factor
+            if (factor := _product(factors, j)) != 1:
+                for name, module in self._writing(j, norms):
+                    found |= self._times(name, module, factor)
+        if anatomy.head.weight is embeddings.weight and anatomy.norm is not None:
+            norm = next(n for n, m in self.model.named_modules() if m is anatomy.norm)
+            found |= self._times(norm, anatomy.norm, 1 / _product(factors, 0))
         return found
+
+    def _writing(self, j: int, norms: Mapping[tuple[int, str], str]) -> Iterator[tuple[str, Any]]:
+        """The modules of block j that give the size of what it adds: output projections, or norms behind them."""
+        anatomy = find_anatomy(self.model)
+        for part in (ATTENTION, FFN):
+            if projection := output_projection(anatomy, j, part):
+                path = norms.get((j, part), projection.path)
+                yield f"{self.blocks_path}.{j}.{path}", anatomy.blocks[j].get_submodule(path)
+
+    def _times(self, name: str, module: Any, factor: float) -> dict[str, Any]:
+        """The functions of all tensors of a module, times a factor; the gain of some norms is 1 and more."""
+        is_norm = not isinstance(module, nn.Embedding | nn.Linear) and len(module.weight.shape) == 1
+        offset = _gain_offset(module) if is_norm else 0.0
+        return {
+            f"{name}.{leaf}": partial(_times, self.entry(f"{name}.{leaf}"), factor, offset if leaf == "weight" else 0.0)
+            for leaf, _ in module.named_parameters(recurse=False)
+        }
 
 
 def _product(factors: list[tuple[int, float]], j: int) -> float:
