@@ -8,6 +8,7 @@ from shortlm.artifacts import Benchmark, CutPlan, Measurement, Perplexity
 from shortlm.report.evidence import Evidence
 from shortlm.report.numbers import change, count, signed, significant, size, typeset, with_error
 from shortlm.report.quality import Row, by_text, comparison, cut_of, dense_of, incomparable, result_of
+from shortlm.report.repair import changed, repair_of, won_back
 from shortlm.report.roles import all_roles
 from shortlm.report.speed import SpeedRow, main_case, speed_rows
 from shortlm.report.tasks import TaskRow, task_rows
@@ -26,7 +27,8 @@ class Figure(NamedTuple):
 def headline(evidence: Evidence) -> str:
     """For example: 4 of 12 blocks removed: 1.77 M → 1.18 M parameters (−33 %), perplexity 3.02 → 3.55 on embedded."""
     scores, plan, measurements, benchmark = evidence.scores, evidence.plan, evidence.measurements, evidence.benchmark
-    facts = ", ".join(filter(None, (_quality(measurements), _tasks(measurements), _speed(benchmark))))
+    repaired = _repaired(evidence)
+    facts = ", ".join(filter(None, (repaired, _quality(measurements), _tasks(measurements), _speed(benchmark))))
     if plan:
         text = f"{_removed(plan)}: {_parameters(plan)}{', ' + facts if facts else ''}"
     elif len(evidence.roles) > 2:
@@ -66,7 +68,7 @@ def key_figures(evidence: Evidence) -> list[Figure]:
         before, after = (row.result.perplexity for row in pair)
         ratio = pair[1].difference.ratio if pair[1].difference else 1.0
         note = f"× {significant(ratio, 4)} on {pair[1].text}{_seen(pair[1].result)}"
-        note += _before_healing(measurements, pair)
+        note += _after_the_cut(measurements, pair)
         found.append(Figure("Perplexity", significant(before), significant(after), note))
     return found + _task_figures(measurements) + _speed_figures(evidence.benchmark)
 
@@ -177,14 +179,27 @@ def _speed_figures(benchmark: Benchmark | None) -> list[Figure]:
     return found
 
 
-def _before_healing(measurements: list[Measurement], pair: tuple[Row, Row]) -> str:
-    """What the cut cost, and how much of it healing won back."""
+def _after_the_cut(measurements: list[Measurement], pair: tuple[Row, Row]) -> str:
+    """What the cut cost, and how much of it repair and healing won back."""
     dense, cut = dense_of(measurements), cut_of(measurements)
-    hurt = _both(dense, cut) if dense and cut and pair[1].role == "healed" else None
+    by = {"repaired": "repair", "healed": "healing"}.get(pair[1].role)
+    hurt = _both(dense, cut) if dense and cut and by and cut.role not in ("repaired", "healed") else None
     if not hurt or not hurt[1].difference or not pair[1].difference or hurt[1].difference.nats <= 0:
         return ""
+    if by == "healing" and any(m.role == "repaired" for m in measurements):
+        by = "repair and healing"
     won = 1 - pair[1].difference.nats / hurt[1].difference.nats
-    return f"; {significant(hurt[1].result.perplexity)} after the cut, {won:.0%} of the lost nats won back by healing"
+    return f"; {significant(hurt[1].result.perplexity)} after the cut, {won:.0%} of the lost nats won back by {by}"
+
+
+def _repaired(evidence: Evidence) -> str:
+    """repaired without training (76 % of the lost nats won back in validation); empty if nothing was changed."""
+    step = repair_of(evidence)
+    if step is None or not changed(step):
+        return ""
+    share = won_back(step.loss)
+    won = f" ({typeset(share)} of the lost nats won back in validation)" if share else ""
+    return f"repaired without training{won}"
 
 
 def _removed(plan: CutPlan) -> str:
