@@ -181,25 +181,36 @@ def _speed_figures(benchmark: Benchmark | None) -> list[Figure]:
 
 def _after_the_cut(measurements: list[Measurement], pair: tuple[Row, Row]) -> str:
     """What the cut cost, and how much of it repair and healing won back."""
-    dense, cut = dense_of(measurements), cut_of(measurements)
-    by = {"repaired": "repair", "healed": "healing"}.get(pair[1].role)
-    hurt = _both(dense, cut) if dense and cut and by and cut.role not in ("repaired", "healed") else None
-    if not hurt or not hurt[1].difference or not pair[1].difference or hurt[1].difference.nats <= 0:
+    dense, cut, result = dense_of(measurements), cut_of(measurements), result_of(measurements)
+    hurt = _both(dense, cut) if dense and cut else None
+    share = _won_back(measurements, result)
+    if not hurt or not share:
         return ""
-    if by == "healing" and any(m.role == "repaired" for m in measurements):
-        by = "repair and healing"
-    won = 1 - pair[1].difference.nats / hurt[1].difference.nats
-    return f"; {significant(hurt[1].result.perplexity)} after the cut, {won:.0%} of the lost nats won back by {by}"
+    repaired = any(m.role == "repaired" for m in measurements)
+    by = "repair" if pair[1].role == "repaired" else "repair and healing" if repaired else "healing"
+    return f"; {significant(hurt[1].result.perplexity)} after the cut, {share} of the lost nats won back by {by}"
+
+
+def _won_back(measurements: list[Measurement], better: Measurement | None) -> str:
+    """76 %: how much of what the cut lost a repaired or healed model has again. Empty where that can't be said."""
+    dense, cut = dense_of(measurements), cut_of(measurements)
+    if not dense or not cut or not better or better is cut or better.role not in ("repaired", "healed"):
+        return ""
+    rows = _both(dense, cut), _both(dense, better)
+    lost, left = (pair[1].difference.nats if pair and pair[1].difference else None for pair in rows)
+    return typeset(f"{1 - left / lost:.0%}".replace("%", " %")) if lost and lost > 0 and left is not None else ""
 
 
 def _repaired(evidence: Evidence) -> str:
-    """repaired without training (76 % of the lost nats won back in validation); empty if nothing was changed."""
+    """repaired without training (76 % of the lost nats won back); empty if nothing was changed."""
     step = repair_of(evidence)
     if step is None or not changed(step):
         return ""
-    share = won_back(step.loss)
-    won = f" ({typeset(share)} of the lost nats won back in validation)" if share else ""
-    return f"repaired without training{won}"
+    measured = next((m for m in evidence.measurements if m.role == "repaired"), None)
+    share, where = _won_back(evidence.measurements, measured), ""
+    if not share:  # the ridges were chosen there, which flatters the repair
+        share, where = typeset(won_back(step.loss)), " in validation"
+    return "repaired without training" + (f" ({share} of the lost nats won back{where})" if share else "")
 
 
 def _removed(plan: CutPlan) -> str:

@@ -54,7 +54,10 @@ def commands(manifest: Manifest, base: str) -> list[str]:
 def _cut(step: CutStep, indices: list[int]) -> str:
     gone = [Unit(indices[unit.block], unit.part) for unit in step.plan.units]
     way = step.plan.method if step.plan.criterion == "none" else f"{step.plan.criterion}, {step.plan.method}"
-    return f"Removed {units_text(gone)} of {step.plan.model.n_blocks} blocks ({way})"
+    blocks, layers = len(step.plan.removed), len(step.plan.removed_sublayers)
+    counts = f"{blocks} of" if blocks else f"{layers} attention or FFN layers of"
+    more = f" and {layers} attention or FFN layers of others" if blocks and layers else ""
+    return f"Removed {counts} {step.plan.model.n_blocks} blocks{more}: {units_text(gone)} ({way})"
 
 
 def _repaired(step: RepairStep) -> str:
@@ -74,9 +77,10 @@ def _removal(step: CutStep) -> str:
 def _options(step: RepairStep, manifest: Manifest, base: str) -> str:
     ours = {manifest.base.name} | {cut.plan.model.name for cut in manifest.steps[:1] if isinstance(cut, CutStep)}
     against = base if step.against.name in ours else public(step.against.name)
+    text = f"{'--ids' if step.data.bos == 'as given' else '--text'} {shell_word(public(step.data.source))}"
     fitted = max(step.data.sequences - step.validation, 0)
     seed = f" --seed {step.data.seed}" if step.data.seed else ""
     return (
-        f"--against {shell_word(against)} --method {shell_word(step.method)} --calibration {fitted} "
+        f"--against {shell_word(against)} --method {shell_word(step.method)} {text} --calibration {fitted} "
         f"--validation {step.validation}{seed}"
     )

@@ -24,7 +24,7 @@ def compute(evidence: Evidence) -> dict[str, Any]:
 TEMPLATE = """
 {% macro came_from(origin) %}
 <td class="keep">{{ origin.created | replace("T", " ") | replace("+00:00", "") }}</td>
-<td>{{ origin.machine }}</td><td>{{ origin.device }}</td><td>{{ origin.dtype or "–" }}</td>
+<td class="keep">{{ origin.machine }}</td><td>{{ origin.device }}</td><td>{{ origin.dtype or "–" }}</td>
 <td class="n">{% if origin.seconds is none %}–{% else %}{{ origin.seconds | duration }}{% endif %}</td>
 {% endmacro %}
 <div class="scroll">

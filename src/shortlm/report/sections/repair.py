@@ -39,7 +39,8 @@ TEMPLATE = """
 no dot.</p></figure>
 {% endif %}
 <div>
-<figure><figcaption>Loss in validation</figcaption>{{ lanes }}</figure>
+<figure><figcaption>Loss in validation</figcaption>{{ lanes }}
+<p class="note">± and the whisker are one standard error of repaired − cut, window by window. Ridges were chosen on the same windows.</p></figure>
 <dl class="facts">
 <div><dt>Change</dt><dd>{{ signed_error(step.loss.repaired - step.loss.cut, step.loss.stderr) }} nats per token
 {% if won %}<span class="soft">({{ won | typeset }} of the lost nats won back)</span>{% endif %}</dd></div>
@@ -73,9 +74,8 @@ no dot.</p></figure>
 {% else %}
 {{ table() }}
 {% endif %}
-<p class="note">Output projections, solved for one after the other (original indices); each finds the error that those before it have left.
-The ridge (a share of the mean diagonal) was chosen in validation, or no change at all. ± and the whisker are one standard error of
-repaired − cut, by windows: the text on which ridges were chosen, so measure on other text what is to be published.</p>
+<p class="note">Solved for one after the other (original indices); each finds the error that those before it have left. A ridge is a share of the
+mean diagonal; the best in validation was taken, or no change at all.</p>
 {% endif %}
 """
 
