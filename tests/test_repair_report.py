@@ -91,6 +91,7 @@ def test_many_weights_are_folded_away(tmp_path):
     many = [fold for _ in range(10) for fold in repair_step().folds]
     found = section(drawn(tmp_path, manifest=repaired(folds=many)))
     assert "<details><summary>40 weights, 30 of them changed</summary>" in found
+    assert "<summary>40 weights, not taken</summary>" in drawn(tmp_path, manifest=repaired(folds=many, delivered=False))
     path = write_markdown(tmp_path / "r.md", evidence(manifest=repaired(folds=many)))
     text = path.read_text(encoding="utf-8")
     assert "16 more are in `manifest.json`" in text and len(tables(text)[-1]) == 25
@@ -175,8 +176,9 @@ def test_the_card_tells_which_weights_are_no_copies():
         "the output projections of attention in block 9 and of the FFN in blocks 4, 9 (original indices) are no copies",
         "in closed form by `auto` against `embedded`, on 768 tokens of embedded",
         "On 512 validation tokens, in nats per token: dense 1.100, cut 1.300, repaired 1.150 (75 % of the lost",
-        "All other weights are unchanged.", "shortlm cut --model owner/name --plan manifest.json --out shorter\n"
-        "shortlm repair shorter --against owner/name --method auto --text embedded --calibration 6 --validation 4 --out repaired\n",
+        "All other weights are unchanged.",
+        "shortlm cut --model owner/name --plan manifest.json --out shorter\nshortlm repair shorter "
+        "--against owner/name --method auto --text embedded --calibration 6 --validation 4 --out repaired\n",
         "| Removed blocks | 5–8 (original indices, from 0) |", "before the repair", "- repair: embedded, 10 windows",
     ):  # fmt: skip
         assert expected in body
@@ -193,7 +195,7 @@ def test_the_card_tells_of_every_step():
     assert (
         "1. Removed 4 of 12 blocks: 5–8 (ppl, one-shot)." in body and "3. Removed 1 of 8 blocks: 9 (by hand)." in body
     )
-    assert r"2. Refitted by auto against embedded: the output projections" in body
+    assert r"2. Repaired by auto against embedded: the output projections" in body
     assert "indices in the model that was cut last" in body and "7.01 MiB → 4.19 MiB" in body
     block = re.findall(r"```bash\n(.*?)```", body, re.DOTALL)[0].splitlines()
     assert [line.split(" --")[0] for line in block] == ["shortlm cut", "shortlm repair shorter-1", "shortlm cut"]

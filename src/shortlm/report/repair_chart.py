@@ -72,7 +72,7 @@ def colours_of(palette: Palette) -> Palette:
 def _missing(axes: Axes, step: RepairStep) -> list[int]:
     gone = sorted(set(range(step.against.n_blocks)) - set(step.blocks))
     for i in gone:
-        axes.axvspan(i - 0.5, i + 0.5, color=COLOURS["gone"], alpha=0.13, linewidth=0, label="removed")
+        axes.axvspan(i - 0.5, i + 0.5, color=COLOURS["gone"], alpha=0.16, linewidth=0, label="removed")
     return gone
 
 

@@ -67,7 +67,7 @@ def _repaired(step: RepairStep) -> str:
         return f"Repair by {step.method} made the loss worse and was not taken: {fell}"
     if not (found := no_copies(step)):
         return f"Repair by {step.method} changed no weight"
-    return f"Refitted by {step.method} against {public(step.against.name)}: {found}; {fell}"
+    return f"Repaired by {step.method} against {public(step.against.name)}: {found}; {fell}"
 
 
 def _removal(step: CutStep) -> str:

@@ -70,7 +70,7 @@ no dot.</p></figure>
 {% endmacro %}
 {% if rows %}
 {% if folded %}
-<details><summary>{{ rows | length }} weights, {{ changed }} of them changed</summary>{{ table() }}</details>
+<details><summary>{{ rows | length }} weights, {% if step.delivered %}{{ changed }} of them changed{% else %}not taken{% endif %}</summary>{{ table() }}</details>
 {% else %}
 {{ table() }}
 {% endif %}
