@@ -7,13 +7,15 @@ from typing import Any
 
 import yaml
 
-from shortlm.artifacts import Perplexity, TaskResult
+from shortlm.artifacts import Manifest, Perplexity, TaskResult
 from shortlm.errors import ShortLMError
 from shortlm.report.criteria import explanation
 from shortlm.report.evidence import Evidence
 from shortlm.report.markdown import environment, line, public, tables
-from shortlm.report.origin import measured_data, stage_rows, version_rows
+from shortlm.report.origin import measured_data, repair_data, stage_rows, version_rows
 from shortlm.report.quality import result_of
+from shortlm.report.repair import fitted_on, nats, no_copies, repairs, won_back
+from shortlm.report.steps import commands, step_rows
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -36,16 +38,28 @@ def model_card(
     plan = manifest.plan
     if plan is None:
         raise ShortLMError("a model card tells of a cut; this manifest tells of none")
-    base = public(base_model or plan.model.name)
+    first = plan.model if manifest.steps[0] is manifest.last_cut else manifest.base
+    base = public(base_model or first.name)
     stages = [(name, origin) for name, origin in stage_rows(evidence) if name not in ("score", "choose")]
     body = environment().get_template("card.md.jinja").render(
         title=evidence.title, healing=evidence.healing, plan=plan, manifest=manifest, equivalence=evidence.equivalence,
-        base=base,
+        base=base, first=first, steps=step_rows(manifest), commands=commands(manifest, base),
+        repairs=_repairs(manifest),
         linked=is_hub_id(base_model), **tables(evidence), about=explanation(plan.criterion),
-        measurements=evidence.measurements, data=measured_data(evidence), stages=stages, versions=version_rows(stages),
+        measurements=evidence.measurements, data=repair_data(evidence) + measured_data(evidence), stages=stages,
+        versions=version_rows(stages),
     )  # fmt: skip
     front = _front_matter(evidence, license, base_model, language)
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n{body.strip()}\n"
+
+
+def _repairs(manifest: Manifest) -> list[dict[str, Any]]:
+    """What each repair made of the weights: `changed` says in words which are no copies."""
+    return [
+        {"step": step, "changed": no_copies(step), "losses": dict(nats(step.loss)), "won": won_back(step.loss),
+         "tokens": fitted_on(step)}
+        for step in repairs(manifest)
+    ]  # fmt: skip
 
 
 def is_hub_id(name: str | None) -> bool:

@@ -8,6 +8,7 @@ from shortlm.artifacts import Benchmark, CutPlan, Measurement, Perplexity
 from shortlm.report.evidence import Evidence
 from shortlm.report.numbers import change, count, signed, significant, size, typeset, with_error
 from shortlm.report.quality import Row, by_text, comparison, cut_of, dense_of, incomparable, result_of
+from shortlm.report.repair import changed, repair_of, won_back
 from shortlm.report.roles import all_roles
 from shortlm.report.speed import SpeedRow, main_case, speed_rows
 from shortlm.report.tasks import TaskRow, task_rows
@@ -26,7 +27,8 @@ class Figure(NamedTuple):
 def headline(evidence: Evidence) -> str:
     """For example: 4 of 12 blocks removed: 1.77 M → 1.18 M parameters (−33 %), perplexity 3.02 → 3.55 on embedded."""
     scores, plan, measurements, benchmark = evidence.scores, evidence.plan, evidence.measurements, evidence.benchmark
-    facts = ", ".join(filter(None, (_quality(measurements), _tasks(measurements), _speed(benchmark))))
+    repaired = _repaired(evidence)
+    facts = ", ".join(filter(None, (repaired, _quality(measurements), _tasks(measurements), _speed(benchmark))))
     if plan:
         text = f"{_removed(plan)}: {_parameters(plan)}{', ' + facts if facts else ''}"
     elif len(evidence.roles) > 2:
@@ -66,7 +68,7 @@ def key_figures(evidence: Evidence) -> list[Figure]:
         before, after = (row.result.perplexity for row in pair)
         ratio = pair[1].difference.ratio if pair[1].difference else 1.0
         note = f"× {significant(ratio, 4)} on {pair[1].text}{_seen(pair[1].result)}"
-        note += _before_healing(measurements, pair)
+        note += _after_the_cut(measurements, pair)
         found.append(Figure("Perplexity", significant(before), significant(after), note))
     return found + _task_figures(measurements) + _speed_figures(evidence.benchmark)
 
@@ -177,14 +179,38 @@ def _speed_figures(benchmark: Benchmark | None) -> list[Figure]:
     return found
 
 
-def _before_healing(measurements: list[Measurement], pair: tuple[Row, Row]) -> str:
-    """What the cut cost, and how much of it healing won back."""
-    dense, cut = dense_of(measurements), cut_of(measurements)
-    hurt = _both(dense, cut) if dense and cut and pair[1].role == "healed" else None
-    if not hurt or not hurt[1].difference or not pair[1].difference or hurt[1].difference.nats <= 0:
+def _after_the_cut(measurements: list[Measurement], pair: tuple[Row, Row]) -> str:
+    """What the cut cost, and how much of it repair and healing won back."""
+    dense, cut, result = dense_of(measurements), cut_of(measurements), result_of(measurements)
+    hurt = _both(dense, cut) if dense and cut else None
+    share = _won_back(measurements, result)
+    if not hurt or not share:
         return ""
-    won = 1 - pair[1].difference.nats / hurt[1].difference.nats
-    return f"; {significant(hurt[1].result.perplexity)} after the cut, {won:.0%} of the lost nats won back by healing"
+    repaired = any(m.role == "repaired" for m in measurements)
+    by = "repair" if pair[1].role == "repaired" else "repair and healing" if repaired else "healing"
+    return f"; {significant(hurt[1].result.perplexity)} after the cut, {share} of the lost nats won back by {by}"
+
+
+def _won_back(measurements: list[Measurement], better: Measurement | None) -> str:
+    """76 %: how much of what the cut lost a repaired or healed model has again. Empty where that can't be said."""
+    dense, cut = dense_of(measurements), cut_of(measurements)
+    if not dense or not cut or not better or better is cut or better.role not in ("repaired", "healed"):
+        return ""
+    rows = _both(dense, cut), _both(dense, better)
+    lost, left = (pair[1].difference.nats if pair and pair[1].difference else None for pair in rows)
+    return typeset(f"{1 - left / lost:.0%}".replace("%", " %")) if lost and lost > 0 and left is not None else ""
+
+
+def _repaired(evidence: Evidence) -> str:
+    """repaired without training (76 % of the lost nats won back); empty if nothing was changed."""
+    step = repair_of(evidence)
+    if step is None or not changed(step):
+        return ""
+    measured = next((m for m in evidence.measurements if m.role == "repaired"), None)
+    share, where = _won_back(evidence.measurements, measured), ""
+    if not share:  # the ridges were chosen there, which flatters the repair
+        share, where = typeset(won_back(step.loss)), " in validation"
+    return "repaired without training" + (f" ({share} of the lost nats won back{where})" if share else "")
 
 
 def _removed(plan: CutPlan) -> str:

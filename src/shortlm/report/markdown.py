@@ -16,6 +16,7 @@ from shortlm.report.evidence import Evidence
 from shortlm.report.headline import headline
 from shortlm.report.origin import model_rows
 from shortlm.report.quality import comparison, trained_notes
+from shortlm.report.repair import MOST, fold_rows, nats, repair_of, won_back
 from shortlm.report.search import ways
 from shortlm.report.search_words import objective, sentences
 from shortlm.report.speed import bench_notes, limit_pairs, noise_warnings, shares, speed_rows, types_of
@@ -45,6 +46,18 @@ def tables(evidence: Evidence) -> dict[str, Any]:
         "speed": speed_rows(benchmark), "warnings": noise_warnings(benchmark), "bench_notes": bench_notes(benchmark),
         "shares": shares(benchmark),
         "limits": limit_pairs(benchmark), "types": types_of(benchmark) if benchmark else "",
+    } | _repaired(evidence)  # fmt: skip
+
+
+def _repaired(evidence: Evidence) -> dict[str, Any]:
+    """What repair.md.jinja shows."""
+    step = repair_of(evidence)
+    if step is None:
+        return {"repair": None}
+    folds = fold_rows(step)
+    return {
+        "repair": step, "losses": nats(step.loss), "won_back": won_back(step.loss), "folds": folds[:MOST],
+        "more_folds": len(folds[MOST:]),
     }  # fmt: skip
 
 
@@ -76,7 +89,7 @@ def environment() -> Environment:
         "public": public,
         "md": _md,
         "code": _code,
-        "shell": _shell,
+        "shell": shell_word,
         "quoted": _quoted,
     }
     functions: dict[str, Any] = {"with_error": numbers.with_error, "change": numbers.change, "chance": numbers.chance}
@@ -108,6 +121,6 @@ def _code(text: str) -> str:
     return f"{fence} {shown} {fence}"
 
 
-def _shell(text: str) -> str:
+def shell_word(text: str) -> str:
     """One word of a command line, on one line."""
     return shlex.quote(line(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shortlm.artifacts import DataFacts, ModelFacts, Provenance
 from shortlm.report.evidence import Evidence
+from shortlm.report.repair import repairs
 
 Stages = list[tuple[str, Provenance]]
 
@@ -22,6 +23,12 @@ def scored_data(evidence: Evidence) -> list[tuple[str, DataFacts]]:
     return [("scores", evidence.scores.data)] if evidence.scores and evidence.scores.data else []
 
 
+def repair_data(evidence: Evidence) -> list[tuple[str, DataFacts]]:
+    """The windows that repairs read, to fit on and to validate."""
+    steps = repairs(evidence.manifest) if evidence.manifest else []
+    return [("repair", step.data) for step in steps]
+
+
 def measured_data(evidence: Evidence) -> list[tuple[str, DataFacts]]:
     """The windows of perplexities; those that several models read are shown once."""
     evaluated = {(p.text, p.data.sha256): p.data for m in evidence.measurements for p in m.perplexities}
@@ -30,9 +37,10 @@ def measured_data(evidence: Evidence) -> list[tuple[str, DataFacts]]:
 
 def stage_rows(evidence: Evidence) -> Stages:
     """When, where and how long each stage ran."""
-    stages = [("score", evidence.scores), ("choose", evidence.plan), ("cut", evidence.manifest),
+    steps = evidence.manifest.steps if evidence.manifest else []
+    stages = [("score", evidence.scores), ("choose", evidence.plan), *((step.kind, step) for step in steps),
               *((f"eval, {m.role}", m) for m in evidence.measurements), ("bench", evidence.benchmark)]  # fmt: skip
-    return [(name, artifact.provenance) for name, artifact in stages if artifact]
+    return [(name, made.provenance) for name, made in stages if made]
 
 
 def version_rows(stages: Stages) -> list[tuple[str, str]]:

@@ -55,8 +55,9 @@ def cut_of(measurements: list[Measurement]) -> Measurement | None:
 
 
 def result_of(measurements: list[Measurement]) -> Measurement | None:
-    """The model that comes out: the healed one, or the cut one."""
-    return next((m for m in measurements if m.role == "healed"), cut_of(measurements))
+    """The model that comes out: the healed one, else the repaired one, else the cut one."""
+    found = (m for role in ("healed", "repaired") for m in measurements if m.role == role)
+    return next(found, cut_of(measurements))
 
 
 def comparison(measurements: list[Measurement]) -> list[Row]:

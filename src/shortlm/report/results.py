@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from shortlm.artifacts import Benchmark, CutPlan, Measurement
 from shortlm.outputs import write_text
 from shortlm.report.evidence import Evidence
 from shortlm.report.quality import by_text, comparison, perplexity_error
+from shortlm.report.repair import repair_of
 from shortlm.report.search import ways
 from shortlm.report.speed import limit_pairs, shares, speed_rows
 from shortlm.report.tasks import task_rows
@@ -27,6 +29,7 @@ def result_rows(evidence: Evidence) -> list[dict[str, Any]]:
     names = {m.role: m.model.name for m in (benchmark.models if benchmark else [])}
     rows += [row | {"name": names[row["model"]]} for row in _speed(benchmark)]
     rows += _searched(evidence.plan) if evidence.plan else []
+    rows += _repaired(evidence)
     rows = [row for row in rows if math.isfinite(row["value"])]  # one run has no interval
     return [row | {"stderr": None} if row["stderr"] and not math.isfinite(row["stderr"]) else row for row in rows]
 
@@ -122,6 +125,19 @@ def _searched(plan: CutPlan) -> list[dict[str, Any]]:
         if way.last.share is not None:
             rows.append(_row(way.name, "search", "model", "parameters left out", way.last.share, unit="share"))
     return [row | {"name": plan.model.name} for row in rows]
+
+
+def _repaired(evidence: Evidence) -> list[dict[str, Any]]:
+    """The losses that the repair compared on its validation windows."""
+    step = repair_of(evidence)
+    if step is None:
+        return []
+    loss, row = step.loss, partial(_row, kind="repair", of="validation windows", n=step.validation, unit="nats")
+    rows = [row(name, metric="nats_per_token", value=getattr(loss, name)) for name in ("dense", "cut", "repaired")]
+    rows.append(
+        row("repaired", metric="difference to the cut model", value=loss.repaired - loss.cut, stderr=loss.stderr)
+    )
+    return [row | {"name": step.against.name if row["model"] == "dense" else ""} for row in rows]
 
 
 def write_results(folder: Path, evidence: Evidence, force: bool = False) -> None:

@@ -47,7 +47,7 @@ def environment() -> Environment:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     for name in ("count", "whole", "size", "significant", "duration", "blocks"):
         environment.filters[name] = _typeset(getattr(numbers, name))
-    environment.filters["units"] = units_text
+    environment.filters |= {"units": units_text, "typeset": numbers.typeset}
     environment.globals |= {
         "with_error": _typeset(numbers.with_error),
         "signed_error": _typeset(_signed_error),

@@ -11,6 +11,7 @@ from shortlm.report.sections import (
     plan,
     provenance,
     quality,
+    repair,
     runs,
     samples,
     scores,
@@ -22,7 +23,7 @@ from shortlm.report.sections import (
 )
 
 ORDER = (
-    quality, tasks, tradeoff, speed, memory, healing, plan, search, choices, path, scores, agreement, runs, samples,
-    equivalence, provenance, settings,
+    quality, tasks, tradeoff, speed, memory, repair, healing, plan, search, choices, path, scores, agreement, runs,
+    samples, equivalence, provenance, settings,
 )  # fmt: skip
 SECTIONS: tuple[Section, ...] = tuple(file.SECTION for file in ORDER)

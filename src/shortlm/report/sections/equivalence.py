@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from shortlm.report.repair import repair_of
 from shortlm.report.section import Section
 
 TEMPLATE = """
 {% set holds = equivalence.max_abs_difference <= equivalence.tolerance and (equivalence.max_abs_difference_cached is none or equivalence.max_abs_difference_cached <= (equivalence.tolerance_cached or equivalence.tolerance)) %}
 <p><b class="{{ 'good' if holds else 'bad' }}">{{ "The cut holds." if holds else "The cut does not hold." }}</b>
-The written model was loaded again and its logits compared with those of the original in which the same blocks are
+The written model was loaded again{% if repaired %} (before its repair){% endif %} and its logits compared with those of the original in which the same blocks are
 bypassed: {{ equivalence.tokens | whole }} tokens, computed in {{ equivalence.dtype }}.</p>
 <div class="scroll">
 <table class="narrow">
@@ -28,6 +29,6 @@ SECTION = Section(
     "equivalence",
     "Equivalence check",
     lambda evidence: evidence.equivalence,
-    lambda evidence: {"equivalence": evidence.equivalence},
+    lambda evidence: {"equivalence": evidence.equivalence, "repaired": repair_of(evidence)},
     TEMPLATE,
 )

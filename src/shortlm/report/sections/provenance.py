@@ -5,20 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from shortlm.report.evidence import Evidence
-from shortlm.report.origin import measured_data, model_rows, scored_data, stage_rows, version_rows
+from shortlm.report.origin import measured_data, model_rows, repair_data, scored_data, stage_rows, version_rows
 from shortlm.report.section import Section
+from shortlm.report.steps import step_rows
 
 
 def compute(evidence: Evidence) -> dict[str, Any]:
     """The rows of the tables."""
-    stages = stage_rows(evidence)
+    stages, steps = stage_rows(evidence), step_rows(evidence.manifest)
+    kinds = {row.step.kind for row in steps}
     return {
-        "models": model_rows(evidence), "data": scored_data(evidence) + measured_data(evidence), "stages": stages,
+        "models": model_rows(evidence), "data": scored_data(evidence) + repair_data(evidence) + measured_data(evidence),
+        "stages": [(name, origin) for name, origin in stages if name not in kinds], "steps": steps,
         "versions": version_rows(stages),
     }  # fmt: skip
 
 
 TEMPLATE = """
+{% macro came_from(origin) %}
+<td class="keep">{{ origin.created | replace("T", " ") | replace("+00:00", "") }}</td>
+<td class="keep">{{ origin.machine }}</td><td>{{ origin.device }}</td><td>{{ origin.dtype or "–" }}</td>
+<td class="n">{% if origin.seconds is none %}–{% else %}{{ origin.seconds | duration }}{% endif %}</td>
+{% endmacro %}
 <div class="scroll">
 <table>
 <thead><tr><th>Model</th><th>Name</th><th>Revision</th><th>Architecture</th><th class="n">Blocks</th>
@@ -46,20 +54,35 @@ TEMPLATE = """
 </table>
 </div>
 {% endif %}
+{% if steps %}
+<div class="scroll">
+<table>
+<thead><tr><th class="n">Step</th><th>What it did <span class="soft">(original indices)</span></th><th class="n">Weights before</th><th class="n">After</th>
+<th>When (UTC)</th><th>Machine</th><th>Device</th><th>Type</th><th class="n">Took</th></tr></thead>
+<tbody>
+{% for row in steps %}
+{% set origin = row.step.provenance %}
+<tr><td class="n">{{ row.number }}</td><td class="what">{{ row.what }}</td><td class="n">{{ row.step.bytes_before | size }}</td>
+<td class="n">{{ row.step.bytes_after | size }}</td>{{ came_from(origin) }}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
+{% if stages %}
 <div class="scroll">
 <table>
 <thead><tr><th>Stage</th><th>When (UTC)</th><th>Machine</th><th>Device</th><th>Type</th><th class="n">Took</th></tr></thead>
 <tbody>
 {% for name, origin in stages %}
-<tr><td>{{ name }}</td><td class="keep">{{ origin.created | replace("T", " ") | replace("+00:00", "") }}</td>
-<td>{{ origin.machine }}</td><td>{{ origin.device }}</td><td>{{ origin.dtype or "–" }}</td>
-<td class="n">{% if origin.seconds is none %}–{% else %}{{ origin.seconds | duration }}{% endif %}</td></tr>
+<tr><td>{{ name }}</td>{{ came_from(origin) }}</tr>
 {% endfor %}
 </tbody>
 </table>
 </div>
+{% endif %}
 <p class="versions">{% for package, version in versions %}<span>{{ package }}&nbsp;{{ version }}</span>
 {% endfor %}</p>
 """
 
-SECTION = Section("provenance", "Provenance", model_rows, compute, TEMPLATE)
+SECTION = Section("provenance", "Provenance", lambda known: model_rows(known) or known.manifest, compute, TEMPLATE)
