@@ -14,6 +14,7 @@ from shortlm import CutSettings, ModelSettings, RepairSettings, TextSettings, cu
 from shortlm.errors import ModelError, PlanError, RepairError, TextError
 from shortlm.model import open_model
 from shortlm.repair.fitting import Fitting
+from shortlm.repair.normal_equations import NormalEquations
 from shortlm.sweep import auto_batch_size
 
 
@@ -211,3 +212,21 @@ def _behind_block(model, j, ids_BT):
     with torch.no_grad():
         opened.model(ids_BT)
     return seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+
+
+@pytest.mark.parametrize("panel", [1, 7, 16, 50, 64])
+def test_normal_equations_are_solved_in_place_again_and_again(panel):
+    z_NF, e_ND = (torch.randn(90, n, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in (50, 6))
+    equations = NormalEquations(50, 6, torch.device("cpu"), panel)
+    for part in (slice(0, 40), slice(40, 90)):
+        equations.add(z_NF[part], e_ND[part])
+    gram = z_NF.T @ z_NF
+    for ridge in (0.1, 0.0, 1e-3):
+        wide = gram + ridge * gram.diagonal().mean() * torch.eye(50)
+        found = equations.solved(ridge)
+        assert found is not None and torch.allclose(found, torch.linalg.solve(wide, z_NF.T @ e_ND), atol=1e-10)
+        assert torch.allclose(equations.gram_FF, gram, atol=1e-12)
+    few = NormalEquations(50, 6, torch.device("cpu"), panel)
+    few.add(z_NF[:20], e_ND[:20])
+    assert few.solved(0.0) is None and torch.equal(few.gram_FF, few.gram_FF.T)
+    assert torch.allclose(few.gram_FF, z_NF[:20].T @ z_NF[:20]) and few.solved(0.1) is not None

@@ -54,6 +54,7 @@ class RepairStep(Step):
     delivered: bool = Field(True, description="Off: it made the loss worse, and the weights are the cut model's.")
     data: DataFacts
     validation: Positive = Field(description="Windows of the data, the last ones, that no weight was fitted on.")
+    options: dict[str, str] = Field({}, description="Other options of the command that were not at their defaults.")
 
     @model_validator(mode="after")
     def _fits(self) -> RepairStep:

@@ -31,14 +31,14 @@ class Solving:
     share: float  # of a block's work, in each call that is made for it
 
     def flops(self, tokens: int, ridges: int) -> float:
-        """In float64: sums, then a Cholesky factor and a solution for every ridge."""
-        sums = 2.0 * tokens * self.inputs * (self.inputs + self.outputs)
+        """In float64: sums (half of Z'Z, which is symmetric), then a Cholesky factor and a solution for every ridge."""
+        sums = 2.0 * tokens * self.inputs * (self.inputs / 2 + self.outputs)
         return sums + ridges * (self.inputs**3 / 3 + 2.0 * self.inputs**2 * self.outputs)
 
     @property
     def nbytes(self) -> int:
-        """In float64: Z'Z and its factor; Z'E, a solution and the weight that comes out."""
-        return 8 * self.inputs * (2 * self.inputs + 3 * self.outputs)
+        """In float64: Z'Z; Z'E, a solution and the weight that comes out."""
+        return 8 * self.inputs * (self.inputs + 3 * self.outputs)
 
 
 def solvings(sources: Sources) -> list[Solving]:

@@ -126,7 +126,7 @@ class _Result:
             method=str(sources.how), against=facts_from_config(sources.dense.settings),
             blocks=sources.pairing.blocks, folds=fitting.folds, depths=fitting.depths, loss=self.loss,
             delivered=self.delivered, data=self.windows.facts, validation=sources.settings.validation,
-            bytes_before=cut.checkpoint.nbytes, bytes_after=nbytes,
+            options=sources.options(), bytes_before=cut.checkpoint.nbytes, bytes_after=nbytes,
             provenance=provenance(str(cut.device), dtype, seconds, key),
         )  # fmt: skip
 

@@ -68,6 +68,17 @@ class Sources:
         size = auto_batch_size(len(mine[0].ids_BT), windows.shape[1], self.cut.device)
         return mine[0].batches(size), mine[1].batches(size)
 
+    def options(self) -> dict[str, str]:
+        """Settings that are not at their defaults and that nothing else in the manifest tells."""
+        told = {"method", "calibration", "validation", "text", "ids", "name", "seed", "sequences"}
+        found = {}
+        for settings in (self.text, self.settings):
+            for name, field in type(settings).model_fields.items():
+                value = getattr(settings, name)
+                if name not in told and value is not None and value != field.get_default():
+                    found[name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        return found
+
     def folder(self, out: Path, base: str | None = None) -> Path:
         """Where weights that were solved for are kept until `out` is written; named by all that they depend on."""
         text = fingerprint(self.text.ids or self.text.text)

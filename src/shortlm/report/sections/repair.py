@@ -44,7 +44,7 @@ no dot.</p></figure>
 <dl class="facts">
 <div><dt>Change</dt><dd>{{ signed_error(step.loss.repaired - step.loss.cut, step.loss.stderr) }} nats per token
 {% if won %}<span class="soft">({{ won | typeset }} of the lost nats won back)</span>{% endif %}</dd></div>
-<div><dt>Method</dt><dd><code>{{ step.method }}</code>, in closed form, without training</dd></div>
+<div><dt>Method</dt><dd><code>{{ step.method }}</code>, without training</dd></div>
 <div><dt>Against</dt><dd>{{ step.against.name }}, {{ step.against.n_blocks }} blocks</dd></div>
 <div><dt>Fitted on</dt><dd>{{ fitted | whole }} windows of {{ step.data.source }}</dd></div>
 <div><dt>Validated on</dt><dd>{{ step.validation | whole }} other windows, {{ step.loss.tokens | whole }} tokens</dd></div>
