@@ -228,5 +228,5 @@ def test_normal_equations_are_solved_in_place_again_and_again(panel):
         assert torch.allclose(equations.gram_FF, gram, atol=1e-12)
     few = NormalEquations(50, 6, torch.device("cpu"), panel)
     few.add(z_NF[:20], e_ND[:20])
-    assert few.solved(0.0) is None and torch.equal(few.gram_FF, few.gram_FF.T)
+    assert few.solved(0.0) is None
     assert torch.allclose(few.gram_FF, z_NF[:20].T @ z_NF[:20]) and few.solved(0.1) is not None

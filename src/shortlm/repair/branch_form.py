@@ -73,13 +73,13 @@ def norm_behind(side: Side, j: int, projection: Projection) -> str | None:
     Found out by one call: it is the module that is called with that very tensor.
     """
     found: list[str] = []
-    output: list[int] = []
+    output: list[torch.Tensor] = []  # held, so that no other tensor comes to lie where it was
 
     def note(module: Any, args: Any, result: Any) -> None:
-        output.append(result.data_ptr())
+        output.append(result)
 
     def compare(name: str) -> Any:
-        return lambda module, args: found.append(name) if args and output and _is_at(args[0], output[-1]) else None
+        return lambda module, args: found.append(name) if args and output and _is_same(args[0], output[-1]) else None
 
     hooks = [projection.module.register_forward_hook(note)]
     hooks += [
@@ -95,5 +95,5 @@ def norm_behind(side: Side, j: int, projection: Projection) -> str | None:
     return found[0] if found else None
 
 
-def _is_at(value: Any, place: int) -> bool:
-    return isinstance(value, torch.Tensor) and value.data_ptr() == place
+def _is_same(value: Any, output: torch.Tensor) -> bool:
+    return isinstance(value, torch.Tensor) and value.data_ptr() == output.data_ptr()

@@ -43,6 +43,7 @@ class NormalEquations:
     def solved(self, ridge: float) -> torch.Tensor | None:
         """(Z'Z + a I)^-1 Z'E with a = ridge * mean(diag(Z'Z)), F x D; None where the system is singular."""
         kept = [self.gram_FF[p, p].clone() for p in self.panels]
+        self._restore(kept)
         self.gram_FF.diagonal().add_(ridge * float(self.gram_FF.diagonal().mean()))
         try:
             solution_FD = self._substituted() if self._factored() else None
@@ -79,7 +80,7 @@ class NormalEquations:
         return x_FD
 
     def _restore(self, kept: list[torch.Tensor]) -> None:
-        """Z'Z, from its upper triangle and the diagonal panels that were kept."""
+        """Z'Z whole, from its upper triangle and the diagonal panels that were kept."""
         for p, was_PP in zip(self.panels, kept, strict=True):
             self.gram_FF[p, p] = was_PP
             self.gram_FF[p.stop :, p] = self.gram_FF[p, p.stop :].T
