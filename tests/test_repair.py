@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from shutil import copytree
 
 import pytest
 import torch
@@ -230,3 +231,28 @@ def test_normal_equations_are_solved_in_place_again_and_again(panel):
     few.add(z_NF[:20], e_ND[:20])
     assert few.solved(0.0) is None
     assert torch.allclose(few.gram_FF, z_NF[:20].T @ z_NF[:20]) and few.solved(0.1) is not None
+
+
+def test_linear_is_contained_in_refit(models, tmp_path):
+    """On the calibration text, which both are fitted on, with next to no ridge."""
+    dense, short, text, folder = models
+    ids_BT = torch.tensor(json.loads((folder / "ids.json").read_text()))[:200]
+    wanted_BTD = states(open_model(dense).model, ids_BT)[1][3]
+    residual = {}
+    for name, method in (("refit", "refit:attention=false,everywhere=false"), ("linear", "linear"), ("cut", "none")):
+        repair(short, dense, text, settings(method, ridges=[1e-9]), tmp_path / name, always=True)
+        out_BTD = states(open_model(ModelSettings(model=str(tmp_path / name))).model, ids_BT)[1][1]
+        residual[name] = float((out_BTD - wanted_BTD)[:, 1:].double().square().sum())
+    assert residual["refit"] < residual["linear"] < residual["cut"]
+
+
+def test_a_model_that_another_tool_has_cut_is_repaired_by_its_map_of_blocks(models, tmp_path):
+    dense, short, text, folder = models
+    copytree(folder / "cut", tmp_path / "foreign")
+    (tmp_path / "foreign" / "manifest.json").unlink()
+    foreign = ModelSettings(model=str(tmp_path / "foreign"))
+    ours = repair(short, dense, text, settings("auto"), tmp_path / "ours", always=True).repair
+    theirs = repair(foreign, dense, text, settings("auto"), tmp_path / "theirs", blocks=[0, 1, 4, 5], always=True)
+    assert ours and theirs.repair and theirs.repair.folds == ours.folds
+    with pytest.raises(PlanError, match="can't be the 4 blocks"):
+        repair(foreign, dense, text, settings("auto"), tmp_path / "out", blocks=[0, 1, 4])
