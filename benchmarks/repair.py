@@ -36,10 +36,10 @@ VERB = ["none", "scale:prune-and-comp", "linear:replaceme", "linear", "refit:att
 WAYS = ["one-shot ppl", "greedy", "auto"]
 TASKS = EvalSettings(tasks=["default"], samples=0, new_tokens=0).for_model("embedded")
 DRAWS, HELD_OUT = 3, 128  # draws of the calibration text; windows
-NUMBERS = RepairSettings()
 AMOUNTS = [25, 50, 100, 200, 400]
 VARIANTS = {f"auto, {n} windows": {"calibration": n} for n in AMOUNTS} | {
     "auto, weighting norm": {"weighting": "norm"},
+    "linear, weighting norm": {"method": "linear", "weighting": "norm"},
     "refit before gaps, no attention": {"method": "refit:attention=false,everywhere=false"},
     "refit before gaps": {"method": "refit:everywhere=false"},
     "refit everywhere, no attention": {"method": "refit:attention=false"},
@@ -123,8 +123,9 @@ def one_cut(name: str, removed: str, ways: list[str], whole: Any) -> dict[str, A
         before = measured(case.cut, name, bool(whole[1]))
         rows = {}
         for method in [*VERB, *REFERENCES]:
-            found = [repaired(case, RepairSettings(method=method), draw, before) if method in VERB
-                     else with_reference(case, method, draw, before) for draw in range(DRAWS)]  # fmt: skip
+            way = repaired if method in VERB else with_reference
+            draws = range(DRAWS if method != "none" else 1)
+            found = [way(case, RepairSettings(method=method), draw, before) for draw in draws]
             rows[method] = {"draws": [row for row, _ in found]} | (
                 {"tasks": accuracy(found[0][1], before[1])} if before[1] else {}
             )
@@ -156,7 +157,8 @@ def repaired(
     out = case.folder / "repaired"
     step = repair(case.cut, case.dense, case.text(draw), settings, out, force=True, always=True).repair
     assert step is not None
-    after, tasks = measured(ModelSettings(model=str(out)), case.name, bool(before[1]) and draw == 0)
+    asked, model = bool(before[1]) and draw == 0, ModelSettings(model=str(out))
+    after, tasks = measured(model, case.name, asked) if step.delivered else before
     losses = {"dense": step.loss.dense, "cut": step.loss.cut, "repaired": step.loss.repaired}
     fits = [[fold.tokens, fold.unknowns] for fold in step.folds if fold.unknowns]
     unchanged = sum(fold.ridge is None and fold.factor is None for fold in step.folds)
@@ -164,14 +166,16 @@ def repaired(
     return row(losses, step.delivered, after, before[0]) | more, tasks
 
 
-def with_reference(case: Case, method: str, draw: int, before: Before) -> tuple[dict[str, Any], list[TaskResult]]:
+def with_reference(
+    case: Case, settings: RepairSettings, draw: int, before: Before
+) -> tuple[dict[str, Any], list[TaskResult]]:
     """The same of a reference; where the verb would refuse, so does this."""
     dense, ours = open_model(case.dense), open_model(case.cut)
-    windows = read(dense, case.text(draw), NUMBERS.calibration + NUMBERS.validation)
-    fit, validation = windows.part(slice(NUMBERS.calibration)), windows.part(slice(NUMBERS.calibration, None))
+    windows = read(dense, case.text(draw), settings.calibration + settings.validation)
+    fit, validation = windows.part(slice(settings.calibration)), windows.part(slice(settings.calibration, None))
     losses = {"dense": perplexity(dense, validation), "cut": perplexity(ours, validation)}
     kept = [i for i in range(len(dense.anatomy.blocks)) if i not in case.removed]
-    patched(ours, dense, kept, fit, validation, method)
+    patched(ours, dense, kept, fit, validation, settings)
     losses["repaired"] = perplexity(ours, validation)
     nats = {what: found.nats_per_token for what, found in losses.items()}
     delivered = nats["repaired"] <= nats["cut"]
@@ -320,7 +324,9 @@ def line(cells: Sequence[str]) -> str:
 
 
 def spread(values: list[float], form: str) -> str:
-    return f"{statistics.mean(values):{form}} ± {statistics.stdev(values):{form.lstrip('+')}}"
+    """Mean and standard deviation, if they differ."""
+    mean = f"{statistics.mean(values):{form}}"
+    return mean if len(set(values)) == 1 else f"{mean} ± {statistics.stdev(values):{form.lstrip('+')}}"
 
 
 def pair(value: list[float], sign: str = "") -> str:

@@ -24,10 +24,12 @@ from shortlm.text import Windows
 
 BATCH = 40  # windows
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]  # of every batch: states of the patched and of the dense model, N x D
-Fit = Callable[[Pairs, Pairs], torch.Tensor]
+Fit = Callable[[Pairs, Pairs, list[float]], torch.Tensor]
 
 
-def patched(cut: OpenModel, dense: OpenModel, kept: list[int], fit: Windows, validation: Windows, method: str) -> None:
+def patched(
+    cut: OpenModel, dense: OpenModel, kept: list[int], fit: Windows, validation: Windows, how: RepairSettings
+) -> None:
     """The open cut model gets a hook before every block that a gap is before; `kept` are its blocks' dense indices."""
     to_fit = fit.batches(BATCH)
     batches = to_fit + validation.batches(BATCH)
@@ -38,7 +40,7 @@ def patched(cut: OpenModel, dense: OpenModel, kept: list[int], fit: Windows, val
             theirs.pass_block(i)
         if j and place != kept[j - 1] + 1:
             pairs = [counted(ours, theirs, k) for k in range(len(batches))]
-            matrix_DD = METHODS[method](pairs[: len(to_fit)], pairs[len(to_fit) :])
+            matrix_DD = METHODS[how.method](pairs[: len(to_fit)], pairs[len(to_fit) :], how.ridges)
             cut.anatomy.blocks[j].register_forward_pre_hook(multiplies_by(matrix_DD))
         at = place
         ours.pass_block(j)
@@ -59,21 +61,21 @@ def multiplies_by(matrix_DD: torch.Tensor) -> Callable[..., Any]:
     return hook
 
 
-def linear_patch(fit: Pairs, validation: Pairs) -> torch.Tensor:
+def linear_patch(fit: Pairs, validation: Pairs, ridges: list[float]) -> torch.Tensor:
     """H D H'; nothing is chosen by validation."""
     rotation_DD = rotation(fit[0][0].shape[1])
     x_D, y_D = (sum((pair[k] @ rotation_DD).abs().sum(0) for pair in fit) for k in (0, 1))
     return rotation_DD @ torch.diag(y_D / x_D) @ rotation_DD.T
 
 
-def residual_map(fit: Pairs, validation: Pairs) -> torch.Tensor:
+def residual_map(fit: Pairs, validation: Pairs, ridges: list[float]) -> torch.Tensor:
     """I + M, with the ridge, or no change, that brings the validation tokens nearest."""
     width = fit[0][0].shape[1]
     equations = NormalEquations(width, width, fit[0][0].device)
     for x_ND, y_ND in fit:
         equations.add(x_ND, y_ND - x_ND)
     identity_DD = torch.eye(width, dtype=torch.float64)
-    changes = [torch.zeros_like(identity_DD), *(equations.solved(ridge) for ridge in RepairSettings().ridges)]
+    changes = [torch.zeros_like(identity_DD), *(equations.solved(ridge) for ridge in ridges)]
     found = [identity_DD + change_DD for change_DD in changes if change_DD is not None]
     return min(found, key=lambda m_DD: sum(float((x_ND @ m_DD - y_ND).square().sum()) for x_ND, y_ND in validation))
 
