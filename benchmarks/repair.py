@@ -235,7 +235,8 @@ def write_page(tables: dict[str, Any]) -> None:
     if BEGIN not in page:
         page += f"\n{BEGIN}\n{END}\n"
     shown = {title: found for title, found in tables.items() if title != VARIANTS_TITLE}
-    parts = [overview(shown)]
+    parts = [overview(shown, "## Won back, held-out, of what is delivered", False)]
+    parts.append(overview(shown, "## Won back on validation, of what is refused too", True))
     parts += [section(title, found) for title, found in shown.items()]
     parts += [task_table(shown)] if any(found["tasks"] for found in shown.values()) else []
     parts += [variant_table(found) for found in tables.get(VARIANTS_TITLE, [])]
@@ -243,17 +244,26 @@ def write_page(tables: dict[str, Any]) -> None:
     PAGE.write_text(re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: text, page, flags=re.DOTALL))
 
 
-def overview(tables: dict[str, Any]) -> str:
-    """Shares won back, a line for each set of blocks."""
-    lines = heading(
-        "## Share of the lost nats won back, held-out", ["model", "removed", "lost", *VERB[1:], *REFERENCES]
-    )
-    for title, found in tables.items():
+def overview(tables: dict[str, Any], title: str, validation: bool) -> str:
+    """Shares won back, a line for each set of blocks: by what is delivered, or by what the methods come to."""
+    lines = heading(title, ["model", "removed", "lost", *VERB[1:], *REFERENCES])
+    for name, found in tables.items():
         for one in found["cuts"]:
             lost = one["held_out"] - found["held_out"]
-            cells = [title.partition(",")[0], one["removed"], f"{lost:+.4f}"]
-            lines.append(line(cells + [won(one["rows"][m]["draws"], one["held_out"], lost) for m in one["rows"]][1:]))
+            draws = [one["rows"][method]["draws"] for method in [*VERB[1:], *REFERENCES]]
+            cells = [on_validation(d) if validation else won(d, one["held_out"], lost) for d in draws]
+            losses = [d["validation"]["cut"] - d["validation"]["dense"] for d in draws[0]]
+            shown = spread(losses, "+.4f") if validation else f"{lost:+.4f}"
+            lines.append(line([name.partition(",")[0], one["removed"], shown, *cells]))
     return "\n".join(lines) + "\n"
+
+
+def on_validation(draws: list[dict[str, Any]]) -> str:
+    """Share of the nats lost on validation, whether refused or not."""
+    losses = [d["validation"] for d in draws]
+    if any(loss["cut"] <= loss["dense"] for loss in losses):
+        return "–"
+    return spread([100 * (v["cut"] - v["repaired"]) / (v["cut"] - v["dense"]) for v in losses], ".0f") + " %"
 
 
 def section(title: str, found: dict[str, Any]) -> str:
@@ -284,23 +294,23 @@ def won(draws: list[dict[str, Any]], before: float, lost: float) -> str:
 
 
 def task_table(tables: dict[str, Any]) -> str:
-    """Accuracies of the embedded tasks."""
-    columns = ["removed", "repair", "choices", "against the cut", "answers", "against the cut"]
+    """Accuracies of the embedded tasks; what was refused is the cut model."""
+    columns = ["removed", "repair", "choices, %", "against the cut", "answers, %", "against the cut"]
     lines = heading("## Embedded tasks, first draw", columns)
-    whole = next(found["tasks"] for found in tables.values() if found["tasks"])
+    with_tasks = [found for found in tables.values() if found["tasks"]]
+    whole = with_tasks[0]["tasks"]
     lines.append(line(["", "(dense)", pair(whole["choices"]), "", pair(whole["answers"]), ""]))
-    for found in (found for found in tables.values() if found["tasks"]):
-        for one in found["cuts"]:
-            for method, entry in one["rows"].items():
-                t = entry["tasks"]
-                cells = [pair(t[what], sign) for what, sign in (("choices", ""), ("choices_change", "+"),
-                         ("answers", ""), ("answers_change", "+"))]  # fmt: skip
-                lines.append(line([one["removed"], method + mark(entry["draws"][0]), *cells]))
+    for one in (one for found in with_tasks for one in found["cuts"]):
+        for method, entry in one["rows"].items():
+            if entry["draws"][0]["delivered"]:
+                lines.append(line([one["removed"], method, *accuracies(entry["tasks"], method != "none")]))
     return "\n".join(lines) + "\n"
 
 
-def mark(draw: dict[str, Any]) -> str:
-    return "" if draw["delivered"] else " (refused)"
+def accuracies(tasks: dict[str, Any], against: bool) -> list[str]:
+    cells = [[pair(tasks[what]), pair(tasks[f"{what}_change"], "+") if against else ""]
+             for what in ("choices", "answers")]  # fmt: skip
+    return [cell for both in cells for cell in both]
 
 
 def variant_table(found: dict[str, Any]) -> str:
@@ -330,7 +340,7 @@ def spread(values: list[float], form: str) -> str:
 
 
 def pair(value: list[float], sign: str = "") -> str:
-    return f"{100 * value[0]:{sign}.1f} ± {100 * value[1]:.1f} %"
+    return f"{100 * value[0]:{sign}.1f} ± {100 * value[1]:.1f}"
 
 
 if __name__ == "__main__":
