@@ -24,6 +24,7 @@ from repair_references import patched
 
 from shortlm.artifacts import Perplexity, TaskResult
 from shortlm.cut import cut
+from shortlm.errors import ModelError
 from shortlm.evaluate import evaluate, perplexity
 from shortlm.evaluate.harness import run_tasks
 from shortlm.model import open_model
@@ -48,6 +49,8 @@ VARIANTS_TITLE = "embedded, variants of refit"
 BEGIN, END = "<!-- tables by benchmarks/repair.py -->", "<!-- end of the tables -->"
 PAGE = HERE.parent / "docs" / "repair.md"
 RESULTS = HERE / "results" / "repair.json"
+Before = tuple[Perplexity, list[TaskResult]]  # of the cut model
+FAILED = "not written"
 
 
 @dataclass(frozen=True)
@@ -123,14 +126,21 @@ def one_cut(name: str, removed: str, ways: list[str], whole: Any) -> dict[str, A
         before = measured(case.cut, name, bool(whole[1]))
         rows = {}
         for method in [*VERB, *REFERENCES]:
-            way = repaired if method in VERB else with_reference
-            draws = range(DRAWS if method != "none" else 1)
-            found = [way(case, RepairSettings(method=method), draw, before) for draw in draws]
-            rows[method] = {"draws": [row for row, _ in found]} | (
-                {"tasks": accuracy(found[0][1], before[1])} if before[1] else {}
-            )
+            rows[method] = one_method(case, method, before)
             print(name, removed, method, json.dumps(rows[method]), flush=True)
     return {"removed": removed, "chosen_by": ways, "held_out": before[0].nats_per_token, "rows": rows}
+
+
+def one_method(case: Case, method: str, before: Before) -> dict[str, Any]:
+    """In all draws; nothing but the message of one that can't be written."""
+    way = repaired if method in VERB else with_reference
+    draws = range(DRAWS if method != "none" else 1)
+    try:
+        found = [way(case, RepairSettings(method=method), draw, before) for draw in draws]
+    except ModelError as error:
+        return {"draws": [], "failed": str(error)}
+    tasks = {"tasks": accuracy(found[0][1], before[1])} if before[1] else {}
+    return {"draws": [row for row, _ in found]} | tasks
 
 
 def cut_case(name: str, removed: str, folder: Path) -> Case:
@@ -145,9 +155,6 @@ def measured(model: ModelSettings, name: str, tasks: bool) -> tuple[Perplexity, 
     asked = TASKS if tasks else EvalSettings(samples=0, new_tokens=0)
     found = evaluate(model, asked.model_copy(update={"texts": [held_out(name)]}))
     return found.perplexities[0], found.tasks
-
-
-Before = tuple[Perplexity, list[TaskResult]]  # of the cut model
 
 
 def repaired(
@@ -215,15 +222,14 @@ def questions(tasks: list[TaskResult], writes: bool) -> list[float]:
 
 
 def variants(drop: str) -> dict[str, Any]:
-    """How much text is enough, and what each part of refit gives; the set of auto."""
+    """How much text is enough, and what each part of refit gives; the set of auto, the first draw."""
     removed = next(removed for removed, ways in sets("embedded", drop).items() if "auto" in ways)
     with tempfile.TemporaryDirectory() as folder:
         case = cut_case("embedded", removed, Path(folder))
         before = measured(case.cut, "embedded", False)
         rows = {}
         for title, settings in VARIANTS.items():
-            draws = [repaired(case, RepairSettings(**settings), draw, before)[0] for draw in range(DRAWS)]
-            rows[title] = {"draws": draws}
+            rows[title] = {"draws": [repaired(case, RepairSettings(**settings), 0, before)[0]]}
             print(removed, title, json.dumps(rows[title]), flush=True)
     dense = measured(case.dense, "embedded", False)[0].nats_per_token
     return {"removed": removed, "dense": dense, "held_out": before[0].nats_per_token, "rows": rows}
@@ -252,7 +258,7 @@ def overview(tables: dict[str, Any], title: str, validation: bool) -> str:
             lost = one["held_out"] - found["held_out"]
             draws = [one["rows"][method]["draws"] for method in [*VERB[1:], *REFERENCES]]
             cells = [on_validation(d) if validation else won(d, one["held_out"], lost) for d in draws]
-            losses = [d["validation"]["cut"] - d["validation"]["dense"] for d in draws[0]]
+            losses = [d["validation"]["cut"] - d["validation"]["dense"] for d in draws[-1]]
             shown = spread(losses, "+.4f") if validation else f"{lost:+.4f}"
             lines.append(line([name.partition(",")[0], one["removed"], shown, *cells]))
     return "\n".join(lines) + "\n"
@@ -260,6 +266,8 @@ def overview(tables: dict[str, Any], title: str, validation: bool) -> str:
 
 def on_validation(draws: list[dict[str, Any]]) -> str:
     """Share of the nats lost on validation, whether refused or not."""
+    if not draws:
+        return FAILED
     losses = [d["validation"] for d in draws]
     if any(loss["cut"] <= loss["dense"] for loss in losses):
         return "–"
@@ -279,6 +287,8 @@ def section(title: str, found: dict[str, Any]) -> str:
 
 def body(title: str, draws: list[dict[str, Any]], before: float, lost: float) -> str:
     """Means over the draws, with their standard deviation."""
+    if not draws:
+        return line([title, "", "", "", "", FAILED])
     changes = [d["validation"]["repaired"] - d["validation"]["cut"] for d in draws]
     error = max(d["held_out_change_stderr"] for d in draws)
     refused = sum(not d["delivered"] for d in draws)
@@ -290,6 +300,8 @@ def body(title: str, draws: list[dict[str, Any]], before: float, lost: float) ->
 
 def won(draws: list[dict[str, Any]], before: float, lost: float) -> str:
     """Share of the lost nats; none were lost: a dash."""
+    if not draws:
+        return FAILED
     return spread([100 * (before - d["held_out"]) / lost for d in draws], ".0f") + " %" if lost > 0 else "–"
 
 
@@ -302,7 +314,7 @@ def task_table(tables: dict[str, Any]) -> str:
     lines.append(line(["", "(dense)", pair(whole["choices"]), "", pair(whole["answers"]), ""]))
     for one in (one for found in with_tasks for one in found["cuts"]):
         for method, entry in one["rows"].items():
-            if entry["draws"][0]["delivered"]:
+            if entry["draws"] and entry["draws"][0]["delivered"]:
                 lines.append(line([one["removed"], method, *accuracies(entry["tasks"], method != "none")]))
     return "\n".join(lines) + "\n"
 
@@ -316,7 +328,7 @@ def accuracies(tasks: dict[str, Any], against: bool) -> list[str]:
 def variant_table(found: dict[str, Any]) -> str:
     """Amounts of text and parts of refit."""
     columns = ["repair", "tokens per unknown", "change on validation", "held-out", "error", "won back", "refused"]
-    lines = heading(f"## {VARIANTS_TITLE}: without {found['removed']}", columns)
+    lines = heading(f"## {VARIANTS_TITLE}, first draw: without {found['removed']}", columns)
     lost = found["held_out"] - found["dense"]
     for title, entry in found["rows"].items():
         most = max(entry["draws"][0]["tokens_and_unknowns"], key=lambda fit: fit[1])
