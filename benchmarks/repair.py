@@ -3,7 +3,7 @@
 Writes results/repair.json and the tables of docs/repair.md; the rest of that page is left as it is. Blocks are removed
 as results/choosing.json chose them. The shared models and texts are used where they are there.
 
-    python benchmarks/repair.py [--only MODEL]
+    python benchmarks/repair.py [--only MODEL]              goes on where it was stopped
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def held_out(name: str) -> TextSettings:
 
 
 def main() -> None:
-    """All models that are there, or one; tables of others are kept."""
+    """All models that are there, or one. What is in the results is kept: what is to be measured anew, remove there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=[*MODELS, "variants", "page"])
     given = parser.parse_args()
@@ -91,16 +91,16 @@ def main() -> None:
     for name, (model, _) in MODELS.items():
         if given.only in (None, name) and (model == "embedded" or Path(model).is_dir()):
             for drop in ("25%", "50%"):
-                save(tables, f"{name}, {drop} of the blocks", table(name, drop))
+                complete(tables, name, drop)
     if given.only in (None, "variants"):
-        quarter = variants("25%")
-        save(tables, VARIANTS_TITLE, [quarter])
-        save(tables, VARIANTS_TITLE, [quarter, variants("50%")])
+        tables[VARIANTS_TITLE] = []
+        for drop in ("25%", "50%"):
+            tables[VARIANTS_TITLE].append(variants(drop))
+            save(tables)
     write_page(tables)
 
 
-def save(tables: dict[str, Any], title: str, found: Any) -> None:
-    tables[title] = found
+def save(tables: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(tables, indent=1) + "\n")
 
 
@@ -111,24 +111,35 @@ def sets(name: str, drop: str) -> dict[str, list[str]]:
     return {chosen[way]: [other for other in WAYS if chosen[other] == chosen[way]] for way in WAYS}
 
 
-def table(name: str, drop: str) -> dict[str, Any]:
-    """All sets of blocks, repaired in all ways."""
+def complete(tables: dict[str, Any], name: str, drop: str) -> None:
+    """What a table lacks is measured, and kept as soon as it is there."""
     whole = measured(ModelSettings(model=MODELS[name][0]), name, name == "embedded")
-    cuts = [one_cut(name, removed, ways, whole) for removed, ways in sets(name, drop).items()]
     tasks = accuracy(whole[1], None) if whole[1] else None
-    return {"held_out": whole[0].nats_per_token, "tasks": tasks, "cuts": cuts}
+    new = {"held_out": whole[0].nats_per_token, "tasks": tasks, "cuts": []}
+    found = tables.setdefault(f"{name}, {drop} of the blocks", new)
+    for removed, ways in sets(name, drop).items():
+        one = next((one for one in found["cuts"] if one["removed"] == removed), None)
+        if one is None:
+            one = {"removed": removed, "chosen_by": ways, "held_out": None, "rows": {}}
+            found["cuts"].append(one)
+        if not is_complete(one):
+            one_cut(tables, one, name)
 
 
-def one_cut(name: str, removed: str, ways: list[str], whole: Any) -> dict[str, Any]:
-    """All methods, in all draws."""
+def is_complete(one: dict[str, Any]) -> bool:
+    return all(method in one["rows"] for method in [*VERB, *REFERENCES])
+
+
+def one_cut(tables: dict[str, Any], one: dict[str, Any], name: str) -> None:
+    """All methods that aren't there yet, in all draws."""
     with tempfile.TemporaryDirectory() as folder:
-        case = cut_case(name, removed, Path(folder))
-        before = measured(case.cut, name, bool(whole[1]))
-        rows = {}
-        for method in [*VERB, *REFERENCES]:
-            rows[method] = one_method(case, method, before)
-            print(name, removed, method, json.dumps(rows[method]), flush=True)
-    return {"removed": removed, "chosen_by": ways, "held_out": before[0].nats_per_token, "rows": rows}
+        case = cut_case(name, one["removed"], Path(folder))
+        before = measured(case.cut, name, name == "embedded")
+        one["held_out"] = before[0].nats_per_token
+        for method in [m for m in [*VERB, *REFERENCES] if m not in one["rows"]]:
+            one["rows"][method] = one_method(case, method, before)
+            print(name, one["removed"], method, json.dumps(one["rows"][method]), flush=True)
+            save(tables)
 
 
 def one_method(case: Case, method: str, before: Before) -> dict[str, Any]:
@@ -240,7 +251,11 @@ def write_page(tables: dict[str, Any]) -> None:
     page = PAGE.read_text() if PAGE.is_file() else "# Repair without training\n"
     if BEGIN not in page:
         page += f"\n{BEGIN}\n{END}\n"
-    shown = {title: found for title, found in tables.items() if title != VARIANTS_TITLE}
+    shown = {
+        title: found | {"cuts": [one for one in found["cuts"] if is_complete(one)]}
+        for title, found in tables.items()
+        if title != VARIANTS_TITLE
+    }
     parts = [overview(shown, "## Won back, held-out, of what is delivered", False)]
     parts.append(overview(shown, "## Won back on validation, of what is refused too", True))
     parts += [section(title, found) for title, found in shown.items()]
