@@ -251,11 +251,11 @@ def write_page(tables: dict[str, Any]) -> None:
     page = PAGE.read_text() if PAGE.is_file() else "# Repair without training\n"
     if BEGIN not in page:
         page += f"\n{BEGIN}\n{END}\n"
-    shown = {
-        title: found | {"cuts": [one for one in found["cuts"] if is_complete(one)]}
-        for title, found in tables.items()
-        if title != VARIANTS_TITLE
-    }
+    shown = {}
+    for title in (f"{name}, {drop} of the blocks" for name in MODELS for drop in ("25%", "50%")):
+        if title in tables:
+            cuts = [one for one in tables[title]["cuts"] if is_complete(one)]
+            shown[title] = tables[title] | {"cuts": cuts}
     parts = [overview(shown, "## Won back, held-out, of what is delivered", False)]
     parts.append(overview(shown, "## Won back on validation, of what is refused too", True))
     parts += [section(title, found) for title, found in shown.items()]
