@@ -114,7 +114,8 @@ class _Result:
         with written(draft, out, force, SHARD, False) as part:
             if self.delivered:
                 first = self.sources.settings.calibration
-                check_written(cut.settings, part, self.windows.part(slice(first, first + 1)), self.nats[0])
+                window, scaled = self.windows.part(slice(first, first + 1)), self.sources.how.scales
+                check_written(cut.settings, part, window, self.nats[0], scaled)
             seconds = round(time.perf_counter() - started, 3)
             step = self._step(draft.nbytes, seconds, key)
             with_step(earlier, cut.checkpoint, facts_from_config(cut.settings), step).save(part / "manifest.json")
