@@ -16,9 +16,12 @@ from shortlm.recipe import (
     HealSettings,
     ModelSettings,
     PhaseSettings,
+    RepairSettings,
     ScoreSettings,
+    TextSettings,
     WorkloadSettings,
 )  # fmt: skip
+from shortlm.repair import repair
 from shortlm.score import score_model
 from shortlm.score.scoring import work_of
 from shortlm.sweep import schedule_for
@@ -108,3 +111,18 @@ def test_bench_with_other_caches(folder, cache, compile):
     settings = BenchSettings(workloads=[work], cache=cache, compile=compile)
     (cell,) = bench([ModelSettings(model=folder, device="cuda")], settings, ["a"]).cells
     assert len(cell.runs) == 3 and cell.cache_bytes
+
+
+@pytest.mark.parametrize("stream", ["off", "on"])
+def test_a_repair_equals_that_of_the_processor(tmp_path, stream):
+    cut(ModelSettings(), [3, 4, 5], CutSettings(verify=False), tmp_path / "cut")
+    settings, text = RepairSettings(calibration=60, validation=10), TextSettings(text="embedded", length=64)
+    loss = {}
+    for device in ("cpu", "cuda"):
+        model = ModelSettings(model=str(tmp_path / "cut"), device=device, stream=stream)
+        dense = ModelSettings(device=device, stream=stream)
+        step = repair(model, dense, text, settings, tmp_path / device, always=True).repair
+        assert step is not None
+        loss[device] = step.loss
+    assert loss["cuda"].repaired == pytest.approx(loss["cpu"].repaired, abs=5e-3)
+    assert loss["cuda"].cut == pytest.approx(loss["cpu"].cut, abs=1e-4)
