@@ -10,6 +10,7 @@ is not used again. Runs are kept in results/healing_repaired.json as they end; o
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -27,14 +28,16 @@ from shortlm.model import facts_from_config
 from shortlm.recipe import CutSettings, EvalSettings, HealSettings, ModelSettings, RepairSettings, TextSettings
 
 REMOVED = {"25%": [3, 4, 9], "50%": [2, 3, 4, 6, 8, 9]}
-TOKENS = {"25%": 100_000, "50%": 160_000}
-RATES = {"cpt": (1e-3, 2e-3, 4e-3), "distill": (1e-3, 2e-3, 4e-3), "lora": (1e-2, 2e-2, 4e-2)}
-BUDGETS = {"cut": (1.0,), "repaired": (0.3, 0.6, 1.0)}
-TUNED_AT = {"cut": 1.0, "repaired": 0.6}
-EXTRAS: dict[str, dict[str, Any]] = {"distill": {"hidden": 0.0}}
+TOKENS = {"25%": 80_000, "50%": 160_000}
+STRONG = "repaired, ridges 0.1 and 1"
+RATES = {"cut": (1e-3, 2e-3, 4e-3), "repaired": (5e-4, 1e-3, 2e-3), STRONG: (5e-4, 1e-3, 2e-3)}
+TUNED_AT = {"cut": 1.0, "repaired": 0.6, STRONG: 0.6}  # shares of the tokens
+BUDGETS = {"cut": (1.0,), "repaired": (0.3, 0.6, 1.0), STRONG: (0.3, 0.6)}
+STARTS = {"cpt": ("cut", "repaired", STRONG), "distill": ("cut", STRONG)}
+EXTRAS: dict[str, dict[str, Any]] = {"distill": {"hidden": 1.0}}
 REPAIRS = {
     "repaired": RepairSettings(),
-    "repaired, ridges 0.1 and 1": RepairSettings(ridges=[0.1, 1.0]),
+    STRONG: RepairSettings(ridges=[0.1, 1.0]),
     "repaired, 1000 windows": RepairSettings(calibration=1000),
 }
 IDEAS: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -43,7 +46,7 @@ IDEAS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("weight decay 0.1", "repaired", "cpt", {"weight_decay": 0.1}),
     ("second moment 0.95", "repaired", "cpt", {"betas": (0.9, 0.95)}),
     ("linear schedule", "repaired", "cpt", {"schedule": "linear"}),
-    ("ridges 0.1 and 1", "repaired, ridges 0.1 and 1", "cpt", {}),
+    ("ridges 0.1 and 1", STRONG, "cpt", {}),
     ("1000 windows of repair", "repaired, 1000 windows", "cpt", {}),
     ("distill", "repaired", "distill", {}),
     ("distill, hidden 1", "repaired", "distill", {"hidden": 1.0}),
@@ -120,9 +123,7 @@ def run(book: Book, folder: Path, cut: str, begin: str, method: str, share: floa
 def best_rate(book: Book, folder: Path, cut: str, begin: str, method: str, share: float) -> float:
     """On the seed of tuning; goes on beyond an end of the rates while the best one is there."""
     extras = EXTRAS.get(method, {})
-    tried = {
-        rate: run(book, folder, cut, begin, method, share, TUNING_SEED, rate, extras) for rate in RATES[method]
-    }
+    tried = {rate: run(book, folder, cut, begin, method, share, TUNING_SEED, rate, extras) for rate in RATES[begin]}
     while (best := min(tried, key=lambda r: tried[r])) in (min(tried), max(tried)):
         rate = best / 2 if best == min(tried) else best * 2
         tried[rate] = run(book, folder, cut, begin, method, share, TUNING_SEED, rate, extras)
@@ -131,18 +132,76 @@ def best_rate(book: Book, folder: Path, cut: str, begin: str, method: str, share
 
 def ideas(book: Book, folder: Path, cut: str) -> None:
     """Each idea by itself, on the seed of tuning, from the repaired model with 30 % of the tokens."""
-    rates = {m: best_rate(book, folder, cut, "repaired", m, 0.3) for m in ("cpt",)}
+    rate = best_rate(book, folder, cut, "repaired", "cpt", 0.3)
     for _, begin, method, extras in IDEAS:
-        run(book, folder, cut, begin, method, 0.3, TUNING_SEED, rates.get(method, rates["cpt"]), extras)
+        run(book, folder, cut, begin, method, 0.3, TUNING_SEED, rate, extras)
 
 
 def table(book: Book, folder: Path, cut: str, method: str) -> None:
     """Both starts, all budgets and seeds, at each start's best rate."""
-    rates = {begin: best_rate(book, folder, cut, begin, method, share) for begin, share in TUNED_AT.items()}
+    rates = {begin: best_rate(book, folder, cut, begin, method, TUNED_AT[begin]) for begin in STARTS[method]}
     for seed in SEEDS:
         for begin, rate in rates.items():
             for share in BUDGETS[begin]:
                 run(book, folder, cut, begin, method, share, seed, rate, EXTRAS.get(method, {}))
+
+
+def curve(book: Book, cut: str, method: str, begin: str) -> dict[int, list[float]]:
+    """Tokens -> held-out nats of the seeds."""
+    found: dict[int, list[float]] = {}
+    for one in book.runs:
+        wanted = (one["cut"], one["method"], one["start"]) == (cut, method, begin)
+        if wanted and one["seed"] in SEEDS and one["extras"] == EXTRAS.get(method, {}):
+            found.setdefault(one["tokens"], []).append(one["nats"])
+    return dict(sorted(found.items()))
+
+
+def rate_of(book: Book, cut: str, method: str, begin: str) -> float:
+    """The tuned rate."""
+    runs = (one for one in book.runs if (one["cut"], one["method"], one["start"]) == (cut, method, begin))
+    return next(one["rate"] for one in runs if one["seed"] in SEEDS)
+
+
+def needed(points: list[tuple[int, float]], target: float) -> float | None:
+    """Tokens at which a line through the points comes down to the target; None where it never does."""
+    for (before, high), (after, low) in itertools.pairwise(points):
+        if low <= target < high:
+            return before + (after - before) * (high - target) / (high - low)
+    return None
+
+
+def said(tokens: float | None, most: int, whole: int) -> str:
+    """Tokens needed, in words, with their share of the budget of the cut model."""
+    if tokens is None:
+        return f"more than {most / whole:.0%}"
+    return f"{tokens / 1000:.0f}k ({tokens / whole:.0%})"
+
+
+def rows(book: Book, cut: str, method: str) -> list[str]:
+    """Lines of the table, with what the repaired starts needed."""
+    target = statistics.mean(*curve(book, cut, method, "cut").values())
+    lines = []
+    for begin in STARTS[method]:
+        losses, before = curve(book, cut, method, begin), book.starts[cut][begin]
+        points = [(0, before), *((tokens, statistics.mean(values)) for tokens, values in losses.items())]
+        answer = "" if begin == "cut" else said(needed(points, target), max(losses), TOKENS[cut])
+        for tokens, values in losses.items():
+            spread = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}" if len(values) > 1 else values[0]
+            lines.append(f"| {cut} | {method} | {begin} ({before:.3f}) | {rate_of(book, cut, method, begin):g} "
+                         f"| {tokens // 1000}k | {spread} | {len(values)} | {answer} |")  # fmt: skip
+            answer = ""
+    return lines
+
+
+def write_page(book: Book) -> None:
+    """The table between its marks in docs/healing.md."""
+    lines = ["| cut | method | start (its nats) | rate | tokens | held-out nats | seeds | reaches the cut start after |",
+             "|---|---|---|--:|--:|--:|--:|--:|"]  # fmt: skip
+    for cut, method in itertools.product(TOKENS, STARTS):
+        if curve(book, cut, method, "cut"):
+            lines += rows(book, cut, method)
+    head, _, rest = PAGE.read_text().partition(MARKS[0])
+    PAGE.write_text(head + MARKS[0] + "\n" + "\n".join(lines) + "\n\n" + MARKS[1] + rest.partition(MARKS[1])[2])
 
 
 def main() -> None:
@@ -163,6 +222,8 @@ def main() -> None:
             if "table" in given.what:
                 for method in given.methods.split(","):
                     table(book, folder, cut, method)
+    if "page" in given.what:
+        write_page(book)
 
 
 if __name__ == "__main__":
