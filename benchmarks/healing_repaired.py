@@ -195,7 +195,7 @@ def rows(book: Book, cut: str, method: str) -> list[str]:
 
 def write_page(book: Book) -> None:
     """The table between its marks in docs/healing.md."""
-    lines = ["| cut | method | start (its nats) | rate | tokens | held-out nats | seeds | reaches the cut start after |",
+    lines = ["| cut | method | start (nats) | rate | tokens | held-out nats | seeds | reaches the cut start after |",
              "|---|---|---|--:|--:|--:|--:|--:|"]  # fmt: skip
     for cut, method in itertools.product(TOKENS, STARTS):
         if curve(book, cut, method, "cut"):
