@@ -39,6 +39,7 @@ REPAIRS = {
     "repaired": RepairSettings(),
     STRONG: RepairSettings(ridges=[0.1, 1.0]),
     "repaired, 1000 windows": RepairSettings(calibration=1000),
+    "repaired, ridges 1 and 10": RepairSettings(ridges=[1.0, 10.0]),
 }
 IDEAS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("no warm-up", "repaired", "cpt", {"warmup": 0}),
@@ -47,6 +48,8 @@ IDEAS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("second moment 0.95", "repaired", "cpt", {"betas": (0.9, 0.95)}),
     ("linear schedule", "repaired", "cpt", {"schedule": "linear"}),
     ("ridges 0.1 and 1", STRONG, "cpt", {}),
+    ("ridges 1 and 10", "repaired, ridges 1 and 10", "cpt", {}),
+    ("ridges 0.1 and 1, linear schedule", STRONG, "cpt", {"schedule": "linear"}),
     ("1000 windows of repair", "repaired, 1000 windows", "cpt", {}),
     ("distill", "repaired", "distill", {}),
     ("distill, hidden 1", "repaired", "distill", {"hidden": 1.0}),
