@@ -32,7 +32,7 @@ TOKENS = {"25%": 80_000, "50%": 160_000}
 STRONG = "repaired, ridges 0.1 and 1"
 RATES = {"cut": (1e-3, 2e-3, 4e-3), "repaired": (5e-4, 1e-3, 2e-3), STRONG: (5e-4, 1e-3, 2e-3)}
 TUNED_AT = {"cut": 1.0, "repaired": 0.6, STRONG: 0.6}  # shares of the tokens
-BUDGETS = {"cut": (1.0,), "repaired": (0.3, 0.6, 1.0), STRONG: (0.3, 0.6)}
+BUDGETS = {"cut": (0.3, 1.0), "repaired": (0.3, 0.6, 1.0), STRONG: (0.3, 0.6)}
 STARTS = {"cpt": ("cut", "repaired", STRONG), "distill": ("cut", STRONG)}
 EXTRAS: dict[str, dict[str, Any]] = {"distill": {"hidden": 1.0}}
 REPAIRS = {
@@ -182,7 +182,7 @@ def said(tokens: float | None, most: int, whole: int) -> str:
 
 def rows(book: Book, cut: str, method: str) -> list[str]:
     """Lines of the table, with what the repaired starts needed."""
-    target = statistics.mean(*curve(book, cut, method, "cut").values())
+    target = statistics.mean(curve(book, cut, method, "cut")[TOKENS[cut]])
     lines = []
     for begin in STARTS[method]:
         losses, before = curve(book, cut, method, begin), book.starts[cut][begin]
@@ -201,7 +201,7 @@ def write_page(book: Book) -> None:
     lines = ["| cut | method | start (nats) | rate | tokens | held-out nats | seeds | reaches the cut start after |",
              "|---|---|---|--:|--:|--:|--:|--:|"]  # fmt: skip
     for cut, method in itertools.product(TOKENS, STARTS):
-        if curve(book, cut, method, "cut"):
+        if TOKENS[cut] in curve(book, cut, method, "cut"):
             lines += rows(book, cut, method)
     head, _, rest = PAGE.read_text().partition(MARKS[0])
     PAGE.write_text(head + MARKS[0] + "\n" + "\n".join(lines) + "\n\n" + MARKS[1] + rest.partition(MARKS[1])[2])
