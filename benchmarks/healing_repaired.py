@@ -120,7 +120,7 @@ def run(book: Book, folder: Path, cut: str, begin: str, method: str, share: floa
         book.runs.append(found)
         book.save()
         print(time.strftime("%X"), found, flush=True)
-    return found["nats"]
+    return float(found["nats"])
 
 
 def best_rate(book: Book, folder: Path, cut: str, begin: str, method: str, share: float) -> float:
@@ -176,8 +176,8 @@ def needed(points: list[tuple[int, float]], target: float) -> float | None:
 def said(tokens: float | None, most: int, whole: int) -> str:
     """Tokens needed, in words, with their share of the budget of the cut model."""
     if tokens is None:
-        return f"more than {most / whole:.0%}"
-    return f"{tokens / 1000:.0f}k ({tokens / whole:.0%})"
+        return f"more than {100 * most / whole:.0f} %"
+    return f"{tokens / 1000:.0f}k ({100 * tokens / whole:.0f} %)"
 
 
 def rows(book: Book, cut: str, method: str) -> list[str]:
@@ -189,8 +189,9 @@ def rows(book: Book, cut: str, method: str) -> list[str]:
         points = [(0, before), *((tokens, statistics.mean(values)) for tokens, values in losses.items())]
         answer = "" if begin == "cut" else said(needed(points, target), max(losses), TOKENS[cut])
         for tokens, values in losses.items():
-            spread = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}" if len(values) > 1 else values[0]
-            lines.append(f"| {cut} | {method} | {begin} ({before:.3f}) | {rate_of(book, cut, method, begin):g} "
+            spread = f"{statistics.mean(values):.4f}"
+            spread += f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            lines.append(f"| {cut.replace('%', ' %')} | {method} | {begin} ({before:.3f}) | {rate_of(book, cut, method, begin):g} "
                          f"| {tokens // 1000}k | {spread} | {len(values)} | {answer} |")  # fmt: skip
             answer = ""
     return lines
