@@ -191,15 +191,8 @@ def rows(book: Book, cut: str, method: str) -> list[str]:
         for tokens, values in losses.items():
             spread = f"{statistics.mean(values):.4f}"
             spread += f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-            rate = rate_of(book, cut, method, begin)
-            cells = (
-                cut.replace("%", " %"),
-                method,
-                f"{begin} ({before:.3f})",
-                f"{rate:g}",
-                f"{tokens // 1000}k",
-                spread,
-            )
+            name, rate = f"{begin} ({before:.3f})", f"{rate_of(book, cut, method, begin):g}"
+            cells = (cut.replace("%", " %"), method, name, rate, f"{tokens // 1000}k", spread)
             lines.append(f"| {' | '.join(cells)} | {len(values)} | {answer} |")
             answer = ""
     return lines
