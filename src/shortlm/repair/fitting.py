@@ -120,8 +120,10 @@ class Fitting:
 
     def _solved(self, j: int, part: str, projection: Projection, decision: int, wanted: States) -> Fold:
         """The projection is left with the best weight that was found."""
-        examples = Examples(self, j, part, projection, decision, wanted)
         before, best, chosen = self._error(j, decision, wanted), None, None
+        if not before:  # nothing is missing before it: the attention of the block before the first gap
+            return Fold(block=j, part=part, error_before=0, error_after=0)
+        examples = Examples(self, j, part, projection, decision, wanted)
         weight_FD = projection.applied().clone()
         bias_D = None if projection.module.bias is None else projection.module.bias.clone()
         least, solvable = before, False
