@@ -130,6 +130,7 @@ class Fitting:
         for ridge, change in self._changes(examples):
             solvable = True
             weights = self._changed(j, projection, weight_FD, bias_D, change)
+            del change  # F x D in float64, not to be held beside the next one
             error = self._error(j, decision, wanted)
             if error < least or not self.how.ridge:
                 least, best, chosen = error, weights, ridge
@@ -151,6 +152,7 @@ class Fitting:
             change = equations.solved(ridge)
             if change is not None:
                 yield ridge, change
+            del change  # before the next one
 
     def _changed(
         self, j: int, projection: Projection, weight_FD: torch.Tensor, bias_D: torch.Tensor | None, change: torch.Tensor
