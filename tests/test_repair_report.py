@@ -174,7 +174,7 @@ def test_the_card_tells_which_weights_are_no_copies():
     _, body = card(manifest=repaired())
     for expected in (
         "the output projections of attention in block 9 and of the FFN in blocks 4, 9 (original indices) are no copies",
-        "in closed form by `auto` against `embedded`, on 768 tokens of embedded",
+        "computed by `auto` against `embedded`, on 768 tokens of embedded",
         "On 512 validation tokens, in nats per token: dense 1.100, cut 1.300, repaired 1.150 (75 % of the lost",
         "All other weights are unchanged.",
         "shortlm cut --model owner/name --plan manifest.json --out shorter\nshortlm repair shorter "
