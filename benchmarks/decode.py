@@ -62,7 +62,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict:
         num_attention_heads=options.hidden // 64, num_key_value_heads=options.hidden // 64,
         vocab_size=options.vocabulary, max_position_embeddings=4096, dtype="bfloat16",
     )  # fmt: skip
-    write(folder / "dense", config)
+    write(folder / "dense", config, device=options.device)
     roles, paths = ["dense"], [folder / "dense"]
     for share in options.drop:
         k = round(share * options.blocks)

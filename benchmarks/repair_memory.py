@@ -1,10 +1,11 @@
 """Repairing a 7B shape from disk: peak memory and time, against the plan and what its products take.
 
 python benchmarks/random_checkpoint.py DENSE            (7B shape, bf16, 13.5 GB)
-python benchmarks/repair_memory.py DENSE SCRATCH [--remove 24-29] [--sequences 64] [--length 512]
+python benchmarks/repair_memory.py DENSE SCRATCH [--remove 24-29] [--sequences 64] [--length 512] [--device cuda]
 
 The cut model (11 GB) and the repaired one (11 GB) are written to SCRATCH. The repair runs in a process of its own; its
-peak is what the system says (ru_maxrss). Its products are those of blocks in bf16 and those of least squares in
+peak is what the system says (ru_maxrss), on an accelerator what torch says of its memory. Its products are those of
+blocks in bf16 and those of least squares in
 float64; what they take is their FLOPs over the machine's own rates at these shapes, measured before and after. Random
 models on random tokens have nothing to win, so `always` writes the result whatever the loss says.
 """
@@ -31,10 +32,13 @@ VALIDATION = 8
 CODE = """
 from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
 from shortlm.repair import repair
-import sys
-cut, dense, ids, out, calibration, validation = sys.argv[1:]
-repair(*(ModelSettings(model=m, stream="on", memory="6GiB") for m in (cut, dense)), TextSettings(ids=ids),
-       RepairSettings(calibration=int(calibration), validation=int(validation)), out, force=True, always=True)
+import pathlib, sys, torch
+cut, dense, ids, out, calibration, validation, device = sys.argv[1:]
+models = [ModelSettings(model=m, stream="on", memory="6GiB", device=device) for m in (cut, dense)]
+settings = RepairSettings(calibration=int(calibration), validation=int(validation))
+repair(*models, TextSettings(ids=ids), settings, out, force=True, always=True)
+if device != "cpu":
+    pathlib.Path(out + ".peak").write_text(str(torch.cuda.max_memory_allocated()))
 """
 
 
@@ -45,11 +49,13 @@ def ids_file(path: Path, vocabulary: int, sequences: int, length: int) -> Path:
     return path
 
 
-def rates(config: dict, tokens: int) -> tuple[float, float]:
+def rates(config: dict, tokens: int, device: str) -> tuple[float, float]:
     """FLOP/s of the blocks' products in bf16, and of Z'Z in float64."""
     hidden, ffn = config["hidden_size"], config["intermediate_size"]
     shapes = {(tokens, hidden, hidden): 4, (tokens, hidden, ffn): 2, (tokens, ffn, hidden): 1}
-    return gemm_rate(shapes, torch.bfloat16, 3.0), gemm_rate({(ffn, tokens, ffn): 1}, torch.float64, 3.0)
+    return gemm_rate(shapes, torch.bfloat16, 3.0, device), gemm_rate(
+        {(ffn, tokens, ffn): 1}, torch.float64, 3.0, device
+    )
 
 
 def main() -> None:
@@ -60,6 +66,7 @@ def main() -> None:
     parser.add_argument("--remove", default="24-29")
     parser.add_argument("--sequences", type=int, default=64)
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", default="repair_memory-7b")
     given = parser.parse_args()
     given.scratch.mkdir(parents=True, exist_ok=True)
@@ -70,17 +77,18 @@ def main() -> None:
     config = json.loads((given.dense / "config.json").read_bytes())
     ids = ids_file(given.scratch / "ids.json", config["vocab_size"], given.sequences + VALIDATION, given.length)
     settings = RepairSettings(calibration=given.sequences, validation=VALIDATION)
-    models = [ModelSettings(model=str(path), stream="on") for path in (cut, given.dense)]
-    text = TextSettings(length=given.length, bos="none")
-    sources = sources_of(*models, text, settings)
+    models = [ModelSettings(model=str(path), stream="on", device=given.device) for path in (cut, given.dense)]
+    sources = sources_of(*models, TextSettings(ids=str(ids)), settings)
     plan, weights = plan_repair(sources).rows[0], solvings(sources)
     wide = sum(one.flops(given.sequences * given.length, len(settings.ridges)) for one in weights)
-    before = rates(config, given.length)
+    before = rates(config, given.length, given.device)
     command = [sys.executable, "-c", CODE, str(cut), str(given.dense), str(ids), str(out), str(given.sequences)]
-    seconds, peak = measured([*command, str(VALIDATION)])
-    after = rates(config, given.length)
+    seconds, peak = measured([*command, str(VALIDATION), given.device])
+    after = rates(config, given.length, given.device)
     both = [spread([b, a]) for b, a in zip(before, after, strict=True)]
     products = (plan.flops - wide) / both[0]["median"] + wide / both[1]["median"]
+    if given.device != "cpu":
+        peak = int(out.with_name(out.name + ".peak").read_text())
     step = json.loads((out / "manifest.json").read_bytes())["steps"][-1]
     shutil.rmtree(out)
     save(given.name, {

@@ -34,7 +34,8 @@ def new_model_each(model: Any, ids_BT: torch.Tensor, candidates: list[int]) -> l
     for dropped in candidates:
         config = LlamaConfig.from_dict(model.config.to_dict() | {"num_hidden_layers": len(model.model.layers) - 1})
         torch.set_default_dtype(model.dtype)
-        shorter: Any = LlamaForCausalLM(config).to(model.device).eval()
+        with model.device:
+            shorter: Any = LlamaForCausalLM(config).eval()
         torch.set_default_dtype(torch.float32)
         kept = [block for i, block in enumerate(model.model.layers) if i != dropped]
         for target, source in zip(shorter.model.layers, kept, strict=True):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import json
 
 import pytest
+from architectures import save_tiny
+from processes import ended, started
+from processes import run as run_by_command
 from typer.testing import CliRunner
 
 from shortlm import CutSettings, ModelSettings, RepairSettings, TextSettings, cut, repair
 from shortlm.artifacts import CutPlan, Manifest, Measurement
 from shortlm.cli import app
 from shortlm.cut.unwritten import unwritten_cut
-from shortlm.errors import OutputError, RecipeError, RepairError
+from shortlm.errors import ModelError, OutputError, RecipeError, RepairError, TextError
 from shortlm.model import open_files
 from shortlm.recipe import Recipe
-from shortlm.repair import losses_after_repair, plan_repair, sources_of
+from shortlm.repair import check_repair, losses_after_repair, plan_repair, sources_of
 from shortlm.run import run
+from shortlm.run.stages import stage_keys
 from shortlm.units import Unit
 
 PHASE = {"method": "cpt", "data": ["embedded"], "separator": "\n\n", "length": 24, "batch": 4, "held_out": 4,
@@ -158,3 +163,59 @@ def test_a_plan_tells_memory_and_work(tmp_path):
         repair(tight, dense, TEXT, settings, tmp_path / "out")
     result = CliRunner().invoke(app, ["repair", str(tmp_path / "cut"), "--against", "embedded"])
     assert result.exit_code == 2 and "--out: give the folder" in result.stderr
+
+
+def test_what_fails_later_is_told_before_scoring(tmp_path):
+    (tmp_path / "short.txt").write_text("Juna has the lamp. " * 60)
+    few = recipe(text={"text": str(tmp_path / "short.txt"), "sequences": 4, "length": 32},
+                 eval={"held_out": 2, "new_tokens": 0}, search={"held_out": 0, "confirm": 0})  # fmt: skip
+    said: list[str] = []
+    with pytest.raises(TextError, match=r"windows of 32, and .* are needed; give more text"):
+        run(few, tmp_path / "run", say=said.append)
+    assert not said
+    save_tiny("mixtral", tmp_path / "experts")
+    with pytest.raises(ModelError, match="can't be repaired yet"):
+        check_repair(ModelSettings(model=str(tmp_path / "experts")), ids_of(tmp_path), RepairSettings(**REPAIR))
+
+
+def ids_of(folder) -> TextSettings:
+    (folder / "ids.json").write_text(json.dumps([[3, 4, 5, 6]] * 48))
+    return TextSettings(ids=str(folder / "ids.json"))
+
+
+def test_a_plan_is_for_the_windows_that_are_given(tmp_path):
+    """Token ids have a length of their own, whatever --length says."""
+    cut(ModelSettings(), [3, 4, 5], CutSettings(verify=False), tmp_path / "cut")
+    (tmp_path / "ids.json").write_text(json.dumps([[3] * 200] * 48))
+    short, dense = ModelSettings(model=str(tmp_path / "cut")), ModelSettings()
+    estimate = plan_repair(
+        sources_of(short, dense, TextSettings(ids=str(tmp_path / "ids.json")), RepairSettings(**REPAIR)), measure=False
+    )
+    assert (estimate.sequences, estimate.tokens) == (48, 200)
+
+
+def test_options_of_a_repair_need_one(tmp_path):
+    result = CliRunner().invoke(app, ["cut", "--remove", "3", "--calibration", "9", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and "are for --repair METHOD" in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_only_auto_chooses_anew_for_another_repair():
+    keys = {
+        (method, calibration): stage_keys(
+            recipe(choose={"blocks": 3, "method": method}, repair=REPAIR | {"calibration": calibration}), None
+        )["choose"]
+        for method in ("auto", "greedy", "one-shot")
+        for calibration in (40, 50)
+    }
+    assert keys["auto", 40] != keys["auto", 50]
+    assert keys["greedy", 40] == keys["greedy", 50] and keys["one-shot", 40] == keys["one-shot", 50]
+
+
+def test_two_processes_repair_in_a_run(tmp_path):
+    args = ["run", "--text", "embedded", "--sequences", 4, "--length", 32, "--blocks", 3, "--criteria", "bi"]
+    args += ["--repair", "refit:attention=false", "--bench", "none", "--held-out", 4, "--new-tokens", 4]
+    done = ended(started(run_by_command(*args, "--out", tmp_path / "run"), 2))
+    assert [code for code, _, _ in done] == [0, 0], done
+    step = Manifest.load(tmp_path / "run" / "model" / "manifest.json").repair
+    assert step and step.delivered == (step.loss.repaired <= step.loss.cut)
+    assert Measurement.load(tmp_path / "run" / "eval-repaired.json").role == "repaired"

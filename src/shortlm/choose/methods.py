@@ -30,6 +30,11 @@ def asks(method: str) -> bool:
     return read_spec(method, "method", KNOWN, PlanError)[0] in ASKING
 
 
+def compares_after_repair(method: str) -> bool:
+    """Whether a method compares its last sets as they are once repaired, where a repair is given. Raises PlanError."""
+    return read_spec(method, "method", KNOWN, PlanError)[0] == "auto"
+
+
 def asked(spec: str) -> Asked:
     """A method that asks the model, with its options. Raises PlanError, as for a method that reads scores."""
     name, given = read_spec(spec, "method", KNOWN, PlanError)

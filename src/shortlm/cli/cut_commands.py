@@ -90,7 +90,7 @@ def choose(
 ) -> None:
     """Choose what goes: from scores of your own or published ones, or by asking the model about sets of units."""
     from shortlm.artifacts import BlockScores
-    from shortlm.choose import asks, published_names, published_scores, published_source, search
+    from shortlm.choose import asks, compares_after_repair, published_names, published_scores, published_source, search
     from shortlm.choose import choose as do_choose
     from shortlm.console import show_plan
     from shortlm.errors import PlanError
@@ -104,7 +104,7 @@ def choose(
         return
     if out:
         refuse_existing(out, force)
-    if repair and choose_settings.method.partition(":")[0] != "auto":
+    if repair and not (asking and compares_after_repair(choose_settings.method)):
         raise PlanError("--repair: is for --method auto, which compares its last sets after it; give it to 'cut' too")
     if asking:
         start = BlockScores.load(scores) if scores else None
@@ -169,6 +169,8 @@ def cut(
         the_plan = unit_list(remove, "--remove")
     else:
         raise PlanError("give the blocks to remove: --plan FILE or --remove 3,7")
+    if not repair and (text_settings, repair_settings) != (TextSettings(), RepairSettings()):
+        raise PlanError("options of the text and of its use are for --repair METHOD, which is not given")
     if not repair:
         return show_manifest(do_cut(model_settings, the_plan, cut_settings, out, force), out)
     from shortlm.run import cut_repaired

@@ -4,6 +4,6 @@ from shortlm.repair.methods import METHODS, read_method
 from shortlm.repair.planning import plan_repair
 from shortlm.repair.ranking import losses_after_repair
 from shortlm.repair.repairing import repair
-from shortlm.repair.sources import sources_of
+from shortlm.repair.sources import check_repair, sources_of
 
-__all__ = ["METHODS", "losses_after_repair", "plan_repair", "read_method", "repair", "sources_of"]
+__all__ = ["METHODS", "check_repair", "losses_after_repair", "plan_repair", "read_method", "repair", "sources_of"]

@@ -6,7 +6,6 @@ Shapes: B sequences, T tokens, D hidden, F inputs of an output projection, N tok
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from shortlm.errors import RepairError
 from shortlm.model import facts_from_config, find_anatomy, output_projection
 from shortlm.repair.sources import Sources
 from shortlm.sizes import byte_size, gib
-from shortlm.sweep import MadeUpModel, ModelSize, auto_batch_size, call_cost, seconds, taken_memory, widest
+from shortlm.sweep import MadeUpModel, ModelSize, seconds, taken_memory, widest
 from shortlm.units import ATTENTION
 
 MARGIN = 0.2  # of what is planned beyond the process itself: the heap's gaps, kernels' own memory
@@ -81,10 +80,8 @@ def refuse_beyond_memory(sources: Sources) -> None:
 def plan_repair(sources: Sources, measure: bool = True) -> WorkEstimate:
     """What it takes, before any weight is read; with `measure` a made-up block and a product in float64 are timed."""
     streamed, settings = streams(sources), sources.settings
-    tokens, weights = _shape(sources)[1], solvings(sources)
-    windows = settings.calibration + settings.validation
-    size = auto_batch_size(settings.calibration, tokens, sources.cut.device)
-    cost, forwards = _call_cost(sources, size), _forwards(sources, weights)
+    (windows, tokens), weights = sources.shape, solvings(sources)
+    size, cost, forwards = sources.batch_size, sources.call_cost, _forwards(sources, weights)
     wide = sum(one.flops(settings.calibration * tokens, _ridges(sources)) for one in weights)
     read = sources.cut.checkpoint.nbytes + sources.dense.checkpoint.nbytes
     took = None
@@ -128,31 +125,19 @@ def _forwards(sources: Sources, weights: list[Solving]) -> float:
 
 def _parts(sources: Sources, streamed: bool) -> dict[str, int]:
     """What the peak is made of."""
-    settings, (_, tokens) = sources.settings, _shape(sources)
     sizes = [
         ModelSize.of(files.config, files.dtype, files.settings.trust_remote_code, files.checkpoint)
         for files in (sources.cut, sources.dense)
     ]
     weights = sum((1 + s.copies) * max(s.blocks) + s.rest if streamed else s.total for s in sizes)
-    size, weighed = auto_batch_size(settings.calibration, tokens, sources.cut.device), solvings(sources)
-    cost, windows = _call_cost(sources, size), settings.calibration + settings.validation
-    sides = 2 * windows + settings.validation + windows * any(one.share < 1 for one in weighed)
+    weighed, cost, windows = solvings(sources), sources.call_cost, sources.shape[0]
+    sides = 2 * windows + sources.settings.validation + windows * any(one.share < 1 for one in weighed)
     return {
         "process": taken_memory(sources.cut.device), "weights": weights,
-        "hidden states": cost.state_bytes // size * sides, "one call": cost.forward_bytes + sizes[0].largest_weight,
+        "hidden states": cost.state_bytes // sources.batch_size * sides,
+        "one call": cost.forward_bytes + sizes[0].largest_weight,
         "sums in float64": max((one.nbytes for one in weighed), default=0),
     }  # fmt: skip
-
-
-def _shape(sources: Sources) -> tuple[int, int]:
-    """Windows and tokens of each; a BOS is counted where one may come on top."""
-    text = sources.text
-    return text.count, text.length + (text.bos in ("auto", "every"))
-
-
-def _call_cost(sources: Sources, size: int) -> Any:
-    trust = sources.cut.settings.trust_remote_code
-    return call_cost(sources.cut.config, sources.cut.dtype, size, _shape(sources)[1], trust_remote_code=trust)
 
 
 def _made_up(sources: Sources) -> MadeUpModel:

@@ -31,12 +31,11 @@ def losses_after_repair(
     for files, blocks, left_out in cuts:
         here = [Unit(blocks.index(unit.block), unit.part) for unit in left_out if unit.block in blocks]
         sources.append(Sources.of(files, dense, text, settings, Pairing(blocks, here, n_dense)))
-    windows = sources[0].windows()
     with joined_ranks() as ranks:
-        to_fit, to_validate = sources[0].batches(windows, ranks)
+        batches = sources[0].batches(ranks)
         streamed = dense.settings.stream == "on" or (dense.settings.stream == "auto" and not dense.fits())
-        side = Side.of(caller_of(dense, streamed), to_fit + to_validate)
-        fittings = [fitting_of(one, windows, ranks, None, side) for one in sources]
+        side = Side.of(caller_of(dense, streamed), batches[0] + batches[1])
+        fittings = [fitting_of(one, batches, ranks, dense=side) for one in sources]
         fit_beside(side, fittings)
         found = [losses(fitting)[0] for fitting in fittings]
     return [min(loss.repaired, loss.cut) for loss in found]

@@ -16,11 +16,10 @@ from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
 from shortlm.repair.fitting import Fitting, fit_beside
 from shortlm.repair.kept_weights import KeptWeights
 from shortlm.repair.planning import refuse_beyond_memory, streams
-from shortlm.repair.sources import Sources, sources_of
+from shortlm.repair.sources import Batches, Sources, sources_of
 from shortlm.repair.states import Side
 from shortlm.repair.validation import check_written, losses
 from shortlm.sweep import BlockCaller, Ranks, Say, joined_ranks
-from shortlm.text import Windows
 
 PLENTY = 5  # tokens for each unknown, below which a warning is given
 SHARD = 5_000_000_000
@@ -44,16 +43,15 @@ def repair(
     for files in (sources.cut, sources.dense):
         refuse_target(files.checkpoint, out, force)
     refuse_beyond_memory(sources)
-    windows = sources.windows()
     with joined_ranks() as ranks:
         kept = KeptWeights(sources.folder(out, base), is_main())
-        fitting = fitting_of(sources, windows, ranks, kept)
+        fitting = fitting_of(sources, sources.batches(ranks), ranks, kept)
         fit_beside(fitting.dense, [fitting])
         loss, nats = losses(fitting)
         if is_main():
             _warn(fitting.folds, say)
             delivered = _delivered(sources, loss, kept, always)
-            result = _Result(sources, windows, fitting, loss, nats, kept, delivered)
+            result = _Result(sources, fitting, loss, nats, kept, delivered)
             result.write(out, force, started, key)
         ranks.total(0)  # all wait until it is written
         kept.forget()
@@ -61,11 +59,11 @@ def repair(
 
 
 def fitting_of(
-    sources: Sources, windows: Windows, ranks: Ranks, kept: KeptWeights | None, dense: Side | None = None
-) -> Fitting:
+    sources: Sources, batches: tuple[Batches, Batches], ranks: Ranks, kept: KeptWeights | None = None,
+    dense: Side | None = None,
+) -> Fitting:  # fmt: skip
     """Both models before their first block; or, where `dense` is there, the cut one beside it."""
-    streamed = streams(sources)
-    to_fit, to_validate = sources.batches(windows, ranks)
+    streamed, (to_fit, to_validate) = streams(sources), batches
     if dense is None:
         dense = Side.of(caller_of(sources.dense, streamed), to_fit + to_validate)
     caller = caller_of(sources.cut, streamed)
@@ -99,10 +97,10 @@ class _Result:
     """What is written."""
 
     def __init__(
-        self, sources: Sources, windows: Windows, fitting: Fitting, loss: ValidationLoss, nats: list[float],
-        kept: KeptWeights, delivered: bool,
+        self, sources: Sources, fitting: Fitting, loss: ValidationLoss, nats: list[float], kept: KeptWeights,
+        delivered: bool,
     ):  # fmt: skip
-        self.sources, self.windows, self.fitting, self.loss = sources, windows, fitting, loss
+        self.sources, self.windows, self.fitting, self.loss = sources, sources.windows, fitting, loss
         self.nats, self.kept, self.delivered = nats, kept, delivered
 
     def write(self, out: Path, force: bool, started: float, key: str | None) -> None:

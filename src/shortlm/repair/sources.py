@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from shortlm.errors import RepairError, TextError
+from shortlm.errors import ModelError, RepairError, TextError
 from shortlm.keys import fingerprint, key_of, model_key
 from shortlm.model import ModelFiles, find_anatomy, meta_model, open_files, output_projection
 from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
 from shortlm.repair.methods import Repair, read_method
 from shortlm.repair.pairing import Pairing, paired
 from shortlm.repair.writing import Files
-from shortlm.sweep import Ranks, auto_batch_size
+from shortlm.sweep import CallCost, Ranks, auto_batch_size, call_cost
 from shortlm.text import Windows, open_windows
 from shortlm.units import ATTENTION, FFN
 
@@ -45,6 +46,24 @@ class Sources:
         text = text.model_copy(update={"sequences": settings.calibration + settings.validation})
         return cls(cut, dense, pairing, how, settings, text.for_model(dense.settings.model), files)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Windows and tokens of each, a BOS included."""
+        return self.windows.shape
+
+    @cached_property
+    def batch_size(self) -> int:
+        """As many windows as are computed together in one process."""
+        return auto_batch_size(self.settings.calibration, self.shape[1], self.cut.device)
+
+    @cached_property
+    def call_cost(self) -> CallCost:
+        """Of one block with such a batch."""
+        cut = self.cut
+        trust = cut.settings.trust_remote_code
+        return call_cost(cut.config, cut.dtype, self.batch_size, self.shape[1], trust_remote_code=trust)
+
+    @cached_property
     def windows(self) -> Windows:
         """Those to fit on, and behind them those of validation. Raises TextError for too little text."""
         found = open_windows(self.text, self.dense.tokenizer or self.cut.tokenizer, self.dense.config.vocab_size)
@@ -56,9 +75,9 @@ class Sources:
             )
         return found.part(slice(wanted))
 
-    def batches(self, windows: Windows, ranks: Ranks) -> tuple[Batches, Batches]:
+    def batches(self, ranks: Ranks) -> tuple[Batches, Batches]:
         """This process's share of the windows: to fit on, and of validation. Raises RepairError if it gets none."""
-        fitted = self.settings.calibration
+        fitted, windows = self.settings.calibration, self.windows
         if min(fitted, self.settings.validation) < ranks.size:
             raise RepairError(
                 f"each of {ranks.size} processes needs a --calibration and a --validation window; give more"
@@ -102,6 +121,32 @@ def sources_of(
     """Of a written checkpoint; `blocks` where no manifest tells. Raises ModelError if the models don't fit together."""
     cut, dense = open_files(model), open_files(against)
     return Sources.of(cut, dense, text, settings, paired(cut, dense, blocks))
+
+
+def check_repair(against: ModelSettings, text: TextSettings, settings: RepairSettings) -> None:
+    """Raise, before a cut is there, what a repair of it would: TextError for too little text, ModelError for a model
+    none of whose blocks has weights to solve for (experts).
+    """
+    dense, how = open_files(against), read_method(settings.method)
+    whole = Pairing(list(range(dense.config.num_hidden_layers)), [], dense.config.num_hidden_layers)
+    text = text.model_copy(update={"sequences": settings.calibration + settings.validation})
+    files = Files(dense.checkpoint, meta_model(dense.config, against.trust_remote_code))
+    _ = Sources(dense, dense, whole, how, settings, text.for_model(against.model), files).windows
+    if how.solves or how.scales:
+        _refuse_all_unsolvable(files, how)
+
+
+def _refuse_all_unsolvable(files: Files, how: Repair) -> None:
+    anatomy, parts = find_anatomy(files.model), how.parts if how.solves else (ATTENTION, FFN)
+    refused: list[ModelError] = []
+    for j in range(len(anatomy.blocks)):
+        try:
+            for part in parts:
+                output_projection(anatomy, j, part)
+        except ModelError as error:
+            refused.append(error)
+    if len(refused) == len(anatomy.blocks):
+        raise refused[0]
 
 
 def _refuse_unsolvable(files: Files, how: Repair, pairing: Pairing) -> None:

@@ -80,8 +80,13 @@ def _options(step: RepairStep, manifest: Manifest, base: str) -> str:
     text = f"{'--ids' if step.data.bos == 'as given' else '--text'} {shell_word(public(step.data.source))}"
     fitted = max(step.data.sequences - step.validation, 0)
     seed = f" --seed {step.data.seed}" if step.data.seed else ""
-    more = "".join(f" {shell_word('--' + n.replace('_', '-'))} {shell_word(v)}" for n, v in step.options.items())
+    more = "".join(f" {_option(name, value)}" for name, value in step.options.items())
     return (
         f"--against {shell_word(against)} --method {shell_word(step.method)} {text} --calibration {fitted} "
         f"--validation {step.validation}{seed}{more}"
     )
+
+
+def _option(name: str, value: str) -> str:
+    word = shell_word("--" + name.replace("_", "-"))
+    return word if value == "True" else f"{word} {shell_word(value)}"

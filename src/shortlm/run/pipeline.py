@@ -18,7 +18,7 @@ from shortlm.model import facts_from_config
 from shortlm.paths import user_path
 from shortlm.progress import is_main
 from shortlm.recipe import Recipe, to_yaml
-from shortlm.repair import read_method
+from shortlm.repair import check_repair, read_method
 from shortlm.report import Evidence
 from shortlm.run.drawing import draw, draw_card
 from shortlm.run.folder import RunFolder, Say
@@ -85,6 +85,8 @@ def _refuse_what_fails_later(recipe: Recipe, out: Path) -> None:
     if not (out / "model").exists():
         refuse_uncuttable(recipe.model)
     check_evaluation([recipe.model], recipe.eval.model_copy(update={"texts": recipe.eval_texts()}))
+    if recipe.repair:
+        check_repair(recipe.model, recipe.repair_text, recipe.repair)
     if recipe.heal:
         from shortlm.heal import check_healing
 

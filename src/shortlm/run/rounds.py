@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from shortlm.artifacts import BlockScores, CutPlan, Healing, Manifest, blocks_after
-from shortlm.choose import BUDGETS, asks, choose, race_scores, search
+from shortlm.choose import BUDGETS, asks, choose, compares_after_repair, race_scores, search
 from shortlm.cut import cut
 from shortlm.recipe import ChooseSettings, ModelSettings, Recipe
 from shortlm.repair import repair
@@ -139,7 +139,8 @@ def _chosen(
 ) -> CutPlan:
     if asks(share.method):
         out = folder.outputs[f"{at}choose"].path
-        repaired = AfterRepair(model, recipe.repair_text, recipe.repair) if recipe.repair else None
+        compares = compares_after_repair(share.method)
+        repaired = AfterRepair(model, recipe.repair_text, recipe.repair) if recipe.repair and compares else None
         return search(model, recipe.text, share, recipe.search, folder.say, scores, out, recipe.eval.held_out, repaired)
     return choose(scores, share, f"{at}scores.json")
 

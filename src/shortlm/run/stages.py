@@ -11,7 +11,7 @@ from typing import Any
 
 from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Healing, Manifest, Measurement
 from shortlm.checkpoint import locate
-from shortlm.choose import asks
+from shortlm.choose import asks, compares_after_repair
 from shortlm.keys import fingerprint, key_of, measured_from, model_key, phase_keys, searched_on
 from shortlm.recipe import Recipe, load_recipe, to_yaml
 from shortlm.run.changes import setting_change, why_other
@@ -33,7 +33,7 @@ def _searched(recipe: Recipe) -> list[Any]:
     """The settings that count where the model is asked."""
     if not asks(recipe.choose.method):
         return []
-    repaired = [recipe.repair] if recipe.repair else []
+    repaired = [recipe.repair] if recipe.repair and compares_after_repair(recipe.choose.method) else []
     return [recipe.search, recipe.text.sequences, *searched_on(recipe.text, recipe.search.mix), *repaired]
 
 

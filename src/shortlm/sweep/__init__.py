@@ -19,7 +19,7 @@ from shortlm.sweep.scheduler import Scheduler, auto_batch_size, batched, schedul
 from shortlm.sweep.sublayers import PARTIAL_CALLS, sublayer_states
 from shortlm.sweep.tail import Tail, token_nats
 from shortlm.sweep.timing import CallTimes, MadeUpModel, seconds
-from shortlm.sweep.trace import LiveBytes, call_cost, silent
+from shortlm.sweep.trace import CallCost, LiveBytes, call_cost, silent
 
 __all__ = [
     "PARTIAL_CALLS",
@@ -28,6 +28,7 @@ __all__ = [
     "BlockCaller",
     "BlockGradients",
     "Branches",
+    "CallCost",
     "CallTimes",
     "DecodeLatency",
     "Evaluator",
