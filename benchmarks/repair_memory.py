@@ -33,8 +33,8 @@ CODE = """
 from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
 from shortlm.repair import repair
 import pathlib, sys, torch
-cut, dense, ids, out, calibration, validation, device = sys.argv[1:]
-models = [ModelSettings(model=m, stream="on", memory="6GiB", device=device) for m in (cut, dense)]
+cut, dense, ids, out, calibration, validation, device, memory = sys.argv[1:]
+models = [ModelSettings(model=m, stream="on", memory=memory, device=device) for m in (cut, dense)]
 settings = RepairSettings(calibration=int(calibration), validation=int(validation))
 repair(*models, TextSettings(ids=ids), settings, out, force=True, always=True)
 if device != "cpu":
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=64)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--memory", default="6GiB", help="The budget; a CUDA build of torch takes 0.5 GiB by itself.")
     parser.add_argument("--name", default="repair_memory-7b")
     given = parser.parse_args()
     given.scratch.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def main() -> None:
     wide = sum(one.flops(given.sequences * given.length, len(settings.ridges)) for one in weights)
     before = rates(config, given.length, given.device)
     command = [sys.executable, "-c", CODE, str(cut), str(given.dense), str(ids), str(out), str(given.sequences)]
-    seconds, peak = measured([*command, str(VALIDATION), given.device])
+    seconds, peak = measured([*command, str(VALIDATION), given.device, given.memory])
     after = rates(config, given.length, given.device)
     both = [spread([b, a]) for b, a in zip(before, after, strict=True)]
     products = (plan.flops - wide) / both[0]["median"] + wide / both[1]["median"]

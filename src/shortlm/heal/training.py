@@ -188,7 +188,8 @@ def training_arguments(
 def _on_one_device(arguments: TrainingArguments, device: torch.device) -> None:
     """A process alone would take all accelerators it sees, by threads, beginning with the first."""
     if device.type == "cuda" and ranks()[1] == 1:
-        torch.cuda.set_device(device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         _ = arguments.device  # which is set up at its first use
         arguments._n_gpu = 1
         arguments.__dict__["_setup_devices"] = torch.device("cuda", torch.cuda.current_device())

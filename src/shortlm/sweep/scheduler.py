@@ -292,4 +292,14 @@ def schedule_for(files: ModelFiles, work: Work, batch_size: int = 0) -> Schedule
 
 def taken_memory(device: torch.device) -> int:
     """Bytes that this process takes already, in the memory that a budget is about."""
-    return psutil.Process().memory_info().rss if device.type == "cpu" else 0
+    if device.type == "cpu":
+        return psutil.Process().memory_info().rss
+    return _with_workspaces(device) if device.type == "cuda" else 0
+
+
+def _with_workspaces(device: torch.device) -> int:
+    """cuBLAS takes memory of its own at its first product and at its first gradient, and keeps it (32 MiB on Hopper)."""
+    x = torch.ones(8, 8, device=device, requires_grad=True)
+    torch.nn.functional.linear(x, x).sum().backward()
+    del x
+    return torch.cuda.memory_allocated(device)
