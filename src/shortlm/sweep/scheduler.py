@@ -298,7 +298,7 @@ def taken_memory(device: torch.device) -> int:
 
 
 def _with_workspaces(device: torch.device) -> int:
-    """cuBLAS takes memory of its own at its first product and at its first gradient, and keeps it (32 MiB on Hopper)."""
+    """cuBLAS takes memory at its first product and at its first gradient, and keeps it (32 MiB each on Hopper)."""
     x = torch.ones(8, 8, device=device, requires_grad=True)
     torch.nn.functional.linear(x, x).sum().backward()
     del x
