@@ -9,11 +9,11 @@ from architectures import ARCHITECTURES, BLOCKS, save_tiny
 
 from shortlm.choose import plan_by_hand
 from shortlm.cut import cut
-from shortlm.cut.equivalence import cached_logits
 from shortlm.model import open_model, quiet
 from shortlm.recipe import CutSettings, ModelSettings, ScoreSettings
 from shortlm.score import CRITERIA, score_model
 from shortlm.sweep import BlockCaller, bypassed, count_forwards, path_of, sweep
+from shortlm.sweep.equivalence import cached_logits
 from shortlm.text import windows_from_ids
 from shortlm.units import blocks_mask, unit_list
 

@@ -202,7 +202,7 @@ def test_names_are_printed_as_they_are(llama_folder, tmp_path):
 
 def test_verbs_stay_verbs():
     """Folders of the same name are imported on the way; whatever the order, shortlm.score is the function."""
-    code = "import shortlm, types; shortlm.run; shortlm.CRITERIA; import shortlm.cut.equivalence\n"
+    code = "import shortlm, types; shortlm.run; shortlm.CRITERIA; import shortlm.sweep.equivalence\n"
     code += "from shortlm import *\n"
     code += "verbs = [shortlm.score, shortlm.choose, shortlm.cut, shortlm.evaluate, score, choose, cut, evaluate]\n"
     code += "assert all(isinstance(verb, types.FunctionType) for verb in verbs)"

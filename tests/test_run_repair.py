@@ -174,7 +174,7 @@ def test_what_fails_later_is_told_before_scoring(tmp_path):
         run(few, tmp_path / "run", say=said.append)
     assert not said
     save_tiny("mixtral", tmp_path / "experts")
-    with pytest.raises(ModelError, match="can't be repaired yet"):
+    with pytest.raises(ModelError, match="can't be repaired or narrowed yet"):
         check_repair(ModelSettings(model=str(tmp_path / "experts")), ids_of(tmp_path), RepairSettings(**REPAIR))
 
 

@@ -1,4 +1,4 @@
-"""Cut a checkpoint, and check that the result computes the same (`shortlm.cut.equivalence`, which needs torch)."""
+"""Cut a checkpoint, and check that the result computes the same (`shortlm.sweep.equivalence`, which needs torch)."""
 
 from shortlm.cut.cutting import cut, refuse_uncuttable
 

@@ -59,7 +59,7 @@ def cut(
 
 
 def _checked(model: ModelSettings, result: Path, plan: CutPlan) -> Equivalence:
-    from shortlm.cut.equivalence import check_equivalence
+    from shortlm.sweep.equivalence import check_equivalence
 
     return check_equivalence(model, result, plan.removed, plan.removed_sublayers)
 

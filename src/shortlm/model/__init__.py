@@ -26,6 +26,7 @@ from shortlm.model.own_type import left_out_of, own_config, plain_config
 from shortlm.model.projections import OUTPUTS, Projection, output_projection
 from shortlm.model.reading import read_some
 from shortlm.model.sampling import sampling_options
+from shortlm.model.stored import StoredTensors
 from shortlm.model.streaming import skeleton, split_by_block
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ModelFiles",
     "OpenModel",
     "Projection",
+    "StoredTensors",
     "block_count",
     "cache_sizes",
     "compute_type",

@@ -51,7 +51,7 @@ def output_projection(anatomy: Anatomy, i: int, part: str) -> Projection | None:
         raise ModelError(
             f"{type(block).__name__}: the {part} of block {i} has {len(found) or 'no'} output "
             f"projection{'s' if len(found) > 1 else ''} that can be solved for (experts?); this "
-            "architecture can't be repaired yet"
+            "architecture can't be repaired or narrowed yet"
         )
     path, module = found[0]
     return Projection(path, module, type(module).__name__ == "Conv1D")

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from shortlm.model import Projection
-from shortlm.repair.states import Side, noted
-from shortlm.sweep import Batch
+from shortlm.sweep import Batch, Side, noted
 
 PROBE = 0.125
 

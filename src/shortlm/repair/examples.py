@@ -14,8 +14,9 @@ from shortlm.errors import RepairError
 from shortlm.model import Projection
 from shortlm.repair.branch_form import BranchForm, shaped
 from shortlm.repair.cosine import Branch, cosine_map
+from shortlm.repair.counting import counting
 from shortlm.repair.normal_equations import NormalEquations
-from shortlm.repair.states import counting, noted
+from shortlm.sweep import noted
 from shortlm.sweep.decisions import WITHOUT_FFN
 from shortlm.units import ATTENTION
 

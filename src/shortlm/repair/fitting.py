@@ -20,13 +20,13 @@ from shortlm.model import Projection, output_projection
 from shortlm.progress import track
 from shortlm.recipe import RepairSettings
 from shortlm.repair.branch_form import norm_behind
+from shortlm.repair.counting import counting
 from shortlm.repair.examples import Examples
 from shortlm.repair.kept_weights import KeptWeights
 from shortlm.repair.methods import Repair
 from shortlm.repair.normal_equations import refuse_singular
 from shortlm.repair.pairing import Pairing
-from shortlm.repair.states import Side, counting
-from shortlm.sweep import Ranks
+from shortlm.sweep import Ranks, Side
 from shortlm.sweep.decisions import KEEP, WITHOUT_FFN
 from shortlm.units import ATTENTION, FFN, Unit
 

@@ -10,9 +10,8 @@ from shortlm.repair.fitting import fit_beside
 from shortlm.repair.pairing import Pairing
 from shortlm.repair.repairing import caller_of, fitting_of
 from shortlm.repair.sources import Sources
-from shortlm.repair.states import Side
 from shortlm.repair.validation import losses
-from shortlm.sweep import joined_ranks
+from shortlm.sweep import Side, joined_ranks
 from shortlm.units import Unit
 
 

@@ -17,9 +17,8 @@ from shortlm.repair.fitting import Fitting, fit_beside
 from shortlm.repair.kept_weights import KeptWeights
 from shortlm.repair.planning import refuse_beyond_memory, streams
 from shortlm.repair.sources import Batches, Sources, sources_of
-from shortlm.repair.states import Side
 from shortlm.repair.validation import check_written, losses
-from shortlm.sweep import BlockCaller, Ranks, Say, joined_ranks
+from shortlm.sweep import BlockCaller, Ranks, Say, Side, joined_ranks
 
 PLENTY = 5  # tokens for each unknown, below which a warning is given
 SHARD = 5_000_000_000

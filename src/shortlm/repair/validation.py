@@ -11,9 +11,8 @@ from shortlm.errors import ModelError
 from shortlm.model import open_files
 from shortlm.recipe import ModelSettings
 from shortlm.repair.fitting import Fitting
-from shortlm.repair.states import Side
 from shortlm.statistics import stderr
-from shortlm.sweep import BlockCaller, Tail, predicted
+from shortlm.sweep import BlockCaller, Side, Tail, predicted
 from shortlm.text import Windows
 
 CLOSE = {"float32": 1e-4}  # nats per token by which the written model's loss may differ from the walk's

@@ -16,6 +16,7 @@ from shortlm.sweep.recall import Recall
 from shortlm.sweep.replaced import bypassed
 from shortlm.sweep.schedule import ModelSize, Schedule, Work
 from shortlm.sweep.scheduler import Scheduler, auto_batch_size, batched, schedule_for, taken_memory
+from shortlm.sweep.side import Side, noted
 from shortlm.sweep.sublayers import PARTIAL_CALLS, sublayer_states
 from shortlm.sweep.tail import Tail, token_nats
 from shortlm.sweep.timing import CallTimes, MadeUpModel, seconds
@@ -45,6 +46,7 @@ __all__ = [
     "Say",
     "Schedule",
     "Scheduler",
+    "Side",
     "Tail",
     "Work",
     "auto_batch_size",
@@ -58,6 +60,7 @@ __all__ = [
     "distributed_errors",
     "gathered",
     "joined_ranks",
+    "noted",
     "open_job",
     "path_of",
     "perplexity_of",

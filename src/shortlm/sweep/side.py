@@ -1,6 +1,6 @@
-"""The states of both models side by side: all windows go through a block before the next block comes.
+"""All windows go through a block before the next block comes; what a module takes and gives meanwhile is noted.
 
-Shapes: B sequences, T tokens, D hidden, F inputs of an output projection, N tokens that count.
+Shapes: B sequences, T tokens, D hidden.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import Any
 
 import torch
 
-from shortlm.sweep import Batch, BlockCaller
-
-SINK = 10.0  # a token counts if its dense state is no longer than so many times its window's median
+from shortlm.sweep.blocks import Batch, BlockCaller
 
 
 @dataclass
@@ -60,12 +58,3 @@ def noted(module: Any, changed: torch.Tensor | None = None) -> Generator[dict[st
         yield seen
     finally:
         hook.remove()
-
-
-def counting(dense_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Which tokens sums are over, B x T: no padding, not the first of a window, no sinks (states of huge norm)."""
-    norm_BT = dense_BTD.float().norm(dim=-1)
-    keep_BT = batch.keep_BT.clone()
-    keep_BT[:, 0] = False
-    median_B = torch.where(keep_BT, norm_BT, norm_BT.new_tensor(float("nan"))).nanmedian(dim=1).values
-    return keep_BT & (norm_BT <= SINK * median_B[:, None])

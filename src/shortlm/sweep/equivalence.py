@@ -18,7 +18,11 @@ from shortlm.artifacts import Equivalence
 from shortlm.errors import ModelError
 from shortlm.model import ModelFiles, OpenModel, find_anatomy, open_files
 from shortlm.recipe import ModelSettings
-from shortlm.sweep import BlockCaller, Branches, Tail, bypassed, path_of
+from shortlm.sweep.blocks import BlockCaller
+from shortlm.sweep.branches import Branches
+from shortlm.sweep.decisions import path_of
+from shortlm.sweep.replaced import bypassed
+from shortlm.sweep.tail import Tail
 from shortlm.units import Unit
 
 SEQUENCES, TOKENS, PREFIX = 2, 32, 8
