@@ -22,6 +22,7 @@ _HOMES = {
     "shortlm.choose": ["choose", "search", "race_scores", "plan_by_hand", "published_scores", "published_names"],
     "shortlm.cut": ["cut"],
     "shortlm.repair": ["repair"],
+    "shortlm.width": ["prune_width"],
     "shortlm.heal": ["heal", "estimate_healing"],
     "shortlm.evaluate": ["evaluate", "perplexity"],
     "shortlm.bench": ["bench"],
@@ -36,7 +37,7 @@ _HOMES = {
     "shortlm.errors": ["ShortLMError"],
     "shortlm.recipe": [
         "ModelSettings", "TextSettings", "ScoreSettings", "ChooseSettings", "SearchSettings", "CutSettings",
-        "RepairSettings", "EvalSettings", "BenchSettings", "WorkloadSettings",
+        "RepairSettings", "WidthSettings", "EvalSettings", "BenchSettings", "WorkloadSettings",
         "HealSettings", "PhaseSettings", "SourceSettings", "Recipe", "load_recipe", "healing_of",
     ],
 }  # fmt: skip

@@ -15,11 +15,13 @@ from shortlm.artifacts import (
     BlockScores,
     CriterionScores,
     CutPlan,
+    Equivalence,
     HealEstimate,
     Healing,
     Manifest,
     Measurement,
     Search,
+    WidthStep,
     WorkEstimate,
 )
 from shortlm.sizes import duration, gib, significant
@@ -121,6 +123,9 @@ FORMS = {
 }
 
 
+FORMS_OF_WIDTHS = {"plain": "loads everywhere", "shortlm": "loads in transformers after `import shortlm`"}
+
+
 def show_manifest(manifest: Manifest, folder: object) -> None:
     """Where the result is, and how near it is to the original."""
     out.print(f"{folder}: blocks {', '.join(map(str, manifest.blocks))} of the original")
@@ -129,13 +134,39 @@ def show_manifest(manifest: Manifest, folder: object) -> None:
     out.print(f"weights {manifest.bytes_before:,} -> {manifest.bytes_after:,} bytes")
     if plan := manifest.plan:
         out.print(f"parameters {plan.model.parameters:,} -> {plan.parameters_after:,}")
-    if check := manifest.equivalence:
-        line = f"equivalence check ({check.dtype}): logits differ by at most {check.max_abs_difference:.2g} "
-        line += f"(allowed {check.tolerance:.2g})"
-        if check.max_abs_difference_cached is not None:
-            allowed = check.tolerance_cached or check.tolerance
-            line += f", with KV cache {check.max_abs_difference_cached:.2g} (allowed {allowed:.2g})"
-        out.print(line)
+    if manifest.equivalence:
+        _show_equivalence(manifest.equivalence)
+
+
+def _show_equivalence(check: Equivalence) -> None:
+    line = f"equivalence check ({check.dtype}): logits differ by at most {check.max_abs_difference:.2g} "
+    line += f"(allowed {check.tolerance:.2g})"
+    if check.max_abs_difference_cached is not None:
+        allowed = check.tolerance_cached or check.tolerance
+        line += f", with KV cache {check.max_abs_difference_cached:.2g} (allowed {allowed:.2g})"
+    out.print(line)
+
+
+def show_width(manifest: Manifest, folder: object) -> None:
+    """What stays of every block, and how near the result is to the original with the rest masked."""
+    step = manifest.steps[-1]
+    if not isinstance(step, WidthStep):
+        return
+    heads, channels = [len(w.heads) for w in step.widths], [w.channels for w in step.widths]
+    of_heads, of_channels = max(w.heads_before for w in step.widths), max(w.channels_before for w in step.widths)
+    out.print(
+        f"{folder}: {step.method}; {_from_to(heads)} of {of_heads} KV heads and {_from_to(channels)} of "
+        f"{of_channels:,} channels stay in a block; {FORMS_OF_WIDTHS[step.form]}"
+    )
+    out.print(f"weights {step.bytes_before:,} -> {step.bytes_after:,} bytes")
+    out.print(f"parameters {step.found.parameters:,} -> {step.parameters_after:,}")
+    if step.equivalence:
+        _show_equivalence(step.equivalence)
+
+
+def _from_to(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def show_repair(manifest: Manifest, folder: object) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import re
 
+from shortlm.errors import PlanError, shortened
+
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 MOST = 1e18  # more than there is of anything
 COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
@@ -82,3 +84,29 @@ def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:
     unit, scale = next((u for u in reversed(units) if float(f"{value / u[1]:.2e}") >= 1), units[0])
     number = f"{value:g}" if scale == 1 else f"{value / scale:.{decimals(value / scale, 3)}f}"
     return f"{number} {unit}".rstrip()
+
+
+def share(text: str, name: str) -> float:
+    """'25%' or '0.25' as 0.25. Raises PlanError unless it lies between 0 and 1."""
+    number = re.fullmatch(r"\s*([0-9.]+)\s*(%?)\s*", text[:100])
+    option = "--" + name.replace("_", "-")
+    try:
+        value = float(number[1]) / (100 if number[2] else 1) if number else -1.0
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise PlanError(
+            f"{option} {shortened(text, 100)}: a share between 0 and 100% is needed, e.g. 25% "
+            "(a number of blocks is --blocks)"
+        )
+    return value
+
+
+def parameter_count(text: str) -> int:
+    """'5.5B', '780M' or '5524115456'. Raises PlanError if it is none."""
+    try:
+        return quantity(text)
+    except ValueError as error:
+        raise PlanError(
+            f"--to-params {shortened(text, 100)}: a parameter count is needed, e.g. 5.5B, 780M or 5524115456"
+        ) from error

@@ -20,6 +20,7 @@ from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence, Form
 from shortlm.artifacts.healing import HealEstimate, Healing, LogEntry, Phase, PhaseEstimate, Validation
 from shortlm.artifacts.manifest import AnyStep, Manifest, blocks_after, load_plan, manifest_of
 from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
+from shortlm.artifacts.narrowing import Width, WidthStep
 from shortlm.artifacts.repairing import Depth, Fold, RepairStep, ValidationLoss
 from shortlm.artifacts.search import Certainty, Estimate, Found, Search, Trail, Tried
 from shortlm.artifacts.steps import Step
@@ -69,6 +70,8 @@ __all__ = [
     "Tried",
     "Validation",
     "ValidationLoss",
+    "Width",
+    "WidthStep",
     "WorkEstimate",
     "WorkRow",
     "blocks_after",

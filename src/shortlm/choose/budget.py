@@ -6,7 +6,6 @@ together; the set is complete when the rule is met.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,9 +13,9 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from shortlm.artifacts import ModelFacts
-from shortlm.errors import PlanError, shortened
+from shortlm.errors import PlanError
 from shortlm.recipe import ChooseSettings
-from shortlm.sizes import quantity
+from shortlm.sizes import parameter_count, share
 from shortlm.units import BLOCK, Unit
 
 Cost = Callable[[Unit], float]
@@ -125,29 +124,3 @@ def blocks_to_remove(budget: Budget, order: list[int], model: ModelFacts) -> int
 def removed_costs(budget: Budget, order: list[int], model: ModelFacts) -> list[float]:
     """What the first 0, 1, 2, ... of `order` cost; one block always stays."""
     return [0.0, *accumulate(budget.cost(Unit(i)) for i in order[: model.n_blocks - 1])]
-
-
-def share(text: str, name: str) -> float:
-    """'25%' or '0.25' as 0.25. Raises PlanError unless it lies between 0 and 1."""
-    number = re.fullmatch(r"\s*([0-9.]+)\s*(%?)\s*", text[:100])
-    option = "--" + name.replace("_", "-")
-    try:
-        value = float(number[1]) / (100 if number[2] else 1) if number else -1.0
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise PlanError(
-            f"{option} {shortened(text, 100)}: a share between 0 and 100% is needed, e.g. 25% "
-            "(a number of blocks is --blocks)"
-        )
-    return value
-
-
-def parameter_count(text: str) -> int:
-    """'5.5B', '780M' or '5524115456'. Raises PlanError if it is none."""
-    try:
-        return quantity(text)
-    except ValueError as error:
-        raise PlanError(
-            f"--to-params {shortened(text, 100)}: a parameter count is needed, e.g. 5.5B, 780M or 5524115456"
-        ) from error

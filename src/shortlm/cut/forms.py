@@ -18,7 +18,17 @@ from shortlm.artifacts import CutPlan, Form
 from shortlm.checkpoint import Checkpoint
 from shortlm.cut.nemotron import nemotron_config
 from shortlm.errors import ModelError, PlanError
-from shortlm.model import OUTPUTS, Anatomy, find_anatomy, left_out_of, modules_of, names_in_model, own_config
+from shortlm.model import (
+    OUTPUTS,
+    Anatomy,
+    Widths,
+    find_anatomy,
+    left_out_of,
+    modules_of,
+    names_in_model,
+    own_config,
+    widths_of,
+)
 from shortlm.model.left_out import LeftOut, Modules
 from shortlm.units import ATTENTION, FFN, Unit
 
@@ -56,9 +66,11 @@ def result_of(asked: Asked, source: Checkpoint, before: Any, shorter: Any, plan:
     `before` is the model of the source without memory, `shorter` the plain config of the blocks that stay. Raises
     PlanError or ModelError if the form can't say what the plan removes.
     """
-    name, earlier = plan.model.name, _earlier(before.config, plan)
-    if not (earlier or plan.removed_sublayers):
+    name, earlier, widths = plan.model.name, _earlier(before.config, plan), _widths(before.config, plan)
+    if not (earlier or plan.removed_sublayers or widths):
         return Result("plain", shorter)
+    if widths and asked not in ("auto", "shortlm"):
+        raise PlanError(f"{name}: its widths differ by block, which {asked} can't say; give --as shortlm")
     if asked == "plain":
         raise PlanError(
             f"{name}: {_listed([*earlier, *plan.removed_sublayers])} can't be left out of a plain {shorter.model_type} "
@@ -78,7 +90,22 @@ def result_of(asked: Asked, source: Checkpoint, before: Any, shorter: Any, plan:
     if asked == "nemotron-nas":
         foreign = nemotron_config(name, shorter, before, left_out)
         return Result("nemotron-nas", own_config(shorter, left_out), foreign, dropped)
-    return Result("shortlm", own_config(shorter, left_out), dropped=dropped)
+    return Result("shortlm", own_config(shorter, left_out, _there(widths, left_out)), dropped=dropped)
+
+
+def _widths(config: Any, plan: CutPlan) -> Widths:
+    """The widths of the source's blocks that stay, by their new indices."""
+    return {str(plan.kept.index(int(i))): layers for i, layers in widths_of(config).items() if int(i) in plan.kept}
+
+
+def _there(widths: Widths, left_out: LeftOut) -> Widths:
+    """Without those of layers that are left out."""
+    gone = {i: {name for modules in parts.values() for name in modules} for i, parts in left_out.items()}
+    found = {
+        i: {path: width for path, width in layers.items() if path.partition(".")[0] not in gone.get(i, ())}
+        for i, layers in widths.items()
+    }
+    return {i: layers for i, layers in found.items() if layers}
 
 
 def _earlier(config: Any, plan: CutPlan) -> dict[Unit, Modules]:

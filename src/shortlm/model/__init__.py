@@ -22,12 +22,13 @@ from shortlm.model.opening import (
     open_tokenizer,
     quiet,
 )  # fmt: skip
-from shortlm.model.own_type import left_out_of, own_config, plain_config
+from shortlm.model.own_type import left_out_of, own_config, plain_config, widths_of
 from shortlm.model.projections import OUTPUTS, Projection, output_projection
 from shortlm.model.reading import read_some
 from shortlm.model.sampling import sampling_options
 from shortlm.model.stored import StoredTensors
 from shortlm.model.streaming import skeleton, split_by_block
+from shortlm.model.widths import Widths, linear_widths
 
 __all__ = [
     "OUTPUTS",
@@ -36,6 +37,7 @@ __all__ = [
     "OpenModel",
     "Projection",
     "StoredTensors",
+    "Widths",
     "block_count",
     "cache_sizes",
     "compute_type",
@@ -48,6 +50,7 @@ __all__ = [
     "free_memory",
     "guard",
     "left_out_of",
+    "linear_widths",
     "load_strictly",
     "meta_model",
     "modules_of",
@@ -69,4 +72,5 @@ __all__ = [
     "skeleton",
     "split_by_block",
     "tokens_per_call",
+    "widths_of",
 ]  # fmt: skip

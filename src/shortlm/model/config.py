@@ -18,7 +18,7 @@ LAYER_LISTS |= {"attention_window_size_per_layer", "block_configs", "ffn_multipl
 LAYER_LISTS |= {"num_attention_heads", "num_query_heads", "num_kv_heads"}
 INDEX_LISTS = {"mlp_only_layers", "moe_layers", "cross_attention_layers", "hybrid_layer_ids", "attn_layer_indices"}
 INDEX_LISTS |= {"full_attn_idxs", "full_attention_layers"}
-BY_INDEX = {"per_layer_config", "left_out"}
+BY_INDEX = {"per_layer_config", "left_out", "widths"}
 PREFIX_COUNTS = {"first_k_dense_replace", "num_dense_layers", "max_window_layers"}
 
 # The maths of these depends on the block's index or on the depth, though shapes and attributes may not show it.

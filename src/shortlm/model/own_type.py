@@ -1,9 +1,9 @@
-"""Our own model type: any architecture of transformers without some of its sublayers.
+"""Our own model type: any architecture of transformers without some of its sublayers, or with narrower layers.
 
-config.json holds model_type "shortlm", `base_model_type`, `left_out` (see left_out.py) and all fields of the base
-architecture. Config and model are subclasses of the base's own, made when they are first asked for: whatever works on
-the base (generate, PEFT, the Trainer, saving) works on them. What is left out costs no time, no weights and no cache:
-caches are sized by a view of the config that counts the blocks with attention alone.
+config.json holds model_type "shortlm", `base_model_type`, `left_out` (see left_out.py), `widths` (see widths.py) and
+all fields of the base architecture. Config and model are subclasses of the base's own, made when they are first asked
+for: whatever works on the base (generate, PEFT, the Trainer, saving) works on them. What is left out costs no time, no
+weights and no cache: caches are sized by a view of the config that counts the blocks with attention alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from shortlm.errors import ModelError, shown
 from shortlm.model.anatomy import MOST_BLOCKS
 from shortlm.model.config import LAYER_LISTS
 from shortlm.model.left_out import MOST_THINGS, LeftOut, leave_out
+from shortlm.model.widths import Widths, narrow, say_widths
 from shortlm.registering import OWN_TYPE
 from shortlm.units import ATTENTION, FFN
 
@@ -25,6 +26,7 @@ class OwnConfig:
 
     model_type = OWN_TYPE
     left_out: LeftOut = {}
+    widths: Widths = {}
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
         """As transformers asks it for a cache (decoder=True), a view with the blocks that have attention alone."""
@@ -54,6 +56,7 @@ class OwnModel:
         base: Any = super()
         base.__init__(config, *args, **kwargs)
         leave_out(self, config.left_out)
+        narrow(self, config.widths)
 
 
 def read_config(fields: dict[str, Any], **kwargs: Any) -> Any:
@@ -62,6 +65,10 @@ def read_config(fields: dict[str, Any], **kwargs: Any) -> Any:
     config_class, _ = own_classes(base_type if isinstance(base_type, str) else None)
     if not _says_what(fields.get("left_out")):
         raise ValueError(f"left_out: {shown(fields.get('left_out'))} is no mapping of block, part, module, number")
+    if not say_widths(fields.get("widths", {})):
+        raise ValueError(
+            f"widths: {shown(fields.get('widths'))} is no mapping of block, layer, [inputs, outputs, bias]"
+        )
     return config_class.from_dict(fields, **kwargs)
 
 
@@ -131,19 +138,27 @@ def left_out_of(config: Any) -> LeftOut:
     return config.left_out if isinstance(config, OwnConfig) else {}
 
 
+def widths_of(config: Any) -> Widths:
+    """The layers of other widths in a model of this config."""
+    return config.widths if isinstance(config, OwnConfig) else {}
+
+
 def plain_config(config: Any) -> Any:
-    """The base architecture's config, with all sublayers."""
+    """The base architecture's config, with all sublayers and of its own widths."""
     if not isinstance(config, OwnConfig):
         return config
     from transformers import CONFIG_MAPPING
 
-    fields = {n: v for n, v in config.to_dict().items() if n not in ("model_type", "base_model_type", "left_out")}
+    ours = ("model_type", "base_model_type", "left_out", "widths")
+    fields = {n: v for n, v in config.to_dict().items() if n not in ours}
     fields["architectures"] = [n.removeprefix("Short") for n in fields.get("architectures") or []]
     return CONFIG_MAPPING[config.base_model_type].from_dict(fields)
 
 
-def own_config(config: Any, left_out: LeftOut) -> Any:
-    """The config of our type: the base's without what is left out. Raises ModelError for code from elsewhere."""
+def own_config(config: Any, left_out: LeftOut, widths: Widths | None = None) -> Any:
+    """The config of our type: the base's without what is left out, and with these widths. Raises ModelError for code
+    from elsewhere.
+    """
     if not type(config).__module__.startswith("transformers."):
         raise ModelError(
             f"{config.model_type}: its code comes with the checkpoint, which our own type can't be made of; "
@@ -152,4 +167,4 @@ def own_config(config: Any, left_out: LeftOut) -> Any:
     config_class, model_class = own_classes(config.model_type)
     fields = {n: v for n, v in config.to_dict().items() if n != "model_type"}
     more = {"base_model_type": config.model_type, "left_out": left_out, "architectures": [model_class.__name__]}
-    return config_class.from_dict(fields | more)
+    return config_class.from_dict(fields | more | ({"widths": widths} if widths else {}))

@@ -3,9 +3,9 @@
 The CLI builds its options from these fields, so that an option is documented once, here.
 """
 
-from shortlm.recipe.base import Settings, Size, read_yaml, to_yaml, validated
+from shortlm.recipe.base import Settings, Size, not_default, read_yaml, to_yaml, validated
 from shortlm.recipe.bench_settings import BenchSettings, WorkloadSettings, bench_of, benching_of
-from shortlm.recipe.choosing import choosing_of
+from shortlm.recipe.choosing import choosing_of, narrowing_of
 from shortlm.recipe.eval_settings import EvalSettings, evaluation_of, piqa_labels
 from shortlm.recipe.heal_settings import (
     HealSettings,
@@ -28,12 +28,14 @@ from shortlm.recipe.stages import (
     ScoreSettings,
     TextSettings,
 )  # fmt: skip
+from shortlm.recipe.width_settings import WidthSettings
 
 __all__ = [
     "DEFAULT_CRITERIA", "BenchSettings", "ChooseSettings", "CutSettings", "EvalSettings", "HealSettings",
     "ModelSettings", "PhaseSettings", "Recipe", "RepairSettings", "ScoreSettings", "SearchSettings", "Settings", "Size",
-    "SourceSettings", "TextSettings", "WorkloadSettings", "bench_of", "benching_of", "choosing_of",
-    "evaluation_of", "healing_of", "laid_over", "load_healing", "load_recipe", "piqa_labels", "preset_names",
+    "SourceSettings", "TextSettings", "WidthSettings", "WorkloadSettings", "bench_of", "benching_of", "choosing_of",
+    "evaluation_of", "healing_of", "laid_over", "load_healing", "load_recipe", "narrowing_of", "not_default",
+    "piqa_labels", "preset_names",
     "read_yaml", "to_yaml", "trained_on",
     "validated",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args
 
@@ -44,6 +45,18 @@ class Settings(BaseModel):
             if old in values and new in values:
                 raise ValueError(f"'{old}' is the old name of '{new}'; give one of them")
         return {cls.old_names.get(name, name): value for name, value in values.items()}
+
+
+def not_default(*settings: Settings, told: Collection[str] = ()) -> dict[str, str]:
+    """The values that are not at their defaults, as one writes them on the command line, but those already `told`."""
+    found = {}
+    for part in settings:
+        for name, field in type(part).model_fields.items():
+            value = getattr(part, name)
+            if name not in told and value is not None and value != field.get_default():
+                option = part.option_names.get(name, name)
+                found[option] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return found
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from shortlm.errors import RecipeError, did_you_mean
 from shortlm.recipe.base import read_yaml
 
 FOLDER = Path(__file__).parent / "presets"
-Stage = Literal["heal", "eval", "bench", "choose"]
+Stage = Literal["heal", "eval", "bench", "choose", "width"]
 
 
 def preset_names(stage: Stage) -> list[str]:

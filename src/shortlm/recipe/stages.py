@@ -183,7 +183,18 @@ class ChooseSettings(Settings):
         return parts_of(self.units)
 
 
-class CutSettings(Settings):
+class WritingSettings(Settings):
+    """How a checkpoint is written, whatever was done to it."""
+
+    shard_size: Size = Field("5GB", description="Largest size of one output file.")
+    checksums: bool = Field(False, description="Also write SHA256SUMS of the weights, for `sha256sum -c`.")
+    verify: bool = Field(
+        True,
+        description="Equivalence check: compare the written model with the original in which the same is left out.",
+    )
+
+
+class CutSettings(WritingSettings):
     """How the shorter checkpoint is written."""
 
     old_names = {"prove": "verify"}
@@ -194,9 +205,4 @@ class CutSettings(Settings):
         description="How blocks without attention or FFN are written: shortlm (our own type, in transformers after "
         "'import shortlm'), nemotron-nas (Llamas for vLLM), zeroed (loads everywhere, no faster); "
         "'auto': shortlm. Whole blocks alone are always plain.",
-    )
-    shard_size: Size = Field("5GB", description="Largest size of one output file.")
-    checksums: bool = Field(False, description="Also write SHA256SUMS of the weights, for `sha256sum -c`.")
-    verify: bool = Field(
-        True, description="Equivalence check: compare the written model with the original with these blocks bypassed."
     )

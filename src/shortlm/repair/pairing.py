@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 from shortlm.artifacts import Manifest, manifest_of
 from shortlm.errors import ModelError, PlanError
-from shortlm.model import ModelFiles, facts_from_config
+from shortlm.model import ModelFiles, facts_from_config, find_anatomy, meta_model
 from shortlm.units import Unit
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """The dense model's index of every block of the cut one, and sublayers that these lack, by the cut one's index."""
+    """The dense model's index of every block of the cut one, and sublayers that these lack or blocks whose widths are
+    smaller, by the cut one's index.
+    """
 
     blocks: list[int]
     left_out: list[Unit]
     n_dense: int
+    narrower: frozenset[int] = frozenset()
 
     def next_place(self, j: int) -> int:
         """The dense block at whose entry the state behind the cut model's block j belongs."""
@@ -30,8 +33,8 @@ class Pairing:
 
     @property
     def first(self) -> int:
-        """The first block before a gap. Raises PlanError if nothing is missing."""
-        found = next((j for j in range(len(self.blocks)) if self.is_before_gap(j)), None)
+        """The first block before a gap, or of smaller widths. Raises PlanError if nothing is missing."""
+        found = next((j for j in range(len(self.blocks)) if self.is_before_gap(j) or j in self.narrower), None)
         if found is None:
             raise PlanError("nothing is missing in this model, so nothing can be repaired; is --against the right one?")
         return found
@@ -63,7 +66,22 @@ def paired(cut: ModelFiles, dense: ModelFiles, given: Sequence[int] | None = Non
         )
     left_out = manifest.left_out if manifest else []
     here = [Unit(blocks.index(unit.block), unit.part) for unit in left_out if unit.block in blocks]
-    return Pairing(blocks, here, dense_count)
+    return Pairing(blocks, here, dense_count, _narrower(cut, dense, blocks))
+
+
+def _narrower(cut: ModelFiles, dense: ModelFiles, blocks: Sequence[int]) -> frozenset[int]:
+    """The blocks whose parameters are fewer than the dense model's in modules that both have."""
+    ours, theirs = (
+        find_anatomy(meta_model(files.config, files.settings.trust_remote_code)).blocks for files in (cut, dense)
+    )
+    shapes = [{name: p.shape for name, p in block.named_parameters()} for block in theirs]
+    found = {
+        j
+        for j, block in enumerate(ours)
+        for name, p in block.named_parameters()
+        if shapes[blocks[j]].get(name, p.shape) != p.shape
+    }
+    return frozenset(found)
 
 
 def _since(dense: ModelFiles, manifest: Manifest | None) -> Manifest | None:

@@ -12,7 +12,7 @@ import torch
 from shortlm.errors import ModelError, RepairError, TextError
 from shortlm.keys import fingerprint, key_of, model_key
 from shortlm.model import ModelFiles, find_anatomy, meta_model, open_files, output_projection
-from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
+from shortlm.recipe import ModelSettings, RepairSettings, TextSettings, not_default
 from shortlm.repair.methods import Repair, read_method
 from shortlm.repair.pairing import Pairing, paired
 from shortlm.repair.writing import Files
@@ -90,13 +90,7 @@ class Sources:
     def options(self) -> dict[str, str]:
         """Settings that are not at their defaults and that nothing else in the manifest tells."""
         told = {"method", "calibration", "validation", "text", "ids", "name", "seed", "sequences"}
-        found = {}
-        for settings in (self.text, self.settings):
-            for name, field in type(settings).model_fields.items():
-                value = getattr(settings, name)
-                if name not in told and value is not None and value != field.get_default():
-                    found[name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        return found
+        return not_default(self.text, self.settings, told=told)
 
     def folder(self, out: Path, base: str | None = None) -> Path:
         """Where weights that were solved for are kept until `out` is written; named by all that they depend on."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shortlm.artifacts import AnyStep, CutStep, Manifest, RepairStep
+from shortlm.artifacts import AnyStep, CutStep, Manifest, RepairStep, WidthStep
 from shortlm.report.markdown import public, shell_word
 from shortlm.report.repair import changed, nats, no_copies
 from shortlm.report.units import units_text
 from shortlm.units import Unit
+
+NAMES = {"cut": "shorter", "repair": "repaired", "width": "narrower"}
 
 
 @dataclass(frozen=True)
@@ -26,26 +28,33 @@ def step_rows(manifest: Manifest | None) -> list[StepRow]:
         return []
     found, indices = [], list(range(manifest.base.n_blocks))
     for number, step in enumerate(manifest.steps, start=1):
-        what = _cut(step, indices) if isinstance(step, CutStep) else _repaired(step)
-        found.append(StepRow(number, step, what))
+        found.append(StepRow(number, step, _what(step, indices)))
         indices = step.blocks_after(indices)
     return found
 
 
+def _what(step: AnyStep, indices: list[int]) -> str:
+    if isinstance(step, CutStep):
+        return _cut(step, indices)
+    return _repaired(step) if isinstance(step, RepairStep) else _narrowed(step)
+
+
 def commands(manifest: Manifest, base: str) -> list[str]:
     """Command lines that make this checkpoint of `base` again; a repair that changed nothing needs none."""
-    steps = [step for step in manifest.steps if isinstance(step, CutStep) or changed(step)]
+    steps = [step for step in manifest.steps if not isinstance(step, RepairStep) or changed(step)]
     found, model = [], base
     for number, step in enumerate(steps, start=1):
-        name = "shorter" if isinstance(step, CutStep) else "repaired"
+        name = NAMES[step.kind]
         out = name if len(steps) < 3 else f"{name}-{number}"
         if isinstance(step, CutStep):
             last = step is manifest.last_cut
             found.append(
                 f"shortlm cut --model {shell_word(model)} {'--plan manifest.json' if last else _removal(step)}"
             )
-        else:
+        elif isinstance(step, RepairStep):
             found.append(f"shortlm repair {shell_word(model)} {_options(step, manifest, base)}")
+        else:
+            found.append(f"shortlm prune-width {shell_word(model)} {_width_options(step)}")
         found[-1] += f" --out {out}"
         model = out
     return found
@@ -68,6 +77,32 @@ def _repaired(step: RepairStep) -> str:
     if not (found := no_copies(step)):
         return f"Repair by {step.method} changed no weight"
     return f"Repaired by {step.method} against {public(step.against.name)}: {found}; {fell}"
+
+
+def _narrowed(step: WidthStep) -> str:
+    heads, of_heads = _least_and_most([(len(w.heads), w.heads_before) for w in step.widths])
+    channels, of_channels = _least_and_most([(w.channels, w.channels_before) for w in step.widths])
+    bias = ", their means left as biases" if step.bias else ""
+    share = 1 - step.parameters_after / step.found.parameters
+    return (
+        f"Narrowed by {step.method}: {heads} of {of_heads} KV heads and {channels} of {of_channels} channels stay in a "
+        f"block{bias} ({100 * share:.1f} % of the parameters go)"
+    )
+
+
+def _least_and_most(pairs: list[tuple[int, int]]) -> tuple[str, str]:
+    """What stays, and of how many: 5 to 7, or 6."""
+    low, high = min(left for left, _ in pairs), max(left for left, _ in pairs)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}", f"{max(before for _, before in pairs):,}"
+
+
+def _width_options(step: WidthStep) -> str:
+    text = ""
+    if step.data:
+        source = shell_word(public(step.data.source))
+        text = f" {'--ids' if step.data.bos == 'as given' else '--text'} {source} --sequences {step.data.sequences}"
+    options = "".join(f" {_option(name, value)}" for name, value in step.options.items())
+    return f"--method {shell_word(step.method)} --shape {step.shape}{text}{options}"
 
 
 def _removal(step: CutStep) -> str:

@@ -1,4 +1,4 @@
-"""The equivalence check of a cut: logits of the written model == those of the original with these units left out.
+"""The equivalence check: logits of the written model == those of the original in which the same is left out.
 
 Both are run on the same few tokens in the same compute type: in one go, and token by token with the KV
 cache. The original without them is run in one go only, since what is left out leaves its cache empty.
@@ -8,7 +8,9 @@ Shapes: B sequences, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 
 from shortlm.artifacts import Equivalence
 from shortlm.errors import ModelError
-from shortlm.model import ModelFiles, OpenModel, find_anatomy, open_files
+from shortlm.model import Anatomy, ModelFiles, OpenModel, find_anatomy, open_files
 from shortlm.recipe import ModelSettings
 from shortlm.sweep.blocks import BlockCaller
 from shortlm.sweep.branches import Branches
@@ -26,12 +28,23 @@ from shortlm.sweep.tail import Tail
 from shortlm.units import Unit
 
 SEQUENCES, TOKENS, PREFIX = 2, 32, 8
+Edited = Callable[[Anatomy], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class _Without:
+    """What the original is run without."""
+
+    removed: list[int] = field(default_factory=list)
+    sublayers: Sequence[Unit] = ()
+    edited: Edited = lambda anatomy: nullcontext()
 
 
 def check_equivalence(
-    original: ModelSettings, result: Path, removed: list[int], sublayers: Sequence[Unit] = ()
-) -> Equivalence:
-    """Compare both models: `removed` are whole blocks, `sublayers` of others.
+    original: ModelSettings, result: Path, removed: Sequence[int] = (), sublayers: Sequence[Unit] = (),
+    edited: Edited = lambda anatomy: nullcontext(),
+) -> Equivalence:  # fmt: skip
+    """Compare both models: `removed` are whole blocks, `sublayers` of others; `edited` does more to the original.
 
     Raises ModelError if they differ by more than the tolerance, or one gives NaN.
     Models that don't fit in memory (or `stream` "on") are compared block by block from disk, without the cache.
@@ -39,15 +52,15 @@ def check_equivalence(
     files = open_files(original)
     cut_files = open_files(original.model_copy(update={"model": str(result), "revision": None}))
     streamed = original.stream == "on" or (original.stream == "auto" and not files.fits())
-    return (_streamed if streamed else _in_memory)(files, cut_files, removed, sublayers)
+    return (_streamed if streamed else _in_memory)(files, cut_files, _Without(list(removed), sublayers, edited))
 
 
-def _in_memory(files: ModelFiles, cut_files: ModelFiles, removed: list[int], sublayers: Sequence[Unit]) -> Equivalence:
+def _in_memory(files: ModelFiles, cut_files: ModelFiles, without: _Without) -> Equivalence:
     """With the cache, rounding (and the routing of experts) differs from the pass at once also in the uncut model:
     four times the original's own gap is allowed there, where that is more than the tolerance.
     """
     ids_BT = _probe_ids(files.config.vocab_size)
-    expected_BTV, own_gap, dtype = _original_logits(files, removed, sublayers, ids_BT)
+    expected_BTV, own_gap, dtype = _original_logits(files, without, ids_BT)
     allowed = tolerance(dtype, expected_BTV)
     model = cut_files.open(streamed=False).model
     ids_BT = ids_BT.to(model.device)
@@ -63,13 +76,13 @@ def _in_memory(files: ModelFiles, cut_files: ModelFiles, removed: list[int], sub
     )  # fmt: skip
 
 
-def _streamed(files: ModelFiles, cut_files: ModelFiles, removed: list[int], sublayers: Sequence[Unit]) -> Equivalence:
+def _streamed(files: ModelFiles, cut_files: ModelFiles, without: _Without) -> Equivalence:
     """Two blocks are in memory; the removed ones are not even read."""
     ids_BT = _probe_ids(files.config.vocab_size)
-    expected_BTV = _walked_logits(files.open(streamed=True), removed, sublayers, ids_BT)
+    expected_BTV = _walked_logits(files.open(streamed=True), without, ids_BT)
     dtype = str(files.dtype).removeprefix("torch.")
     allowed = tolerance(dtype, expected_BTV)
-    whole = _largest(expected_BTV - _walked_logits(cut_files.open(streamed=True), [], [], ids_BT))
+    whole = _largest(expected_BTV - _walked_logits(cut_files.open(streamed=True), _Without(), ids_BT))
     _refuse_difference(whole, allowed, "")
     return Equivalence(
         max_abs_difference=whole, max_abs_difference_cached=None, tolerance=allowed, tokens=ids_BT.numel(),
@@ -77,16 +90,14 @@ def _streamed(files: ModelFiles, cut_files: ModelFiles, removed: list[int], subl
     )  # fmt: skip
 
 
-def _walked_logits(
-    opened: OpenModel, removed: list[int], sublayers: Sequence[Unit], ids_BT: torch.Tensor
-) -> torch.Tensor:
-    path = path_of(frozenset(sublayers), len(opened.anatomy.blocks))
+def _walked_logits(opened: OpenModel, without: _Without, ids_BT: torch.Tensor) -> torch.Tensor:
+    path = path_of(frozenset(without.sublayers), len(opened.anatomy.blocks))
     caller = BlockCaller(opened.model, opened.anatomy, opened.disk)
-    with torch.no_grad():
+    with torch.no_grad(), without.edited(opened.anatomy):
         batch = caller.prepare(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool))
         h_BTD = batch.h_BTD
         assert h_BTD is not None
-        for i in caller.visit(without=removed):
+        for i in caller.visit(without=without.removed):
             h_BTD = caller(i, h_BTD, batch, path[i])
         with Tail(caller).loaded():
             return caller.tail(h_BTD, batch).float().cpu()
@@ -113,9 +124,9 @@ def _probe_ids(vocabulary: int) -> torch.Tensor:
 
 
 def _original_logits(
-    files: ModelFiles, removed: list[int], sublayers: Sequence[Unit], ids_BT: torch.Tensor
+    files: ModelFiles, without: _Without, ids_BT: torch.Tensor
 ) -> tuple[torch.Tensor, float | None, str]:
-    """logits_BTV of the original without these units, the whole one's gap with the cache (None: no cache), the type."""
+    """logits_BTV of the original without that, the whole one's gap with the cache (None: no cache), the type."""
     model = files.open(streamed=False).model
     ids_BT = ids_BT.to(model.device)
     try:
@@ -123,7 +134,8 @@ def _original_logits(
     except (AttributeError, TypeError, ValueError, IndexError):  # recurrent models keep something else, or nothing
         own_gap = None
     anatomy = find_anatomy(model)
-    with bypassed(anatomy.blocks, removed), Branches(anatomy).left_out(sublayers):
+    left_out = Branches(anatomy).left_out(without.sublayers)
+    with bypassed(anatomy.blocks, without.removed), left_out, without.edited(anatomy):
         logits_BTV = _logits(model, ids_BT)
     return logits_BTV, own_gap, str(model.dtype).removeprefix("torch.")
 

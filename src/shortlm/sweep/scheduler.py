@@ -294,7 +294,7 @@ def taken_memory(device: torch.device) -> int:
     """Bytes that this process takes already, in the memory that a budget is about."""
     if device.type == "cpu":
         return psutil.Process().memory_info().rss
-    return _with_workspaces(device) if device.type == "cuda" else 0
+    return _with_workspaces(device) if device.type == "cuda" and torch.cuda.is_available() else 0
 
 
 def _with_workspaces(device: torch.device) -> int:
