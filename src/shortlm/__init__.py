@@ -27,7 +27,7 @@ _HOMES = {
     "shortlm.evaluate": ["evaluate", "perplexity"],
     "shortlm.bench": ["bench"],
     "shortlm.report": ["Evidence", "write_page", "write_markdown", "write_results", "model_card"],
-    "shortlm.run": ["compare", "run"],
+    "shortlm.run": ["compare", "compare_ways", "run"],
     "shortlm.model": ["open_model", "OpenModel"],
     "shortlm.text": ["open_windows", "windows_from_ids", "Windows"],
     "shortlm.artifacts": [
@@ -38,7 +38,8 @@ _HOMES = {
     "shortlm.recipe": [
         "ModelSettings", "TextSettings", "ScoreSettings", "ChooseSettings", "SearchSettings", "CutSettings",
         "RepairSettings", "WidthSettings", "EvalSettings", "BenchSettings", "WorkloadSettings",
-        "HealSettings", "PhaseSettings", "SourceSettings", "Recipe", "load_recipe", "healing_of",
+        "HealSettings", "PhaseSettings", "SourceSettings", "Recipe", "load_recipe", "healing_of", "Contest",
+        "load_contest",
     ],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

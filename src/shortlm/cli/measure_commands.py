@@ -129,17 +129,34 @@ def compare(
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Comparison",
     force: Annotated[bool, typer.Option("--force", help="Redo what was made with other settings.")] = False,
 ) -> None:
-    """Measure quality and speed of any checkpoints and draw one page: report.html, report.md, results.json, .csv."""
+    """Measure quality and speed of any checkpoints and draw one page: report.html, report.md, results.json, .csv.
+
+    Given a YAML recipe with `ways` in place of models: make one model smaller in all of these ways, then compare them.
+    """
     from shortlm.progress import is_main
     from shortlm.recipe import evaluation_of
     from shortlm.run import compare as do_compare
 
+    if any(name.endswith((".yaml", ".yml")) for name in models):
+        given = model_settings or text_settings or eval_settings or preset or prompt or local or bench != "default"
+        return _compare_ways(models, bool(given), out, force)
     given = eval_settings | {name: v for name, v in (("prompts", prompt), ("local", local)) if v}
     settings = evaluation_of(preset, given, text_settings)
     opened = [validated(ModelSettings, model_settings | {"model": name}) for name in models]
     page = do_compare(opened, settings, bench_of(bench), out, title, force, lambda line: typer.echo(line, err=True))
     if is_main():
         typer.echo(f"open {page}")
+
+
+def _compare_ways(names: list[str], options: bool, out: Path, force: bool) -> None:
+    from shortlm.errors import RecipeError
+    from shortlm.recipe import load_contest
+    from shortlm.run import compare_ways
+
+    if len(names) > 1 or options:
+        raise RecipeError(f"{names[0]}: a recipe of ways says all settings; give it alone, with --out and --force")
+    page = compare_ways(load_contest(names[0]), out, force, lambda line: typer.echo(line, err=True))
+    typer.echo(f"open {page}")
 
 
 @app.command()

@@ -21,6 +21,7 @@ from shortlm.report.tasks import TaskRow
 from shortlm.report.tradeoff import Point
 
 Palette = dict[str, str]
+FAR = 4  # times as large: of qualities on a logarithmic axis
 
 
 def perplexity_chart(chart: str, rows: list[Row], palette: Palette) -> str:
@@ -90,15 +91,21 @@ def tasks_chart(chart: str, rows: list[TaskRow], palette: Palette) -> str:
         return to_svg(figure, chart, f"Tasks. {label}")
 
 
-def tradeoff_chart(chart: str, points: list[Point], x_label: str, y_label: str, palette: Palette) -> str:
-    """A dot per model: what it costs to the right, how good it is upwards; whiskers are standard errors."""
+def tradeoff_chart(
+    chart: str, points: list[Point], x_label: str, y_label: str, palette: Palette, by_factors: bool = False
+) -> str:
+    """A dot per model: what it costs to the right, how good it is upwards; whiskers are standard errors. Qualities that
+    differ `by_factors` get a logarithmic axis where they are far apart.
+    """
     with styled():
-        figure = tradeoff_figure(points, x_label, y_label, palette)
+        figure = tradeoff_figure(points, x_label, y_label, palette, by_factors)
         label = "; ".join(f"{p.role}: {significant(p.x)}, {with_error(p.y, p.stderr)}" for p in points)
         return to_svg(figure, chart, f"{y_label} against {x_label}. {label}")
 
 
-def tradeoff_figure(points: list[Point], x_label: str, y_label: str, palette: Palette) -> Figure:
+def tradeoff_figure(
+    points: list[Point], x_label: str, y_label: str, palette: Palette, by_factors: bool = False
+) -> Figure:
     """The same before it is written. Names never cover one another, whatever is equal (a cut and a healed model)."""
     points = [Point(p.role, placeable(p.x), placeable(p.y), placeable(p.stderr or 0.0)) for p in points]
     figure = new_figure(max(250, 90 + 2 * LINE * len(points)))
@@ -111,7 +118,12 @@ def tradeoff_figure(points: list[Point], x_label: str, y_label: str, palette: Pa
         axes.plot(point.x, point.y, marker="o", markersize=8, color=colour)
     _room(axes, points)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if by_factors and _far_apart(points):
+        axes.set_yscale("log")
+        axes.set_ylim(*_room_for_factors(points))
+        decades(axes.yaxis)
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda value, _: tick(value) if abs(value) >= 1e4 else f"{value:g}")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -125,6 +137,17 @@ def _legend_above(figure: Figure, axes: Axes) -> None:
     once = dict(zip(names, handles, strict=True))
     if len(once) > 1:
         figure.legend(list(once.values()), list(once), loc="outside upper left", ncols=min(len(once), 3), fontsize=10)
+
+
+def _far_apart(points: list[Point]) -> bool:
+    low = min(p.y - (p.stderr or 0.0) for p in points)
+    return low > 0 and max(p.y for p in points) > FAR * low
+
+
+def _room_for_factors(points: list[Point]) -> tuple[float, float]:
+    """On a logarithmic axis."""
+    low, high = min(p.y - (p.stderr or 0.0) for p in points), max(p.y + (p.stderr or 0.0) for p in points)
+    return low * (low / high) ** 0.15, high * (high / low) ** 0.2
 
 
 def _room(axes: Axes, points: list[Point]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shortlm.artifacts import Benchmark, Measurement
 from shortlm.report.quality import by_text, perplexity_error
-from shortlm.report.speed import main_case, speed_rows
+from shortlm.report.speed import CaseName, main_case, speed_rows
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Quality:
 
     label: str
     values: dict[str, tuple[float, float | None]]
+    by_factors: bool = False  # whether differences are factors, as of perplexities
 
 
 def quality(measurements: list[Measurement]) -> Quality | None:
@@ -43,7 +44,7 @@ def quality(measurements: list[Measurement]) -> Quality | None:
         texts = {m.role: by_text(m)[text] for m in measurements if text in by_text(m)}
         if len(texts) == len(measurements) and len({p.data.sha256 for p in texts.values()}) == 1:
             values = {role: (p.perplexity, perplexity_error(p)) for role, p in texts.items()}
-            return Quality(f"perplexity, {text} (lower is better)", values)
+            return Quality(f"perplexity, {text} (lower is better)", values, by_factors=True)
     return None
 
 
@@ -53,11 +54,46 @@ def by_size(measurements: list[Measurement]) -> list[Point]:
     return [] if found is None else [Point(m.role, m.model.parameters, *found.values[m.role]) for m in measurements]
 
 
+def by_latency(measurements: list[Measurement], benchmark: Benchmark | None) -> tuple[list[Point], str]:
+    """Against milliseconds for each token of the smallest batch that all models ran, and what case that is; nothing
+    where there is one batch size only, which `by_speed` shows.
+    """
+    cases = _shared_cases(benchmark)
+    if len({case.batch for case in cases}) < 2:
+        return [], ""
+    case = min(cases, key=lambda c: c.batch)
+    times = {r.role: r.per_token for r in speed_rows(benchmark) if r.case == case and r.per_token is not None}
+    return _points(measurements, {role: 1000 * seconds for role, seconds in times.items()}), case.words
+
+
+def by_throughput(measurements: list[Measurement], benchmark: Benchmark | None) -> tuple[list[Point], str]:
+    """Against tokens per second of the largest batch that all models ran, and what case that is."""
+    cases = _shared_cases(benchmark)
+    if len({case.batch for case in cases}) < 2:
+        return by_speed(measurements, benchmark)
+    case = max(cases, key=lambda c: c.batch)
+    speeds = {row.role: row.tokens_per_second for row in speed_rows(benchmark) if row.case == case}
+    return _points(measurements, speeds), case.words
+
+
+def _shared_cases(benchmark: Benchmark | None) -> list[CaseName]:
+    """Those with output that all models ran."""
+    rows = speed_rows(benchmark)
+    wanted = {m.role for m in benchmark.models} if benchmark else set()
+    cases = [c for c in dict.fromkeys(r.case for r in rows) if c.output_tokens]
+    return [c for c in cases if {r.role for r in rows if r.case == c} == wanted]
+
+
+def _points(measurements: list[Measurement], costs: dict[str, float]) -> list[Point]:
+    found = quality(measurements)
+    points = [Point(role, costs[role], *found.values[role]) for role in found.values if role in costs] if found else []
+    return points if len(points) > 1 else []
+
+
 def by_speed(measurements: list[Measurement], benchmark: Benchmark | None) -> tuple[list[Point], str]:
     """Against tokens per second of the first case that all models ran, and what case that is."""
-    found, case = quality(measurements), main_case(benchmark)
-    if found is None or benchmark is None or case is None:
+    case = main_case(benchmark)
+    if case is None:
         return [], ""
     speeds = {row.role: row.tokens_per_second for row in speed_rows(benchmark) if row.case == case}
-    points = [Point(role, speeds[role], *found.values[role]) for role in found.values if role in speeds]
-    return (points if len(points) > 1 else []), case.words
+    return _points(measurements, speeds), case.words

@@ -5,7 +5,8 @@ Both work in a RunFolder, which keeps what is done by its key, and hand one Evid
 
 from shortlm.run.after_repair import AfterRepair
 from shortlm.run.comparison import compare
+from shortlm.run.contest import compare_ways
 from shortlm.run.cut_repaired import cut_repaired
 from shortlm.run.pipeline import run
 
-__all__ = ["AfterRepair", "compare", "cut_repaired", "run"]
+__all__ = ["AfterRepair", "compare", "compare_ways", "cut_repaired", "run"]

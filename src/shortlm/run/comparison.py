@@ -6,6 +6,7 @@ them together).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from shortlm.artifacts import Benchmark, Measurement
@@ -35,12 +36,14 @@ def compare(
     title: str = "Comparison",
     force: bool = False,
     say: Say = lambda line: None,
+    names: Sequence[str] = (),
 ) -> Path:
     """Measure the models and draw report.html (returned), report.md, results.json and results.csv in the folder `out`.
 
-    The first model is the reference; without `benching` (None) only quality is measured. Raises OutputError if an
-    output is there that can't be read or was made otherwise and `force` is off, and whatever the stages raise. A bench
-    that can't be run here is left out and said. Under torchrun the first process does it all.
+    The first model is the reference; `names` are what all are called, if not after their folders. Without `benching`
+    (None) only quality is measured. Raises OutputError if an output is there that can't be read or was made otherwise
+    and `force` is off, and whatever the stages raise. A bench that can't be run here is left out and said. Under
+    torchrun the first process does it all.
     """
     out = user_path(out)
     # 1. The folder; a wrong name is told before hours of work on the others
@@ -48,7 +51,10 @@ def compare(
         raise RecipeError("one model alone can't be compared; name two or more, the reference first")
     if not is_main():
         return out / "report.html"
-    evaluation, roles = evaluation.for_model(models[0].model), _distinct(short_names([m.model for m in models]))
+    evaluation, roles = (
+        evaluation.for_model(models[0].model),
+        _distinct(list(names) or short_names([m.model for m in models])),
+    )
     settings = to_yaml(evaluation) + (to_yaml(benching) if benching else "")
     folder = _folder(models, roles, evaluation, benching, settings, out, force, say)
     folder.claim()

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from shortlm.report.evidence import Evidence
 from shortlm.report.quality_charts import tradeoff_chart
 from shortlm.report.section import Section
-from shortlm.report.tradeoff import Point, by_size, by_speed, quality
+from shortlm.report.tradeoff import Point, by_latency, by_size, by_speed, by_throughput, quality
 
 
 def needs(evidence: Evidence) -> bool:
@@ -18,23 +18,30 @@ def needs(evidence: Evidence) -> bool:
 
 
 def compute(evidence: Evidence) -> dict[str, Any]:
-    """A chart by size and one by speed, each if there are points for it."""
-    speeds, case = by_speed(evidence.measurements, evidence.benchmark)
+    """A chart by size, and by speed: of the smallest batch and of the largest, each if there are points for it."""
+    (times, small), (speeds, large) = (
+        f(evidence.measurements, evidence.benchmark) for f in (by_latency, by_throughput)
+    )
     return {
         "by_size": _chart("by-size", by_size(evidence.measurements), "parameters", evidence),
-        "by_speed": _chart("by-speed", speeds, f"tokens per second ({case})", evidence),
+        "by_latency": _chart("by-latency", times, f"milliseconds per token ({small})", evidence),
+        "by_speed": _chart("by-speed", speeds, f"tokens per second ({large})", evidence),
     }
 
 
 def _chart(chart: str, points: list[Point], x: str, evidence: Evidence) -> Markup | None:
     good = quality(evidence.measurements)
-    return Markup(tradeoff_chart(chart, points, x, good.label if good else "", evidence.palette)) if points else None
+    if not points or good is None:
+        return None
+    return Markup(tradeoff_chart(chart, points, x, good.label, evidence.palette, good.by_factors))
 
 
 TEMPLATE = """
 <div class="charts">
-{% if by_size %}<figure><figcaption>Quality against size</figcaption>{{ by_size }}</figure>{% endif %}
-{% if by_speed %}<figure><figcaption>Quality against speed</figcaption>{{ by_speed }}</figure>{% endif %}
+{% if by_size and not by_latency %}<figure><figcaption>Quality against size</figcaption>{{ by_size }}</figure>{% endif %}
+{% if by_latency %}<figure><figcaption>Quality against decoding latency</figcaption>{{ by_latency }}</figure>{% endif %}
+{% if by_speed %}<figure><figcaption>Quality against {{ "throughput" if by_latency else "speed" }}</figcaption>{{ by_speed }}</figure>{% endif %}
+{% if by_size and by_latency %}<figure><figcaption>Quality against size</figcaption>{{ by_size }}</figure>{% endif %}
 </div>
 """
 
