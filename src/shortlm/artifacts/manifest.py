@@ -83,8 +83,9 @@ class Manifest(Artifact):
 
     @property
     def equivalence(self) -> Equivalence | None:
-        """How near the last cut came to the model that it found; None if that was not asked."""
-        return self.last_cut.equivalence if self.last_cut else None
+        """How near the last step that left something out came to the model that it found; None if not asked."""
+        last = next((step for step in reversed(self.steps) if not isinstance(step, RepairStep)), None)
+        return last.equivalence if last else None
 
     @property
     def bytes_before(self) -> int:

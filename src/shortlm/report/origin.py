@@ -14,7 +14,8 @@ def model_rows(evidence: Evidence) -> list[tuple[str, ModelFacts]]:
     found = [(m.role, m.model) for m in evidence.measurements]
     if not any(role == "dense" for role, _ in found):
         source = evidence.scores or evidence.plan
-        found[:0] = [("scored" if evidence.scores else "planned for", source.model)] if source else []
+        first = [("scored" if evidence.scores else "planned for", source.model)] if source else []
+        found[:0] = first or ([("original", evidence.manifest.base)] if evidence.manifest else [])
     return found
 
 

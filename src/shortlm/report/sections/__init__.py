@@ -20,10 +20,11 @@ from shortlm.report.sections import (
     speed,
     tasks,
     tradeoff,
+    widths,
 )
 
 ORDER = (
-    quality, tasks, tradeoff, speed, memory, repair, healing, plan, search, choices, path, scores, agreement, runs,
+    quality, tasks, tradeoff, speed, memory, widths, repair, healing, plan, search, choices, path, scores, agreement, runs,
     samples, equivalence, provenance, settings,
 )  # fmt: skip
 SECTIONS: tuple[Section, ...] = tuple(file.SECTION for file in ORDER)
