@@ -13,7 +13,8 @@ from shortlm.recipe import Recipe, TextSettings, load_recipe, to_yaml
 from shortlm.score import parse
 from shortlm.units import protected_blocks
 
-SHIPPED = sorted(p for p in (Path(__file__).parents[1] / "recipes").rglob("*.yaml") if p.parent.name != "cluster")
+RECIPES = Path(__file__).parents[1] / "recipes"
+SHIPPED = sorted(p for p in RECIPES.rglob("*.yaml") if p.parent.name not in ("cluster", "contests"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)

@@ -1,0 +1,120 @@
+"""compare RECIPE.yaml: one model made smaller in several ways at one number of parameters, measured side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made_by_hand import measurements
+from test_measured_report import benchmark
+from typer.testing import CliRunner
+
+from shortlm import Contest, load_contest
+from shortlm.artifacts import Measurement
+from shortlm.choose import asks
+from shortlm.cli import app
+from shortlm.errors import RankError, RecipeError
+from shortlm.model import facts_from_config
+from shortlm.recipe import validated
+from shortlm.report.speed import speed_rows
+from shortlm.report.tradeoff import by_latency, by_throughput
+from shortlm.run import compare_ways
+from shortlm.run.contest import parameters_left
+from shortlm.score import parse
+from shortlm.width import read_method
+
+SHIPPED = sorted((Path(__file__).parents[1] / "recipes" / "contests").glob("*.yaml"))
+SMALL = {
+    "name": "small", "text": {"text": "embedded", "sequences": 4, "length": 32}, "drop": "25%",
+    "ways": [
+        {"name": "depth: bi", "choose": {"criterion": "bi"}},
+        {"name": "width: wanda + repair", "width": {"method": "wanda-sp"},
+         "repair": {"calibration": 12, "validation": 4}},
+    ],
+    "eval": {"held_out": 4, "new_tokens": 0},
+}  # fmt: skip
+
+
+def contest(**changes) -> Contest:
+    return validated(Contest, SMALL | changes)
+
+
+def test_ways_at_one_number_of_parameters(tmp_path):
+    page = compare_ways(contest(), tmp_path / "out")
+    assert page == tmp_path / "out" / "comparison" / "report.html" and "width: wanda + repair" in page.read_text()
+    measured = [Measurement.load(path) for path in sorted((tmp_path / "out" / "comparison").glob("eval-*.json"))]
+    assert [m.role for m in measured] == ["dense", "depth: bi", "width: wanda + repair"]
+    dense, depth, width = (m.model.parameters for m in measured)
+    assert depth < dense and abs(width - depth) <= 12 * 3 * 96, "a channel of each block"
+    said: list[str] = []
+    compare_ways(contest(), tmp_path / "out", say=said.append)
+    assert sum("kept" in line for line in said) == 3 + 2 + 3, said  # of depth, width, comparison
+    more = [*SMALL["ways"], {"name": "width: flap", "width": {"method": "flap", "shape": "free"}}]
+    compare_ways(contest(ways=more), tmp_path / "out", say=said.append)
+    assert (tmp_path / "out" / "comparison" / "eval-3.json").exists()
+
+
+def test_what_is_refused():
+    def refused(**changes) -> str:
+        with pytest.raises(RecipeError) as error:
+            contest(**changes)
+        return str(error.value)
+
+    assert "give one of choose and width" in refused(ways=[{"name": "a"}])
+    both = {"name": "a", "choose": {}, "width": {}}
+    assert "give one of choose and width" in refused(ways=[both])
+    assert "all ways have one budget" in refused(ways=[{"name": "a", "choose": {"blocks": 3}}])
+    assert "all ways have one budget" in refused(ways=[{"name": "a", "width": {"ratio": "20%"}}])
+    assert "two are called" in refused(ways=[{"name": "a b", "choose": {}}, {"name": "a-b", "choose": {}}])
+    assert "name" in refused(ways=[{"name": "../x", "choose": {}}])
+
+
+def test_what_the_widths_are_to_leave():
+    facts = facts_from_config(contest().model)
+    assert parameters_left(contest()) == facts.parameters - 3 * facts.block_parameters[0]
+
+
+def test_the_command_takes_a_recipe_alone(tmp_path):
+    recipe = tmp_path / "ways.yaml"
+    recipe.write_text(json.dumps(SMALL))
+    result = CliRunner().invoke(app, ["compare", str(recipe), "embedded", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and "a recipe of ways says all settings" in result.stderr
+    result = CliRunner().invoke(app, ["compare", str(recipe), "--length", "64", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and not (tmp_path / "out").exists()
+    wrong = SMALL | {"ways": [{"name": "w", "width": {"method": "flop"}}]}
+    recipe.write_text(json.dumps(wrong))
+    result = CliRunner().invoke(app, ["compare", str(recipe), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and "did you mean 'flap'" in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RankError, match="in one process"):
+        compare_ways(contest(), tmp_path / "out")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_contests(path):
+    found = load_contest(path)
+    assert {way.name.partition(":")[0] for way in found.ways} == {"depth", "width"} and found.bench
+    for way in found.ways:
+        if way.width:
+            read_method(way.width.method)
+        else:
+            assert way.choose is not None
+            question = way.choose.method if asks(way.choose.method) else way.choose.criterion
+            assert question and (asks(way.choose.method) or parse(question))
+    assert path.stem == "embedded" or found.source
+
+
+def test_latency_of_the_smallest_batch_and_throughput_of_the_largest():
+    bench = benchmark()
+    (times, small), (speeds, large) = by_latency(measurements(), bench), by_throughput(measurements(), bench)
+    rows = {(row.role, row.case.words): row for row in speed_rows(bench)}
+    assert small != large and {p.role for p in times} == {p.role for p in speeds} == {"dense", "cut"}
+    for at, rate in zip(times, speeds, strict=True):
+        assert at.x == pytest.approx(1000 * (rows[at.role, small].per_token or 0))
+        assert rate.x == rows[rate.role, large].tokens_per_second
+    one = bench.model_copy(update={"cells": [c for c in bench.cells if c.batch == 1]})
+    assert by_latency(measurements(), one) == ([], "") and by_throughput(measurements(), one)[0]
