@@ -36,10 +36,9 @@ def case(dense: Path, scratch: Path, method: str) -> dict:
     text = TextSettings(sequences=sequences, length=tokens, bos="none")
     plan = plan_width(model, text, settings).rows[0]
     out = scratch / "out"
-    seconds, peak = measured([
-        sys.executable, "-m", "shortlm", "prune-width", str(dense), "--method", method, "--shape", "free",
-        "--drop-params", "20%", "--ids", str(ids), "--sequences", "0", "--stream", "on", "--no-verify", "--force", "--out", str(out),
-    ])  # fmt: skip
+    command = [sys.executable, "-m", "shortlm", "prune-width", str(dense), "--method", method, "--shape", "free"]
+    command += ["--drop-params", "20%", "--ids", str(ids), "--sequences", "0", "--stream", "on"]
+    seconds, peak = measured([*command, "--no-verify", "--force", "--out", str(out)])
     step = json.loads((out / "manifest.json").read_bytes())["steps"][-1]
     shutil.rmtree(out)
     return {
