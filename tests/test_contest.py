@@ -55,6 +55,17 @@ def test_ways_at_one_number_of_parameters(tmp_path):
     assert (tmp_path / "out" / "comparison" / "eval-3.json").exists()
 
 
+def test_every_result_is_healed(tmp_path):
+    phase = {"method": "cpt", "data": ["embedded"], "separator": "\n\n", "length": 24, "batch": 4, "held_out": 4,
+             "steps": 2, "lr": 1e-3}  # fmt: skip
+    ways = [{"name": "width", "width": {"method": "llm-pruner", "shape": "free"}}, {"name": "depth", "choose": {}}]
+    compare_ways(contest(ways=ways, heal={"phases": [phase]}), tmp_path / "out")
+    for way, last in (("width", "heal"), ("depth", "model")):
+        assert (tmp_path / "out" / "ways" / way / last / "healing.json").exists()
+    healed = Measurement.load(tmp_path / "out" / "comparison" / "eval-1.json")
+    assert healed.role == "width" and healed.model.name.endswith("heal")
+
+
 def test_what_is_refused():
     def refused(**changes) -> str:
         with pytest.raises(RecipeError) as error:

@@ -12,13 +12,13 @@ from pathlib import Path
 from shortlm.artifacts import Healing, Manifest
 from shortlm.checkpoint import locate
 from shortlm.errors import RankError
-from shortlm.evaluate import check_evaluation
 from shortlm.keys import fingerprint, key_of, model_key, phase_keys
 from shortlm.model import facts_from_config
 from shortlm.paths import user_path
 from shortlm.recipe import Contest, ModelSettings, Way, to_yaml
 from shortlm.repair import repair
 from shortlm.run.changes import why_other
+from shortlm.run.checks import check_inputs, check_settings
 from shortlm.run.comparison import compare
 from shortlm.run.folder import Mark, Output, RunFolder, Say
 from shortlm.run.rounds import shorten
@@ -39,15 +39,17 @@ def compare_ways(contest: Contest, out: Path | str, force: bool = False, say: Sa
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RankError("compare RECIPE.yaml: makes its models in one process; start it without torchrun")
     # 1. What the settings alone decide
-    recipes = [contest.recipe(way) for way in contest.ways]
-    evaluation = contest.eval.model_copy(update={"texts": recipes[0].eval_texts()})
-    check_evaluation([contest.model], evaluation)
-    left = parameters_left(contest)
-    for way in contest.ways:
+    contest = contest.model_copy(update={"text": contest.text.for_model(contest.model.model)})
+    recipes, left = [contest.recipe(way) for way in contest.ways], parameters_left(contest)
+    for way, recipe in zip(contest.ways, recipes, strict=True):
+        recipe.refuse_training_on_what_is_measured()
+        check_settings(recipe)
         if way.width:
             Sources.of(contest.model, way.width.model_copy(update={"to_params": str(left)}))
-    # 2. The folder
+    # 2. The folder; what would fail later fails now
     RunFolder(out, MARK, to_yaml(contest), {}, lambda artifact: "", force, say).claim()
+    for way, recipe in zip(contest.ways, recipes, strict=True):
+        check_inputs(recipe, out / "ways" / way.folder)
     # 3. Every way in turn
     models, names = [contest.model], ["dense"]
     for way, recipe in zip(contest.ways, recipes, strict=True):
@@ -60,6 +62,7 @@ def compare_ways(contest: Contest, out: Path | str, force: bool = False, say: Sa
             models.append(_narrowed(contest, way, left, out / "ways" / way.folder, force, say))
         names.append(way.name)
     # 4. All side by side
+    evaluation = contest.eval.model_copy(update={"texts": recipes[0].eval_texts()})
     return compare(models, evaluation, contest.bench, out / "comparison", contest.name, force, say, names)
 
 

@@ -6,26 +6,21 @@ run that was killed goes on where it stopped.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from shortlm.artifacts import Benchmark, Measurement
-from shortlm.bench import bench, check_bench
-from shortlm.choose import asks, cache_cost, refuse_infeasible, refuse_unraceable
-from shortlm.cut import refuse_uncuttable
-from shortlm.evaluate import check_evaluation, evaluate
-from shortlm.model import facts_from_config
+from shortlm.bench import bench
+from shortlm.evaluate import evaluate
 from shortlm.paths import user_path
 from shortlm.progress import is_main
 from shortlm.recipe import Recipe, to_yaml
-from shortlm.repair import check_repair, read_method
 from shortlm.report import Evidence
+from shortlm.run.checks import check_inputs, check_settings
 from shortlm.run.drawing import draw, draw_card
 from shortlm.run.folder import RunFolder, Say
 from shortlm.run.processes import join, meet
 from shortlm.run.rounds import Rounds, shorten
 from shortlm.run.stages import run_folder
-from shortlm.score import parse
 
 
 def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda line: None) -> Path:
@@ -42,13 +37,13 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
     recipe = recipe.model_copy(update={"text": recipe.text.for_model(recipe.model.model)})
     recipe.refuse_training_on_what_is_measured()
     if is_main():
-        _refuse_infeasible(recipe)
+        check_settings(recipe)
     # 2. The folder and the processes; what would fail later fails now
     folder = run_folder(recipe, out, force, say)
     join(recipe)
     if is_main():
         folder.claim()
-        _refuse_what_fails_later(recipe, out)
+        check_inputs(recipe, out)
     meet(recipe)
     # 3. Score, choose, cut, repair, heal; all processes
     rounds = shorten(folder, recipe)
@@ -64,35 +59,6 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
         draw_card(card.parent, evidence, recipe.model.model)
     say(f"{'report':17} {page}")
     return page
-
-
-def _refuse_infeasible(recipe: Recipe) -> None:
-    for spec in recipe.score.criteria:
-        parse(spec)
-    refuse_unraceable(recipe.score)
-    if not asks(recipe.choose.method):
-        _ = recipe.text.count  # a number, not auto
-    recipe.eval_texts()
-    if recipe.repair:
-        read_method(recipe.repair.method)
-        _ = recipe.repair_text
-    cache = partial(cache_cost, recipe.model)
-    refuse_infeasible(recipe.choose, recipe.score, facts_from_config(recipe.model), cache, recipe.rounds)
-
-
-def _refuse_what_fails_later(recipe: Recipe, out: Path) -> None:
-    """Architecture, texts, tasks and training data, before hours of scoring."""
-    if not (out / "model").exists():
-        refuse_uncuttable(recipe.model)
-    check_evaluation([recipe.model], recipe.eval.model_copy(update={"texts": recipe.eval_texts()}))
-    if recipe.repair:
-        check_repair(recipe.model, recipe.repair_text, recipe.repair)
-    if recipe.heal:
-        from shortlm.heal import check_healing
-
-        check_healing(recipe.model, recipe.heal)
-    if recipe.bench and recipe.bench.limits:
-        check_bench([recipe.model], recipe.bench)
 
 
 def _measured(folder: RunFolder, recipe: Recipe, rounds: Rounds) -> list[Measurement]:
