@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from architectures import save_tiny
 from made_by_hand import measurements
 from test_measured_report import benchmark
 from typer.testing import CliRunner
 
-from shortlm import Contest, load_contest
+from shortlm import ChooseSettings, Contest, ModelSettings, load_contest
 from shortlm.artifacts import Measurement
 from shortlm.choose import asks
+from shortlm.choose.budget import read_budget
 from shortlm.cli import app
 from shortlm.errors import RankError, RecipeError
 from shortlm.model import facts_from_config
@@ -81,9 +83,16 @@ def test_what_is_refused():
     assert "name" in refused(ways=[{"name": "../x", "choose": {}}])
 
 
-def test_what_the_widths_are_to_leave():
+def test_what_the_widths_are_to_leave(tmp_path):
     facts = facts_from_config(contest().model)
     assert parameters_left(contest()) == facts.parameters - 3 * facts.block_parameters[0]
+    for blocks, gone in ((10, 3), (18, 5), (26, 7)):  # halves up, as choose rounds them
+        save_tiny("llama", tmp_path / str(blocks), num_hidden_layers=blocks)
+        model = ModelSettings(model=str(tmp_path / str(blocks)))
+        facts = facts_from_config(model)
+        left = parameters_left(contest().model_copy(update={"model": model}))
+        assert left == facts.parameters - gone * facts.block_parameters[0]
+        assert read_budget(ChooseSettings(drop="25%"), facts).goal == gone
 
 
 def test_the_command_takes_a_recipe_alone(tmp_path):

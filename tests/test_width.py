@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from shortlm import CutSettings, ModelSettings, RepairSettings, TextSettings, WidthSettings, cut, prune_width, repair
 from shortlm.artifacts import Manifest, WidthStep
 from shortlm.cli import app
-from shortlm.errors import ModelError, OutputError, PlanError
+from shortlm.errors import ModelError, OutputError, PlanError, RepairError
 from shortlm.model import find_anatomy, meta_model, open_files, open_model
 from shortlm.recipe import narrowing_of
 from shortlm.units import ATTENTION, FFN, Unit
@@ -80,11 +80,11 @@ def plain_flap(model, i: int, part: str) -> list[float]:
         mean = sum(x[:, f].tolist()) / len(x)
         variance = sum((v - mean) ** 2 for v in x[:, f].tolist()) / len(x)
         scores.append(variance * sum(w**2 for w in weight[:, f].tolist()))
-    if part == ATTENTION:
-        scores = [sum(s**2 for s in head) / len(head) for head in by_head(scores, model)]
+    scores = [s**2 for s in scores] if part == ATTENTION else scores
     mean = sum(scores) / len(scores)
     spread = (sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) ** 0.5
-    return [(s - mean) / spread for s in scores]
+    standard = [(s - mean) / spread for s in scores]
+    return [sum(head) / len(head) for head in by_head(standard, model)] if part == ATTENTION else standard
 
 
 def plain_wanda(model, i: int, part: str) -> list[float]:
@@ -242,12 +242,18 @@ def test_other_architectures(name, ids, tmp_path):
 @pytest.mark.parametrize(
     ("name", "why"),
     [("olmo2", "goes over all of its width"), ("gpt2", "the other way round"), ("phi3", "where its output takes"),
-     ("mixtral", "can't be repaired or narrowed yet"), ("falcon", "where its output takes")],
+     ("mixtral", "can't be repaired or narrowed yet"), ("falcon", "where its output takes"),
+     ("stablelm", "keeps the number of its heads"), ("opt", "keeps the number of its heads")],
 )  # fmt: skip
 def test_what_is_refused_by_name(name, why, ids, tmp_path):
     save_tiny(name, tmp_path / "m")
     with pytest.raises(ModelError, match=why):
-        prune_width(ModelSettings(model=str(tmp_path / "m")), ids, WidthSettings(drop_params="10%"), tmp_path / "out")
+        prune_width(
+            ModelSettings(model=str(tmp_path / "m")),
+            ids,
+            WidthSettings(drop_params="40%", shape="free"),
+            tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -267,7 +273,12 @@ def test_bad_budgets_and_forms(folder, ids, tmp_path):
     assert "others would stay wider" in refused(drop_params="10%", blocks="1-3")
     assert "whole blocks are meant, of 0..5" in refused(drop_params="10%", blocks="1-30", shape="free")
     assert "unknown width method 'flop'; did you mean 'flap'" in refused(method="flop", drop_params="10%")
-    assert "can say this (blocks keep" in refused(drop_params="10%", blocks="1-3", shape="free", form="plain")
+    assert "blocks keep what flap says" in refused(drop_params="10%", blocks="1-3", shape="free", form="plain")
+    assert "can say this (blocks keep" in refused(
+        method="wanda-sp", ratio="20%", blocks="1-3", shape="free", form="plain"
+    )
+    assert "leaves the model as large as it is" in refused(drop_params="0.1%")
+    assert "leaves the model as large as it is" in refused(method="wanda-sp", ratio="1%")
     with pytest.raises(OutputError, match="would replace the model itself"):
         prune_width(model, ids, WidthSettings(drop_params="10%"), folder, force=True)
 
@@ -301,7 +312,7 @@ def test_width_and_cut_in_either_order(folder, ids, tmp_path):
     assert [step.kind for step in after.steps] == ["cut", "width"]
     twice = prune_width(narrow, ids, width, tmp_path / "twice")
     assert [step.kind for step in twice.steps] == ["width", "width"]
-    with pytest.raises(PlanError, match="differ by block, which zeroed can't say"):
+    with pytest.raises(PlanError, match="has widths or biases that zeroed can't say"):
         cut(narrow, [Unit(1)], CutSettings(form="zeroed"), tmp_path / "zeroed")
 
 
@@ -347,3 +358,43 @@ def test_a_narrow_model_is_repaired(folder, ids, tmp_path):
     assert (
         importlib.import_module("shortlm.report.steps").commands(manifest, "base")[0].startswith("shortlm prune-width")
     )
+
+
+def test_scale_and_linear_mend_gaps_only(folder, ids, tmp_path):
+    model = ModelSettings(model=str(folder))
+    prune_width(model, ids, WidthSettings(method="wanda-sp", drop_params="25%"), tmp_path / "narrow")
+    for method in ("scale", "linear"):
+        with pytest.raises(RepairError, match="none is missing, but some are narrower; give refit"):
+            settings = RepairSettings(method=method, calibration=9, validation=3)
+            repair(ModelSettings(model=str(tmp_path / "narrow")), model, ids, settings, tmp_path / "out")
+
+
+def test_counts_that_fit_any_budget():
+    """The same share of every block, in whole heads and channels, whatever the shapes."""
+    few = all_groups(find_anatomy(tiny_model("llama", intermediate_size=16)))
+    parameters = sum(g.count * g.parameters for g in few)
+    for share in (0.02, 0.2, 0.35, 0.5, 0.6):
+        counts = uniform(few, share * parameters)
+        gone = sum((g.count - counts[g.block, g.part]) * g.parameters for g in few)
+        assert all(0 < counts[g.block, g.part] <= g.count for g in few)
+        assert abs(gone - share * parameters) <= max(g.parameters for g in few if g.part == FFN)
+    with pytest.raises(PlanError, match="can't go where every block keeps a KV head and a channel"):
+        uniform(few, 0.8 * parameters)
+    heads_alone = [g for g in few if g.part == ATTENTION]
+    half = sum(g.count * g.parameters for g in heads_alone) / 2
+    assert uniform(heads_alone, half) == {(g.block, ATTENTION): 1 for g in heads_alone}
+
+
+def test_commands_repeat_the_step(folder, ids, tmp_path):
+    commands = importlib.import_module("shortlm.report.steps").commands
+    model, text = ModelSettings(model=str(folder), dtype="float32"), ids.model_copy(update={"separator": " "})
+    prune_width(model, text, WidthSettings(drop_params="20%", shape="free", blocks="1-3"), tmp_path / "a")
+    manifest = prune_width(
+        ModelSettings(model=str(tmp_path / "a")), ids, WidthSettings(method="wanda-sp", ratio="20%", shape="free"),
+        tmp_path / "b",
+    )  # fmt: skip
+    first, second = commands(manifest, "base")
+    assert first.startswith("shortlm prune-width base --method flap --shape free --ids ids.json --sequences 12")
+    for option in ("--separator $' '", "--drop-params 20%", "--blocks 1-3", "--dtype float32"):
+        assert option in first, option
+    assert first.endswith("--out narrower-1") and second.startswith("shortlm prune-width narrower-1 --method wanda-sp")

@@ -123,7 +123,10 @@ FORMS = {
 }
 
 
-FORMS_OF_WIDTHS = {"plain": "loads everywhere", "shortlm": "loads in transformers after `import shortlm`"}
+FORMS_OF_WIDTHS = {
+    "plain": "a plain config, which loads without shortlm",
+    "shortlm": "loads in transformers after `import shortlm`",
+}
 
 
 def show_manifest(manifest: Manifest, folder: object) -> None:

@@ -70,7 +70,7 @@ def result_of(asked: Asked, source: Checkpoint, before: Any, shorter: Any, plan:
     if not (earlier or plan.removed_sublayers or widths):
         return Result("plain", shorter)
     if widths and asked not in ("auto", "shortlm"):
-        raise PlanError(f"{name}: its widths differ by block, which {asked} can't say; give --as shortlm")
+        raise PlanError(f"{name}: has widths or biases that {asked} can't say; give --as shortlm")
     if asked == "plain":
         raise PlanError(
             f"{name}: {_listed([*earlier, *plan.removed_sublayers])} can't be left out of a plain {shorter.model_type} "

@@ -162,7 +162,7 @@ def own_config(config: Any, left_out: LeftOut, widths: Widths | None = None) -> 
     if not type(config).__module__.startswith("transformers."):
         raise ModelError(
             f"{config.model_type}: its code comes with the checkpoint, which our own type can't be made of; "
-            "remove whole blocks, or give --as zeroed"
+            "remove whole blocks, or choose another form"
         )
     config_class, model_class = own_classes(config.model_type)
     fields = {n: v for n, v in config.to_dict().items() if n != "model_type"}

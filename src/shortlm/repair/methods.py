@@ -40,6 +40,11 @@ class Repair:
         return self.name
 
 
+def repairs_widths(spec: str) -> bool:
+    """Whether a method does anything where no block is missing. Raises RepairError as `read_method` does."""
+    return read_method(spec).everywhere
+
+
 def read_method(spec: str) -> Repair:
     """What a spec asks for. Raises RepairError, naming the nearest known name."""
     name, options = read_spec(spec, "repair method", METHODS, RepairError)

@@ -32,6 +32,11 @@ class Pairing:
         return missing or any(unit.block == j for unit in self.left_out)
 
     @property
+    def gaps(self) -> list[int]:
+        """The blocks before one."""
+        return [j for j in range(len(self.blocks)) if self.is_before_gap(j)]
+
+    @property
     def first(self) -> int:
         """The first block before a gap, or of smaller widths. Raises PlanError if nothing is missing."""
         found = next((j for j in range(len(self.blocks)) if self.is_before_gap(j) or j in self.narrower), None)

@@ -42,6 +42,10 @@ class Sources:
         """Raises ModelError for weights that can't be solved for or written."""
         files = Files(cut.checkpoint, meta_model(cut.config, cut.settings.trust_remote_code))
         how = read_method(settings.method)
+        if pairing.narrower and (how.solves or how.scales) and not (how.everywhere or pairing.gaps):
+            raise RepairError(
+                f"--method {how}: mends gaps between blocks, and none is missing, but some are narrower; give refit"
+            )
         _refuse_unsolvable(files, how, pairing)
         text = text.model_copy(update={"sequences": settings.calibration + settings.validation})
         return cls(cut, dense, pairing, how, settings, text.for_model(dense.settings.model), files)

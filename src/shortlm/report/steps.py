@@ -43,9 +43,9 @@ def commands(manifest: Manifest, base: str) -> list[str]:
     """Command lines that make this checkpoint of `base` again; a repair that changed nothing needs none."""
     steps = [step for step in manifest.steps if not isinstance(step, RepairStep) or changed(step)]
     found, model = [], base
-    for number, step in enumerate(steps, start=1):
-        name = NAMES[step.kind]
-        out = name if len(steps) < 3 else f"{name}-{number}"
+    names = [NAMES[step.kind] for step in steps]
+    for number, (name, step) in enumerate(zip(names, steps, strict=True), start=1):
+        out = name if len(set(names)) == len(names) < 3 else f"{name}-{number}"
         if isinstance(step, CutStep):
             last = step is manifest.last_cut
             found.append(
@@ -92,6 +92,7 @@ def _narrowed(step: WidthStep) -> str:
 
 def _least_and_most(pairs: list[tuple[int, int]]) -> tuple[str, str]:
     """What stays, and of how many: 5 to 7, or 6."""
+    pairs = [(left, before) for left, before in pairs if before] or [(0, 0)]
     low, high = min(left for left, _ in pairs), max(left for left, _ in pairs)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}", f"{max(before for _, before in pairs):,}"
 
@@ -124,4 +125,6 @@ def _options(step: RepairStep, manifest: Manifest, base: str) -> str:
 
 def _option(name: str, value: str) -> str:
     word = shell_word("--" + name.replace("_", "-"))
+    if value and not value.strip():  # a separator; as the shell reads what can't be seen
+        return f"{word} $'{value.encode('unicode_escape').decode('ascii')}'"
     return word if value == "True" else f"{word} {shell_word(value)}"

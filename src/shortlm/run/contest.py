@@ -11,12 +11,12 @@ from pathlib import Path
 
 from shortlm.artifacts import Healing, Manifest
 from shortlm.checkpoint import locate
-from shortlm.errors import RankError
+from shortlm.errors import RankError, RecipeError
 from shortlm.keys import fingerprint, key_of, model_key, phase_keys
 from shortlm.model import facts_from_config
 from shortlm.paths import user_path
 from shortlm.recipe import Contest, ModelSettings, Way, to_yaml
-from shortlm.repair import repair
+from shortlm.repair import repair, repairs_widths
 from shortlm.run.changes import why_other
 from shortlm.run.checks import check_inputs, check_settings
 from shortlm.run.comparison import compare
@@ -44,6 +44,8 @@ def compare_ways(contest: Contest, out: Path | str, force: bool = False, say: Sa
     for way, recipe in zip(contest.ways, recipes, strict=True):
         recipe.refuse_training_on_what_is_measured()
         check_settings(recipe)
+        if way.width and way.repair and not repairs_widths(way.repair.method):
+            raise RecipeError(f"way '{way.name}': repair by {way.repair.method} mends gaps between blocks; give refit")
         if way.width:
             Sources.of(contest.model, way.width.model_copy(update={"to_params": str(left)}))
     # 2. The folder; what would fail later fails now
@@ -69,7 +71,7 @@ def compare_ways(contest: Contest, out: Path | str, force: bool = False, say: Sa
 def parameters_left(contest: Contest) -> int:
     """Without that share of the blocks, of mean size, rounded as `choose` rounds it."""
     facts = facts_from_config(contest.model)
-    blocks = max(1, round(share(contest.drop, "drop") * facts.n_blocks))
+    blocks = max(1, int(share(contest.drop, "drop") * facts.n_blocks + 0.5))
     return facts.parameters - round(blocks * sum(facts.block_parameters) / facts.n_blocks)
 
 

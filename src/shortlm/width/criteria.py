@@ -1,7 +1,7 @@
 """How important every head and channel is: FLAP, Wanda-sp and LLM-Pruner.
 
 FLAP (2312.11983): the variance of an input of the output projection, times the sum of its squared weights; of attention
-squared once more and averaged over a head; then standardised in every block.
+squared once more; standardised over all inputs in every block; then averaged over a head.
 Wanda-sp (as FLAP compares with it): the mean size of its weights, times the root of the mean over windows of its summed
 squares; of attention summed over a head.
 LLM-Pruner (2305.11627): the sum of |weight x gradient| over all weights that go with a head or a channel.
@@ -12,7 +12,6 @@ Shapes: B sequences, T tokens, F inputs of an output projection, D hidden, K gro
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -34,7 +33,7 @@ class InputSums:
 
     def add(self, x_BTF: torch.Tensor, keep_BT: torch.Tensor) -> None:
         """The inputs of one batch; padding doesn't count."""
-        x_NF = x_BTF[keep_BT]
+        x_NF = x_BTF.reshape(*keep_BT.shape, -1)[keep_BT]  # some FFNs see one row for each token
         wide = widest(x_NF.device)
         if not self.tokens:
             self.sum_F = torch.zeros(x_NF.shape[1], dtype=wide, device=x_NF.device)
@@ -68,10 +67,8 @@ def flap(groups: Groups, weight_DF: torch.Tensor, sums: InputSums) -> torch.Tens
     scores_F = (sums.variance_F * _over_outputs(weight_DF, squared=True)).cpu().double()
     if groups.part == ATTENTION:
         scores_F = scores_F**2
-    scores_K = scores_F.view(groups.count, groups.inputs).mean(1)
-    if groups.count < 2:
-        return torch.zeros_like(scores_K)
-    return (scores_K - scores_K.mean()) / scores_K.std().clamp(min=torch.finfo(torch.float64).tiny)
+    standard_F = (scores_F - scores_F.mean()) / scores_F.std().clamp(min=torch.finfo(torch.float64).tiny)
+    return standard_F.view(groups.count, groups.inputs).mean(1)
 
 
 def wanda_sp(groups: Groups, weight_DF: torch.Tensor, sums: InputSums) -> torch.Tensor:
@@ -86,15 +83,18 @@ def llm_pruner(groups: Groups, block: BlockGradients) -> torch.Tensor:
     total_K = torch.zeros(groups.count, dtype=torch.float64)
     for tensor in groups.tensors:
         if tensor.name in block.weights:
-            by_group = _by_group(block.weights[tensor.name].detach(), tensor.axis, tensor.each)
-            of_gradient = _by_group(block.total(tensor.name), tensor.axis, tensor.each)
-            for k, (weight, gradient) in enumerate(zip(by_group, of_gradient, strict=True)):
-                total_K[k] += float((weight.float() * gradient).abs_().sum(dtype=widest(weight.device)))
+            weight, gradient = block.weights[tensor.name].detach(), block.total(tensor.name)
+            by_index = _sums(weight, gradient, tensor.axis).cpu().double()
+            total_K += by_index.view(groups.count, tensor.each).sum(1)
     return total_K
 
 
-def _by_group(weight: torch.Tensor, axis: int, each: int) -> Any:
-    return weight.split(each, dim=axis)
+def _sums(weight: torch.Tensor, gradient: torch.Tensor, axis: int) -> torch.Tensor:
+    """The sum of |weight x gradient| at every index along `axis`, some rows at a time."""
+    rows = max(1, PIECE // weight[0].numel())
+    parts = [(w.float() * g).abs() for w, g in zip(weight.split(rows), gradient.split(rows), strict=True)]
+    sums = [part.sum(1 - axis, dtype=widest(weight.device)) for part in parts]
+    return torch.cat(sums) if axis == 0 else torch.stack(sums).sum(0)
 
 
 def _over_outputs(weight_DF: torch.Tensor, squared: bool) -> torch.Tensor:

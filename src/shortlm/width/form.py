@@ -2,7 +2,7 @@
 
 | form | when | loads in |
 |---|---|---|
-| plain | every block keeps as many heads and channels, and the config can say it | everything |
+| plain | every block keeps as many heads and channels, and the config can say it | transformers alone |
 | shortlm | else | transformers, after `import shortlm` |
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import torch
 
 from shortlm.errors import ModelError, PlanError, ShortLMError, library_errors
 from shortlm.leftovers import scratch_folder
@@ -24,11 +26,13 @@ from shortlm.model import (
     plain_config,
     widths_of,
 )
+from shortlm.sweep import silent
 from shortlm.units import ATTENTION, FFN
 from shortlm.width.groups import WORDS, Groups
 from shortlm.width.selection import Counts
 
-BIASES = ("attention_bias", "mlp_bias")  # by which configs give output projections a bias, and all other layers beside
+BIASES = {ATTENTION: "attention_bias", FFN: "mlp_bias"}  # of all layers of a branch, as configs say it
+FIXED = ("num_heads", "num_attention_heads", "n_heads", "n_head")  # of an attention module
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def form_of(
         return said
     if asked == "plain":
         raise PlanError(f"no plain {before.config.model_type} config can say this ({said}); give --as shortlm")
+    _refuse_fixed_heads(before, groups, counts)
     widths = target_widths(before, groups, counts, bias)
     made = meta_model(plain_config(before.config), trust_remote_code)
     plain = [linear_widths(block) for block in find_anatomy(made).blocks]
@@ -64,6 +69,46 @@ def form_of(
         i: [f"{g.output}.bias" for g in groups if g.block == i and _gets_bias(g, counts, bias)] for i in _blocks(groups)
     }
     return Form("shortlm", config, added)
+
+
+def _refuse_fixed_heads(before: Any, groups: Sequence[Groups], counts: Counts) -> None:
+    """Our own type replaces layers and no numbers: an attention that keeps that of its heads would go wrong."""
+    anatomy = find_anatomy(before)
+    for g in groups:
+        if g.part != ATTENTION or counts[g.block, g.part] == g.count:
+            continue
+        modules = [anatomy.blocks[g.block].get_submodule(name) for name in anatomy.attention[g.block]]
+        kept = [vars(inner) for module in modules for inner in module.modules()]
+        if field := next((f for f in FIXED if any(isinstance(v.get(f), int) and v[f] > 1 for v in kept)), None):
+            raise ModelError(
+                f"{before.config.model_type}: its attention keeps the number of its heads ({field}), so blocks can't "
+                "have others than the config says; drop blocks of this model instead"
+            )
+
+
+def refuse_unrunnable(form: Form, before: Any, trust_remote_code: bool = False) -> None:
+    """Raise ModelError if the model's own code fails, on shapes alone, with the widths of our own type's config."""
+    if form.name == "plain" or _failure(before.config, trust_remote_code):
+        return
+    if failure := _failure(form.config, trust_remote_code):
+        raise ModelError(
+            f"{before.config.model_type}: its code can't do with other widths ({failure}); drop blocks of this model "
+            "instead"
+        )
+
+
+def _failure(config: Any, trust_remote_code: bool) -> str | None:
+    """What a forward of a few fake tokens raises."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with silent(), FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"), torch.no_grad():
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code).eval()
+            model(input_ids=torch.zeros(1, 3, dtype=torch.long), use_cache=False)
+    except Exception as error:  # whatever an architecture's code does with shapes that don't fit
+        return str(error).strip().splitlines()[0]
+    return None
 
 
 def target_widths(before: Any, groups: Sequence[Groups], counts: Counts, bias: bool) -> list[dict[str, list[int]]]:
@@ -101,10 +146,11 @@ def _plain(before: Any, groups: Sequence[Groups], counts: Counts, bias: bool, tr
             return f"blocks keep {min(left, default=0)} to {max(left, default=0)} {WORDS[part]}"
         fields |= _said(here[0], left.pop())
     if bias:
-        fields |= dict.fromkeys([name for name in BIASES if hasattr(config, name)], True)
+        narrower = {g.part for g in groups if counts[g.block, g.part] < g.count}
+        fields |= {name: True for part, name in BIASES.items() if part in narrower and hasattr(config, name)}
     try:
-        narrower = type(config).from_dict(config.to_dict() | fields)
-        made = meta_model(narrower, trust_remote_code)
+        said = type(config).from_dict(config.to_dict() | fields)
+        made = meta_model(said, trust_remote_code)
     except (ShortLMError, ValueError, TypeError) as error:  # what the config's own validators refuse
         return str(error).strip().splitlines()[-1].strip()
     except Exception as error:  # strict dataclasses raise errors of their own kind
@@ -116,7 +162,7 @@ def _plain(before: Any, groups: Sequence[Groups], counts: Counts, bias: bool, tr
             return reason
         old = dict(find_anatomy(before).blocks[i].named_parameters())
         added[i] = [name for name, _ in block.named_parameters() if name not in old]
-    return Form("plain", narrower, added)
+    return Form("plain", said, added)
 
 
 def _said(g: Groups, left: int) -> dict[str, Any]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
 
 from shortlm.errors import PlanError
 from shortlm.recipe.specs import Options, read_spec
+from shortlm.width.criteria import InputSums, flap, wanda_sp
+from shortlm.width.groups import Groups
 
 METHODS = {"flap": Options({"bias": True}), "wanda-sp": Options(), "llm-pruner": Options()}
 
@@ -14,11 +19,13 @@ METHODS = {"flap": Options({"bias": True}), "wanda-sp": Options(), "llm-pruner":
 class Method:
     """A way of pruning widths.
 
-    `gradients`: it reads a backward sweep, else what enters the output projections. `pools`: heads and channels of all
-    blocks compete, else every block gives the same share. `in_turn`: a block is narrowed before the next one is seen.
+    `by_inputs`: the score by what enters the output projections, unless `gradients` are read. `pools`: heads and
+    channels of all blocks compete, else every block gives the same share. `in_turn`: a block is narrowed before the
+    next one is seen.
     """
 
     name: str
+    by_inputs: Callable[[Groups, torch.Tensor, InputSums], torch.Tensor] = field(default=flap, repr=False)
     gradients: bool = False
     pools: bool = False
     in_turn: bool = False
@@ -34,5 +41,5 @@ def read_method(spec: str) -> Method:
     if name == "llm-pruner":
         return Method(spec, gradients=True)
     if name == "wanda-sp":
-        return Method(spec, in_turn=True)
-    return Method(spec, pools=True, bias=options["bias"])
+        return Method(spec, wanda_sp, in_turn=True)
+    return Method(spec, flap, pools=True, bias=options["bias"])

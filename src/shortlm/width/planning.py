@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shortlm.artifacts import WorkEstimate, WorkRow, provenance
 from shortlm.errors import TextError
-from shortlm.model import facts_of, free_memory
+from shortlm.model import facts_of, find_anatomy, free_memory
 from shortlm.recipe import ModelSettings, TextSettings, WidthSettings
 from shortlm.sizes import byte_size
 from shortlm.sweep import MadeUpModel, Schedule, Scheduler, Work
@@ -23,7 +23,8 @@ def plan_width(model: ModelSettings, text: TextSettings, settings: WidthSettings
     row = WorkRow(
         name=settings.method, streamed=schedule.streamed, batch_size=schedule.batch_size, passes=schedule.passes,
         peak_bytes=schedule.peak_bytes, parts=schedule.parts, bytes_read=schedule.bytes_read, exact=schedule.exact,
-        block_forwards=schedule.block_forwards, flops=schedule.flops,
+        block_forwards=schedule.block_forwards * (1 + sources.method.in_turn),
+        flops=schedule.flops * (1 + sources.method.in_turn),
         seconds=_seconds(sources, work, schedule) if measure else None,
     )  # fmt: skip
     return WorkEstimate(
@@ -38,7 +39,7 @@ def _seconds(sources: Sources, work: Work, schedule: Schedule) -> float:
     made_up = MadeUpModel(
         files.config, files.dtype, files.device, trust_remote_code=files.settings.trust_remote_code
     )  # fmt: skip
-    calls = work.sequences / schedule.batch_size * len({g.block for g in sources.groups})
+    calls = work.sequences / schedule.batch_size * len(find_anatomy(sources.before).blocks)
     block = made_up.times(schedule.batch_size, work.tokens).block
     if not sources.method.gradients:
         return calls * block * (1 + sources.method.in_turn)

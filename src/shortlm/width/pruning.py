@@ -24,7 +24,8 @@ from shortlm.width.sources import Sources
 from shortlm.width.walking import Walk
 
 MULTIPLE = 64  # of a channel count that matrix kernels like
-TOLD = {"method", "shape", "text", "ids", "sequences", "name", "shard_size", "checksums", "verify"}
+TOLD = {"method", "shape", "text", "ids", "sequences", "name", "shard_size", "checksums", "verify", "model", "revision"}
+TOLD |= {"device", "stream", "memory"}
 FEW = 256  # channels below which it doesn't matter
 
 
@@ -44,7 +45,7 @@ def prune_width(
     ScoreError for a memory budget that is too small, OutputError if `out` is in use (and `force` is off).
     """
     started, out = time.perf_counter(), user_path(out)
-    sources = Sources.of(model, settings)
+    sources, text = Sources.of(model, settings), text.for_model(model.model)
     refuse_target(sources.files.checkpoint, out, force)
     with open_job(model, text, lambda files, shape: sources.work(shape), say=say) as job:
         _refuse_several_passes(job)
@@ -84,7 +85,7 @@ def _write(
             method=settings.method, shape=settings.shape, form=form.name, found=facts,
             parameters_after=facts_of(meta_model(form.config), facts.name).parameters, widths=_widths(sources, kept),
             bias=means is not None, data=job.windows.facts, equivalence=check,
-            options=not_default(text, settings, told=TOLD),
+            options=not_default(text, settings, sources.files.settings, told=TOLD),
             bytes_before=source.nbytes, bytes_after=draft.nbytes,
             provenance=provenance(
                 str(job.opened.device), job.opened.dtype, round(time.perf_counter() - started, 3), key

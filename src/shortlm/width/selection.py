@@ -11,7 +11,7 @@ from shortlm.recipe import WidthSettings
 from shortlm.sizes import count as counted
 from shortlm.sizes import parameter_count, share
 from shortlm.units import ATTENTION, FFN
-from shortlm.width.groups import WORDS, Groups, Kept
+from shortlm.width.groups import Groups, Kept
 
 Counts = dict[tuple[int, str], int]  # block, part -> how many groups stay
 Scores = dict[tuple[int, str], torch.Tensor]  # block, part -> float64, one for each group
@@ -53,31 +53,47 @@ def uniform(groups: Sequence[Groups], removed: float, even: bool = False, heads:
     """The same share of the heads and channels of every block, `removed` parameters together to within a channel: a
     channel in all of the blocks if `even`, in one of them else.
 
-    The number of KV heads is rounded, or given (`heads` stay in every block); channels make up for it. Raises PlanError
-    where they can't.
+    The number of KV heads is rounded, or given (`heads` stay in every block), or the nearest for which channels can
+    make up. Raises PlanError where there is none.
     """
+    attention, channels = ([g for g in groups if g.part == part] for part in (ATTENTION, FFN))
     part = removed / sum(g.count * g.parameters for g in groups)
-    kept: Counts = {}
-    for g in groups:
-        if g.part == ATTENTION:
-            kept[g.block, g.part] = min(g.count, heads) if heads else max(1, g.count - _nearest(part * g.count))
-    channels = [g for g in groups if g.part == FFN]
-    rest = removed - sum((g.count - kept[g.block, g.part]) * g.parameters for g in groups if g.part == ATTENTION)
-    each = sum(g.parameters for g in channels)
-    common, more = (_nearest(rest / each), 0) if even else divmod(_nearest(rest * len(channels) / each), len(channels))
-    for place, g in enumerate(channels):
-        kept[g.block, g.part] = g.count - common - (place < more)
-        if not 0 < kept[g.block, g.part] <= g.count:
-            raise PlanError(
-                f"{common:,} of {g.count:,} {WORDS[FFN]} of every block would go, where "
-                f"{kept.get((g.block, ATTENTION), 0)} {WORDS[ATTENTION]} stay; give another budget, or drop blocks too"
-            )
-    return kept
+    most = sum((g.count - 1) * g.parameters for g in channels)
+    slack = sum(g.parameters for g in channels or attention) / 2  # of rounding, by a group in every block
+    widest = max((g.count for g in attention), default=0)
+    for shift in sorted(range(-widest, widest + 1), key=abs) if not heads else [0]:
+        kept = {(g.block, g.part): _heads(g, part, heads, shift) for g in attention}
+        rest = removed - sum((g.count - kept[g.block, g.part]) * g.parameters for g in attention)
+        if -slack <= rest <= most + slack:
+            return kept | _channels(channels, max(0.0, rest), even)
+    fixed = f", and {heads} of {widest} KV heads have to stay" if heads else ""
+    raise PlanError(
+        f"{counted(removed)} parameters can't go where every block keeps a KV head and a channel{fixed}; give another "
+        "budget, or drop blocks too"
+    )
+
+
+def _heads(g: Groups, part: float, heads: int | None, shift: int) -> int:
+    return min(g.count, max(1, heads or g.count - _nearest(part * g.count) + shift))
+
+
+def _channels(channels: Sequence[Groups], rest: float, even: bool) -> Counts:
+    """How many channels stay where `rest` parameters of them go, the same share of every block."""
+    whole = sum(g.count * g.parameters for g in channels)
+    ideal = [rest / whole * g.count for g in channels]
+    gone = [_nearest(number) if even else int(number) for number in ideal]
+    missing = rest - sum(n * g.parameters for n, g in zip(gone, channels, strict=True))
+    by_remainder = sorted(range(len(channels)), key=lambda place: (int(ideal[place]) - ideal[place], place))
+    for place in by_remainder if not even else ():
+        if missing >= channels[place].parameters / 2:
+            gone[place] += 1
+            missing -= channels[place].parameters
+    return {(g.block, g.part): max(1, g.count - n) for n, g in zip(gone, channels, strict=True)}
 
 
 def _nearest(number: float) -> int:
     """Halves down: fewer go."""
-    return -int(-number + 0.5) if number < 0 else int(number + 0.5 - 1e-9)
+    return int(number + 0.5 - 1e-9)
 
 
 def best(scores: Mapping[tuple[int, str], torch.Tensor], counts: Counts) -> Kept:
@@ -91,8 +107,8 @@ def _highest(values: list[float], count: int) -> list[int]:
 
 
 def pooled(groups: Sequence[Groups], scores: Scores, removed: float) -> Kept:
-    """The lowest of all scores go, heads and channels side by side, until as nearly `removed` parameters as can be are
-    gone. One head and one channel stay in every block.
+    """The lowest of all scores go, heads and channels side by side, until `removed` parameters are gone, to half a
+    channel; a head that would be too much is passed over. One head and one channel stay in every block.
     """
     by_key = {(g.block, g.part): g for g in groups}
     order = sorted((float(s), key, k) for key, values in scores.items() for k, s in enumerate(values))
@@ -103,7 +119,7 @@ def pooled(groups: Sequence[Groups], scores: Scores, removed: float) -> Kept:
         if len(gone[key]) == g.count - 1:
             continue
         if left < g.parameters / 2:
-            break
+            continue
         gone[key].add(k)
         left -= g.parameters
     return {key: [k for k in range(g.count) if k not in gone[key]] for key, g in by_key.items()}

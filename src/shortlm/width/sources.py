@@ -11,7 +11,7 @@ from shortlm.model import ModelFiles, StoredTensors, facts_of, find_anatomy, met
 from shortlm.recipe import ModelSettings, WidthSettings
 from shortlm.sweep import ModelSize, Work
 from shortlm.units import ATTENTION, BLOCK, FFN, unit_list
-from shortlm.width.form import Form, form_of, sayable_heads
+from shortlm.width.form import Form, form_of, refuse_unrunnable, sayable_heads
 from shortlm.width.groups import Groups, Kept, all_groups
 from shortlm.width.methods import Method, read_method
 from shortlm.width.selection import Counts, Scores, best, pooled, uniform, wanted
@@ -47,8 +47,25 @@ class Sources:
         stored = StoredTensors(files.checkpoint, before)
         found = cls(files, settings, method, before, groups, narrowed, removed, by_ratio, stored)
         if settings.shape == "free" and method.pools:
+            if settings.form == "plain":
+                raise PlanError(
+                    f"--as plain: blocks keep what {method} says of each; give --shape even, or --as shortlm"
+                )
+            found.refuse_unrunnable({(g.block, g.part): g.count - (g.count > 1) for g in narrowed})
             return replace(found, counts=None)
-        return replace(found, counts=by_ratio or found.to_budget(found.counted))
+        counts = by_ratio or found.to_budget(found.counted)
+        found.refuse_unrunnable(counts)
+        found.refuse_no_smaller(counts)
+        return replace(found, counts=counts)
+
+    def refuse_unrunnable(self, counts: Counts) -> None:
+        """Raise ModelError for widths that the model's own code can't do with, PlanError for a form that can't be."""
+        refuse_unrunnable(self.form_of(counts), self.before, self.files.settings.trust_remote_code)
+
+    def refuse_no_smaller(self, counts: Counts) -> None:
+        """Raise PlanError if nothing goes, or no more than biases bring."""
+        if sum((g.count - counts[g.block, g.part]) * g.parameters for g in self.narrowed) <= self._added(counts):
+            raise PlanError("this budget leaves the model as large as it is; give a larger one")
 
     def counted(self, removed: float) -> Counts:
         """How many groups of every branch stay where all blocks give the same share, `removed` parameters in all."""
@@ -98,7 +115,9 @@ class Sources:
     def chosen(self, scores: Scores) -> Kept:
         """What stays, by the scores."""
         if self.counts is None:
-            return self.to_budget(lambda removed: pooled(self.narrowed, scores, removed))
+            kept = self.to_budget(lambda removed: pooled(self.narrowed, scores, removed))
+            self.refuse_no_smaller({key: len(groups) for key, groups in kept.items()})
+            return kept
         return best(scores, self.counts)
 
 

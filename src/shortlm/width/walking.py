@@ -13,13 +13,11 @@ import torch
 from shortlm.model import Anatomy
 from shortlm.progress import track
 from shortlm.sweep import BlockCaller, BlockGradients, Job, Side, backward_sweep, batched, noted, share_of
-from shortlm.width.criteria import InputSums, flap, llm_pruner, wanda_sp
+from shortlm.width.criteria import InputSums, llm_pruner
 from shortlm.width.groups import Groups, Kept
 from shortlm.width.masking import masked
 from shortlm.width.methods import Method
 from shortlm.width.selection import Counts, Scores, best
-
-Means = dict[tuple[int, str], torch.Tensor]
 
 
 class Walk:
@@ -33,7 +31,7 @@ class Walk:
         mine = job.windows.part(share_of(job.windows, job.ranks))
         self.batches, _ = batched(self.caller, mine, 0, job.schedule)
         self.scores: Scores = {}
-        self.means: Means = {}
+        self.means: dict[tuple[int, str], torch.Tensor] = {}
 
     def run(self, counts: Counts | None) -> Kept | None:
         """Score everything. With `counts` and a method that narrows block by block, what stays is found here too."""
@@ -65,11 +63,10 @@ class Walk:
                 sums[part].add(of["input"], batch.keep_BT)
             if keep:
                 side.states[k] = behind_BTD
-        rule = wanda_sp if self.method.in_turn else flap
         for g in here:
             sums[g.part].all_reduce(self.job.ranks)
             weight = block.get_parameter(g.tensors[-1].name)
-            self.scores[i, g.part] = rule(g, weight, sums[g.part])
+            self.scores[i, g.part] = self.method.by_inputs(g, weight, sums[g.part])
             if self.method.bias:
                 self.means[i, g.part] = sums[g.part].mean_F.cpu()
 

@@ -62,7 +62,7 @@ TEMPLATE = """
 <dl class="facts">
 <div><dt>Parameters</dt><dd>{{ step.found.parameters | count }} → {{ step.parameters_after | count }}</dd></div>
 <div><dt>Shape</dt><dd>{{ "as many in every block" if step.shape == "even" else "as the method says" }}</dd></div>
-<div><dt>Written as</dt><dd>{{ "a plain config, which loads everywhere" if step.form == "plain" else "our own type: transformers, after import shortlm" }}</dd></div>
+<div><dt>Written as</dt><dd>{{ "a plain config, which loads without shortlm" if step.form == "plain" else "our own type: transformers, after import shortlm" }}</dd></div>
 {% if step.data %}<div><dt>Scored on</dt><dd>{{ step.data.sequences | whole }} windows of {{ step.data.source }}</dd></div>{% endif %}
 </dl>
 </div>
