@@ -17,9 +17,9 @@ import torch
 
 from shortlm.model import OpenModel
 from shortlm.recipe import RepairSettings
+from shortlm.repair.counting import counting
 from shortlm.repair.normal_equations import NormalEquations
-from shortlm.repair.states import Side, counting
-from shortlm.sweep import BlockCaller
+from shortlm.sweep import BlockCaller, Side
 from shortlm.text import Windows
 
 BATCH = 40  # windows
