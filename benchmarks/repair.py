@@ -33,7 +33,15 @@ from shortlm.repair import repair
 from shortlm.statistics import stderr
 from shortlm.text import Windows, open_windows
 
-VERB = ["none", "scale:prune-and-comp", "linear:replaceme", "linear", "refit:attention=false", "auto"]
+VERB = [
+    "none",
+    "scale:prune-and-comp",
+    "linear:replaceme",
+    "linear:replaceme-cosine",
+    "linear",
+    "refit:attention=false",
+    "auto",
+]
 WAYS = ["one-shot ppl", "greedy", "auto"]
 TASKS = EvalSettings(tasks=["default"], samples=0, new_tokens=0).for_model("embedded")
 DRAWS, HELD_OUT = 3, 128  # draws of the calibration text; windows
