@@ -28,6 +28,8 @@ from shortlm.artifacts import (
     RepairStep,
     Sample,
     ValidationLoss,
+    Width,
+    WidthStep,
 )
 from shortlm.report import Evidence, model_card, write_page
 
@@ -83,6 +85,11 @@ def block_scores(name: str = "embedded", blocks: int = N) -> BlockScores:
     )  # fmt: skip
 
 
+CHECK = Equivalence(
+    max_abs_difference=2.1e-6, max_abs_difference_cached=3.4e-6, tolerance=1e-4, tokens=512, dtype="float32"
+)
+
+
 def cut_plan(name: str = "embedded") -> CutPlan:
     model = facts(name)
     return CutPlan(
@@ -92,11 +99,8 @@ def cut_plan(name: str = "embedded") -> CutPlan:
 
 
 def manifest(name: str = "embedded") -> Manifest:
-    check = Equivalence(
-        max_abs_difference=2.1e-6, max_abs_difference_cached=3.4e-6, tolerance=1e-4, tokens=512, dtype="float32"
-    )
     step = CutStep(
-        plan=cut_plan(name), bytes_before=7_352_832, bytes_after=4_989_440, equivalence=check, provenance=origin(0.4)
+        plan=cut_plan(name), bytes_before=7_352_832, bytes_after=4_989_440, equivalence=CHECK, provenance=origin(0.4)
     )
     return Manifest(base=facts(name), steps=[step])
 
@@ -122,6 +126,18 @@ def repair_step(name: str = "embedded", **changes) -> RepairStep:
 def repaired(name: str = "embedded", **changes) -> Manifest:
     """The manifest of the cut, then repaired model."""
     return manifest(name).followed_by(repair_step(name, **changes))
+
+
+def narrowed(name: str = "embedded") -> Manifest:
+    """The manifest of the cut, then narrowed, then repaired model: block 2 keeps all of its heads."""
+    heads = [[0], [1], [0, 1], [0], [0], [1], [0], [1]]
+    step = WidthStep(
+        method="flap", shape="free", form="shortlm", found=facts(name, 8), parameters_after=900_000, bias=True,
+        widths=[Width(heads=h, heads_before=2, channels=80 + 8 * i, channels_before=172) for i, h in enumerate(heads)],
+        data=data(name), bytes_before=4_989_440, bytes_after=3_700_000, equivalence=CHECK,
+        provenance=origin(2.1),
+    )  # fmt: skip
+    return manifest(name).followed_by(step).followed_by(repair_step(name))
 
 
 def perplexity(text: str, nats: float, seed: int, source: str = "embedded") -> Perplexity:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
-from made_by_hand import SCRIPT, Page, evidence, repaired
+from made_by_hand import SCRIPT, Page, evidence, narrowed
 from searches_by_hand import searched_plan
 from test_markdown import healing
 from test_measured_report import benchmark, tasked
@@ -56,7 +56,7 @@ def test_every_file_of_the_folder_is_in_the_list():
 def test_every_section_is_drawn_of_a_whole_run(tmp_path):
     found = [tasked("dense", 1, 0.8), tasked("healed", 2, 0.6)]
     bench = benchmark(roles=("dense", "healed"))
-    known = evidence(measurements=found, benchmark=bench, healing=healing(), plan=searched_plan(), manifest=repaired())
+    known = evidence(measurements=found, benchmark=bench, healing=healing(), plan=searched_plan(), manifest=narrowed())
     page = drawn(tmp_path, known, *SECTIONS)
     assert ids(page) == [section.id for section in SECTIONS]
     assert len(page.ids()) == len(set(page.ids()))

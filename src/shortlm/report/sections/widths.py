@@ -27,7 +27,7 @@ def compute(evidence: Evidence) -> dict[str, Any]:
     if step is None or evidence.manifest is None:
         return {}
     row = next(row for row in reversed(step_rows(evidence.manifest)) if row.step is step)
-    return {"step": step, "what": row.what, "chart": Markup(width_chart("widths", step))}
+    return {"step": step, "what": row.what, "chart": Markup(width_chart("widths-chart", step))}
 
 
 def width_chart(chart: str, step: WidthStep) -> str:
