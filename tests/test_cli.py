@@ -20,7 +20,7 @@ from shortlm.artifacts import BlockScores, CutPlan, Manifest, Measurement
 from shortlm.cli import app
 from shortlm.errors import OutputError
 from shortlm.model import quiet
-from shortlm.progress import ask_to_stop, track
+from shortlm.progress import ask_to_stop, track, unraisable
 from shortlm.run import rounds
 
 FAST = ["--text", "embedded", "--sequences", "4", "--length", "32"]
@@ -362,6 +362,29 @@ def test_an_interrupt_that_python_loses_is_not_lost():
                     ask_to_stop()
     assert seen == [0, 1]
     assert list(track(range(3))) == [0, 1, 2]
+
+
+def test_nothing_is_printed_of_an_interrupt_that_python_loses(capsys):
+    class Collected:
+        def __del__(self):
+            raise KeyboardInterrupt if self.stop else ValueError("something else")
+
+    def collect(stop):
+        found, hook = Collected(), sys.unraisablehook
+        found.stop = stop
+        try:
+            sys.unraisablehook = unraisable
+            del found
+        finally:
+            sys.unraisablehook = hook
+        return capsys.readouterr().err
+
+    with contextlib.suppress(KeyboardInterrupt):
+        ask_to_stop()
+    assert collect(stop=True) == "" and "something else" in collect(stop=False)
+    with pytest.raises(KeyboardInterrupt):
+        list(track(range(2)))
+    assert "KeyboardInterrupt" in collect(stop=True)
 
 
 def test_a_disk_that_is_really_full(llama_folder, tmp_path):

@@ -24,6 +24,12 @@ def ask_to_stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """A `sys.unraisablehook`: says nothing of an interrupt that is remembered, and the usual of everything else."""
+    if not (Bar.stopping and lost.exc_type is KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+
+
 class Bar(tqdm):
     """A tqdm bar that ends the work if it was asked to stop."""
 

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from shortlm.cli.streams import flush_output, hush_libraries, prepare_output, unwritable, while_printing
 from shortlm.errors import ShortLMError, is_out_of_memory, shortened, shown
 from shortlm.paths import is_text, user_path
-from shortlm.progress import ask_to_stop, is_main
+from shortlm.progress import ask_to_stop, is_main, unraisable
 
 UsageError: Any = typer.BadParameter.__base__  # wherever typer has its click
 
@@ -125,6 +125,8 @@ def main(
     prepare_output()
     if not debug:
         ctx.call_on_close(hush_libraries())
+    if sys.unraisablehook is sys.__unraisablehook__:  # not one of a debugger or a test runner
+        sys.unraisablehook = unraisable
     signal.signal(signal.SIGTERM, ask_to_stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a background job of a script has it
         signal.signal(signal.SIGINT, ask_to_stop)
