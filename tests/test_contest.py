@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 from architectures import save_tiny
-from made_by_hand import measurements
+from made_by_hand import facts, measurements
 from test_measured_report import benchmark
 from typer.testing import CliRunner
 
 from shortlm import ChooseSettings, Contest, ModelSettings, load_contest
 from shortlm.artifacts import Measurement
-from shortlm.choose import asks
+from shortlm.choose import asks, refuse_infeasible
 from shortlm.choose.budget import read_budget
 from shortlm.cli import app
-from shortlm.errors import RankError, RecipeError
+from shortlm.errors import PlanError, RankError, RecipeError
 from shortlm.model import facts_from_config
 from shortlm.recipe import validated
 from shortlm.report.speed import speed_rows
@@ -66,6 +66,18 @@ def test_every_result_is_healed(tmp_path):
         assert (tmp_path / "out" / "ways" / way / last / "healing.json").exists()
     healed = Measurement.load(tmp_path / "out" / "comparison" / "eval-1.json")
     assert healed.role == "width" and healed.model.name.endswith("heal")
+
+
+def test_a_width_asks_nothing_of_the_blocks_that_choose_would_protect():
+    """The first four and the last two: of a model of five blocks, all of them."""
+    only = contest(ways=[{"name": "width", "width": {"method": "flap"}}])
+    recipe = only.recipe(only.ways[0])
+    assert recipe.choose.protect == "none" and recipe.choose.drop == "25%"
+    five = facts("five", 5)
+    refuse_infeasible(recipe.choose, recipe.score, five, lambda: 0.0, recipe.rounds)
+    with pytest.raises(PlanError, match="all 5 blocks are protected"):
+        usual = recipe.choose.model_copy(update={"protect": "+"})
+        refuse_infeasible(usual, recipe.score, five, lambda: 0.0, recipe.rounds)
 
 
 def test_what_is_refused():

@@ -34,6 +34,7 @@ from shortlm.errors import OutputError, RecipeError
 from shortlm.recipe import BenchSettings, CutSettings, EvalSettings, ModelSettings, TextSettings, WorkloadSettings
 from shortlm.report import Evidence, numbers, write_markdown, write_page, write_results
 from shortlm.report.headline import headline, key_figures
+from shortlm.report.quality import comparison
 from shortlm.report.results import result_rows
 from shortlm.report.roles import all_roles, colours, reference_of
 from shortlm.report.speed import limit_pairs, main_case, noise_warnings, ratio, shares, speed_rows
@@ -272,6 +273,17 @@ def test_several_models_get_a_clause_each():
     found = [measurement(r) for r in ("a", "b", "c")]
     text = headline(Evidence(measurements=found, benchmark=benchmark(roles=("a", "b", "c"))))
     assert text.startswith("Beside a, b: perplexity × ") and "; c: " in text and "times as fast" in text
+
+
+def test_of_many_models_the_headline_tells_the_best_and_the_fastest():
+    names = ["dense", "a", "bb", "ccc", "dddd", "eeeee"]
+    found = [measurement(name) for name in names]
+    bench = benchmark(roles=("dense", "bb"))
+    best = min((r for r in comparison(found) if r.difference), key=lambda r: r.difference.nats)
+    text = headline(Evidence(measurements=found, benchmark=bench)).replace("\u00a0", " ")
+    assert text.startswith(f"5 models beside dense; the best is {best.role}: −32 % parameters, perplexity × ")
+    assert text.endswith("times as fast.") and text.count(": ") == 2 and "; the fastest is bb: " in text
+    assert headline(Evidence(measurements=found)).replace("\u00a0", " ").count("; the ") == 1
 
 
 def test_every_figure_has_a_row(tmp_path):

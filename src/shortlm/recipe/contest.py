@@ -68,7 +68,8 @@ class Contest(Settings):
 
     def recipe(self, way: Way) -> Recipe:
         """The recipe of one way, up to what is measured; a width goes by its text, repair and healing."""
-        choose = way.choose.model_copy(update={"drop": self.drop}) if way.choose else ChooseSettings(drop=self.drop)
+        # whose checks a width has to pass too: nothing of them may depend on the blocks that are protected
+        choose = (way.choose or ChooseSettings(protect="none")).model_copy(update={"drop": self.drop})
         score = ScoreSettings(criteria=[choose.criterion or "ppl"], resamples=0)
         return Recipe(
             name=way.name, model=self.model, text=self.text, score=score, choose=choose, search=self.search,

@@ -14,6 +14,8 @@ from shortlm.report.speed import SpeedRow, main_case, speed_rows
 from shortlm.report.tasks import TaskRow, task_rows
 from shortlm.units import ATTENTION, FFN
 
+MOST_CLAUSES = 4  # of a headline, one for each model
+
 
 class Figure(NamedTuple):
     """A key figure: what, before, after, and a note under it. `after` may be all there is."""
@@ -74,26 +76,35 @@ def key_figures(evidence: Evidence) -> list[Figure]:
 
 
 def _several(measurements: list[Measurement], benchmark: Benchmark | None) -> str:
-    """A clause per model beside the reference."""
+    """A clause per model beside the reference; of many models those of the best and the fastest."""
     reference, *others = all_roles(measurements, benchmark)
     base = next((m for m in measurements if m.role == reference), None)
-    ratios = {r.role: r.ratio for r in speed_rows(benchmark) if r.case == main_case(benchmark)}
-    rows = {(r.role, r.text): r for r in comparison(measurements)}
-    clauses = []
+    speeds = {r.role: r.ratio.value for r in speed_rows(benchmark) if r.case == main_case(benchmark) and r.ratio}
+    losses = {r.role: r for r in reversed(comparison(measurements)) if r.difference and r.difference.paired}
+    clauses = {}
     for role in others:
-        m, ratio = next((m for m in measurements if m.role == role), None), ratios.get(role)
+        m, row = next((m for m in measurements if m.role == role), None), losses.get(role)
         parts = []
         if m and base and m.model.parameters != base.model.parameters:
             parts.append(f"{typeset(change(base.model.parameters, m.model.parameters))} parameters")
-        row = next((r for (n, _), r in rows.items() if n == role and r.difference and r.difference.paired), None)
         if row and row.difference:
             parts.append(f"perplexity × {significant(row.difference.ratio, 4)}{_seen(row.result)}")
         elif m and base and (why := incomparable(base, m)):
             parts.append(f"perplexity not comparable ({why})")
-        if ratio:
-            parts.append(f"{significant(ratio.value)} times as fast")
-        clauses.append(f"{role}: {', '.join(parts) or 'measured'}")
-    return f"Beside {reference}, {'; '.join(clauses)}."
+        if role in speeds:
+            parts.append(f"{significant(speeds[role])} times as fast")
+        clauses[role] = f"{role}: {', '.join(parts) or 'measured'}"
+    if len(others) <= MOST_CLAUSES:
+        return f"Beside {reference}, {'; '.join(clauses.values())}."
+    ratios = {role: row.difference.ratio for role, row in losses.items() if row.difference}
+    return f"{len(others)} models beside {reference}{_best_and_fastest(clauses, ratios, speeds)}."
+
+
+def _best_and_fastest(clauses: dict[str, str], ratios: dict[str, float], speeds: dict[str, float]) -> str:
+    best = min((role for role in clauses if role in ratios), key=ratios.__getitem__, default=None)
+    fastest = max((role for role in clauses if role in speeds), key=speeds.__getitem__, default=None)
+    told = {"the best and the fastest": best} if best == fastest else {"the best": best, "the fastest": fastest}
+    return "".join(f"; {what} is {clauses[role]}" for what, role in told.items() if role)
 
 
 def _uncompared(measurements: list[Measurement], benchmark: Benchmark | None) -> str:
