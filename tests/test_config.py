@@ -96,11 +96,16 @@ def test_guard_notices_what_depends_on_the_number_of_blocks(monkeypatch):
         guard(config, cut, KEPT)
 
 
-def test_composite_models_are_refused():
+def test_only_the_language_model_of_a_composite_config_is_cut():
     from transformers import AutoConfig
 
-    with pytest.raises(ModelError, match="gemma3: its config has no num_hidden_layers"):
-        cut_config(AutoConfig.for_model("gemma3"), [0])
+    whole = AutoConfig.for_model("gemma3")
+    towers = whole.vision_config.to_dict()
+    shorter = cut_config(whole, [0, 2, 5])
+    assert shorter.text_config.num_hidden_layers == 3
+    assert shorter.text_config.layer_types == [whole.text_config.layer_types[i] for i in (0, 2, 5)]
+    assert shorter.vision_config.to_dict() == towers
+    assert whole.text_config.num_hidden_layers == 26  # the one that was given is as it was
 
 
 def test_no_causal_lm():

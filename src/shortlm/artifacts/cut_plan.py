@@ -98,6 +98,9 @@ class CutStep(Step):
     )
     form: Form = Field("plain", description="How the result is written: the architecture's own type, or another.")
     equivalence: Equivalence | None = None
+    mtp: Literal["kept", "dropped"] | None = Field(
+        None, description="What became of heads for multi-token prediction; null where there were none."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> CutStep:

@@ -9,7 +9,7 @@ import torch
 
 from shortlm.artifacts import Cell
 from shortlm.errors import ModelError, RecipeError
-from shortlm.model import ModelFiles, context_of
+from shortlm.model import ModelFiles, context_of, vocabulary
 from shortlm.recipe import BenchSettings, WorkloadSettings
 from shortlm.vocabulary import refuse_foreign_ids
 
@@ -68,7 +68,7 @@ def _length(prompt: str, files: list[ModelFiles]) -> int:
         if file.tokenizer is None:
             raise RecipeError(f"--prompt: {file.settings.model} has no tokenizer; give --prompt-tokens instead")
         ids = file.tokenizer(prompt).input_ids
-        refuse_foreign_ids(ids, file.config.get_text_config().vocab_size, f"{file.settings.model}: --prompt")
+        refuse_foreign_ids(ids, vocabulary(file.config), f"{file.settings.model}: --prompt")
         lengths[file.settings.model] = len(ids)
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())

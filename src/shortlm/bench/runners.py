@@ -18,7 +18,7 @@ from shortlm.bench.gauge import Gauge
 from shortlm.bench.memory import Peak, bytes_of_cache, weight_bytes
 from shortlm.clock import Moments, mark, seconds, wait
 from shortlm.errors import ModelError
-from shortlm.model import OpenModel, quiet, sampling_options
+from shortlm.model import OpenModel, quiet, sampling_options, vocabulary
 from shortlm.recipe import BenchSettings
 
 
@@ -45,7 +45,7 @@ class Runner:
 
     def prompt(self, case: Case) -> torch.Tensor:
         """Its token ids, B x T, on the device."""
-        return case.prompt(self.opened.tokenizer, self.model.config.get_text_config().vocab_size, self.device)
+        return case.prompt(self.opened.tokenizer, vocabulary(self.model.config), self.device)
 
     def time(self, case: Case, seed: int) -> Timing:
         """One timed run; what isn't the model's work stays outside. Raises torch.OutOfMemoryError."""

@@ -18,7 +18,7 @@ from shortlm.bench.gauge import Gauge
 from shortlm.bench.time_limit import ENOUGH, TimeLimit
 from shortlm.clock import mark, seconds, wait
 from shortlm.errors import ModelError, RecipeError
-from shortlm.model import ModelFiles, facts_from_config
+from shortlm.model import ModelFiles, facts_from_config, vocabulary
 from shortlm.recipe import BenchSettings
 
 
@@ -81,7 +81,7 @@ class VllmFleet:
 
     def _time(self, engine: Any, files: ModelFiles, case: Case) -> Timing:
         w, device = case.workload, files.device
-        ids_BT = case.prompt(files.tokenizer, files.config.get_text_config().vocab_size, torch.device("cpu"))
+        ids_BT = case.prompt(files.tokenizer, vocabulary(files.config), torch.device("cpu"))
         prompts = [{"prompt_token_ids": row} for row in ids_BT.tolist()]
         tokens = max(case.output_tokens, 1)  # reading alone ends with a token
         options: dict[str, Any] = {"temperature": w.temperature, "top_p": w.top_p, "top_k": w.top_k or -1}

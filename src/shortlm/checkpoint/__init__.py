@@ -9,10 +9,10 @@ from shortlm.checkpoint.editing import Draft, earlier_steps, refuse_target, with
 from shortlm.checkpoint.folder import Checkpoint, block_prefix, locate, open_checkpoint, short_names
 from shortlm.checkpoint.headers import TensorEntry, read_header
 from shortlm.checkpoint.pieces import Computed, Copy, Piece, Slice, Zeros
-from shortlm.checkpoint.shards import write_shards
+from shortlm.checkpoint.shards import add_shard, write_shards
 
 __all__ = [
-    "Checkpoint", "Computed", "Copy", "Draft", "Piece", "Slice", "TensorEntry", "Zeros", "block_prefix", "carry_files",
-    "earlier_steps", "locate", "open_checkpoint", "read_header", "refuse_target", "short_names", "with_step",
-    "write_shards", "written",
+    "Checkpoint", "Computed", "Copy", "Draft", "Piece", "Slice", "TensorEntry", "Zeros", "add_shard", "block_prefix",
+    "carry_files", "earlier_steps", "locate", "open_checkpoint", "read_header", "refuse_target", "short_names",
+    "with_step", "write_shards", "written",
 ]  # fmt: skip

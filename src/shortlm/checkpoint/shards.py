@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from shortlm.checkpoint.folder import INDEX, Checkpoint
 from shortlm.checkpoint.headers import BITS
 from shortlm.checkpoint.pieces import Piece
 from shortlm.errors import ModelError, shown
@@ -32,10 +33,21 @@ def write_shards(pieces: list[Piece], folder: Path, shard_size: int) -> int:
         for name, shard in zip(names, shards, strict=True):
             _write_shard(folder / name, shard, bar.update)
     if len(shards) > 1:
-        weight_map = {p.name: name for name, shard in zip(names, shards, strict=True) for p in shard}
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        _write_index(folder, {p.name: name for name, shard in zip(names, shards, strict=True) for p in shard}, total)
     return total
+
+
+def add_shard(pieces: list[Piece], to: Checkpoint, name: str) -> None:
+    """Write `pieces` into one more file of a checkpoint, and say so in its index."""
+    _write_shard(to.folder / name, _aligned(pieces), lambda count: None)
+    weight_map = {tensor: entry.file.name for tensor, entry in to.tensors.items()}
+    total = to.nbytes + sum(piece.nbytes for piece in pieces)
+    _write_index(to.folder, weight_map | {piece.name: name for piece in pieces}, total)
+
+
+def _write_index(folder: Path, weight_map: dict[str, str], total: int) -> None:
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _refuse_twice(pieces: list[Piece]) -> None:

@@ -19,7 +19,7 @@ from shortlm.choose.recording import recorded
 from shortlm.choose.trials import AfterRepair, Trials
 from shortlm.errors import PlanError, TextError
 from shortlm.keys import key_of, model_key, searched_on
-from shortlm.model import ModelFiles, facts_from_config
+from shortlm.model import ModelFiles, facts_from_config, text_config, vocabulary
 from shortlm.plans import plan_of
 from shortlm.progress import is_main
 from shortlm.recipe import ChooseSettings, ModelSettings, SearchSettings, TextSettings
@@ -132,7 +132,7 @@ class _Search:
 
     def _work(self, files: ModelFiles, shape: tuple[int, int]) -> Work:
         given, method = self.method.given, self.method.method
-        width = getattr(files.config.get_text_config(), "hidden_size", 0)
+        width = getattr(text_config(files.config), "hidden_size", 0)
         state = width * files.dtype.itemsize * shape[0] * shape[1]
         dense = 8 * self.how.top_k * shape[0] * shape[1] if self.how.objective == "kl" else 0
         return Work(
@@ -158,7 +158,7 @@ class _Search:
             return None
         behind = text.for_model(self.model.model).model_copy(update={"skip": text.skip + skipped, "sequences": count})
         try:
-            windows = open_windows(behind, job.opened.tokenizer, job.opened.model.config.vocab_size)
+            windows = open_windows(behind, job.opened.tokenizer, vocabulary(job.opened.model.config))
         except TextError:
             return None
         return Evaluator(job, check=False, windows=windows) if count >= job.ranks.size else None

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from shortlm import errors
 from shortlm.artifacts import CutPlan, Form, ModelFacts
+from shortlm.cut.surgery import Surgery
 from shortlm.errors import ModelError, PlanError, library_errors
 from shortlm.leftovers import scratch_folder
 from shortlm.plans import plan_by_hand
@@ -26,16 +27,32 @@ from shortlm.units import Unit, check_units, unit_list
 
 
 class CheckedCut(BaseModel):
-    """The plan for the model that it is for, the files' module path of the blocks, and what is to be written."""
+    """The plan for the model that it is for, how names of blocks begin in its files, and what is to be written."""
 
     plan: CutPlan  # whose parameters_after are those of the result
     facts: ModelFacts
-    blocks_path: str
+    prefix: str
     form: Form
     config_json: str  # that the written weights are loaded by
     foreign_json: str | None = None  # of another project's type, in the end in its place
     dropped: list[str] = []  # tensors of blocks that stay
     zeroed: list[str] = []
+    mtp: list[str] = []  # tensors of heads for multi-token prediction; where `drop_mtp`, they go
+    drop_mtp: bool = False
+    per_block: dict[str, int] = {}  # tensors outside the blocks with a part for each, and the axis of these parts
+
+    @property
+    def became_of_mtp(self) -> Literal["kept", "dropped"] | None:
+        """For the manifest."""
+        return ("dropped" if self.drop_mtp else "kept") if self.mtp else None
+
+    @property
+    def surgery(self) -> Surgery:
+        """What becomes of the files' tensors."""
+        dropped = [*self.dropped, *(self.mtp if self.drop_mtp else [])]
+        return Surgery(
+            self.prefix, self.plan.kept, self.facts.n_blocks, dropped, self.zeroed, self.mtp, self.per_block
+        )  # fmt: skip
 
 
 class Request(BaseModel):
@@ -45,14 +62,16 @@ class Request(BaseModel):
     plan: CutPlan | None = None
     units: list[str] = []
     form: Form | Literal["auto"] = "auto"
+    mtp: Literal["keep", "drop"] = "keep"
 
 
 def planned(
-    model: ModelSettings, what: CutPlan | Sequence[Unit | int], form: Form | Literal["auto"] = "auto"
-) -> CheckedCut:
+    model: ModelSettings, what: CutPlan | Sequence[Unit | int], form: Form | Literal["auto"] = "auto",
+    mtp: Literal["keep", "drop"] = "keep",
+) -> CheckedCut:  # fmt: skip
     """Check a plan, or a list of what to remove, against the model. Raises ModelError or PlanError."""
     given = {"plan": what} if isinstance(what, CutPlan) else {"units": [str(unit) for unit in what]}
-    request = Request.model_validate({"model": model, "form": form, **given})
+    request = Request.model_validate({"model": model, "form": form, "mtp": mtp, **given})
     return _planned_here(request) if "transformers" in sys.modules else _planned_elsewhere(request)
 
 
@@ -81,9 +100,13 @@ def _planned_here(request: Request) -> CheckedCut:
         find_anatomy,
         guard,
         meta_model,
+        mtp_names,
+        names_in_model,
         open_config,
         open_tokenizer,
         plain_config,
+        prefix_of_blocks,
+        without_mtp,
     )
 
     model, trust = request.model, request.model.trust_remote_code
@@ -95,15 +118,18 @@ def _planned_here(request: Request) -> CheckedCut:
     plan = request.plan or plan_by_hand(facts, unit_list(",".join(request.units), "units"))
     _check_plan(plan, facts)
     plan, plain = without_empty_blocks(plan, anatomy), plain_config(config)
-    shorter = cut_config(plain, plan.kept)
-    guard(plain, shorter, plan.kept, trust)
+    shorter, mtp = cut_config(plain, plan.kept), mtp_names(config, source.tensors)
+    if request.mtp == "drop":
+        shorter = without_mtp(shorter)
+    parts = guard(plain, shorter, plan.kept, trust)
     result = result_of(request.form, source, before, shorter, plan)
     after = facts_of(meta_model(result.config, trust), model.model).parameters
     return CheckedCut(
         plan=plan.model_copy(update={"model": facts, "parameters_after": after}), facts=facts,
-        blocks_path=anatomy.blocks_path, form=result.form, config_json=_as_json(result.config),
+        prefix=prefix_of_blocks(before, source), form=result.form, config_json=_as_json(result.config),
         foreign_json=json.dumps(result.foreign, indent=2) + "\n" if result.foreign else None,
-        dropped=result.dropped, zeroed=result.zeroed,
+        dropped=result.dropped, zeroed=result.zeroed, mtp=mtp, drop_mtp=bool(mtp) and request.mtp == "drop",
+        per_block={file: parts[name] for file, name in names_in_model(before, source).items() if name in parts},
     )  # fmt: skip
 
 

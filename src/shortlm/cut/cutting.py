@@ -13,7 +13,7 @@ from shortlm.artifacts import CutPlan, CutStep, Equivalence, Manifest, provenanc
 from shortlm.checkpoint import Draft, earlier_steps, open_checkpoint, refuse_target, with_step, written
 from shortlm.cut.checked_config import planned
 from shortlm.cut.decilm_files import write_foreign
-from shortlm.cut.surgery import kept_pieces
+from shortlm.cut.surgery import Surgery, kept_pieces
 from shortlm.paths import user_path
 from shortlm.recipe import CutSettings, ModelSettings
 from shortlm.sizes import byte_size
@@ -38,10 +38,8 @@ def cut(
     started, out = time.perf_counter(), user_path(out)
     source = open_checkpoint(model.model, model.revision)
     refuse_target(source, out, force)
-    ready = planned(model, plan, settings.form)
-    pieces = kept_pieces(
-        source, ready.blocks_path, ready.plan.kept, ready.facts.n_blocks, ready.dropped, ready.zeroed
-    )  # fmt: skip
+    ready = planned(model, plan, settings.form, settings.mtp)
+    pieces = kept_pieces(source, ready.surgery)
     draft, earlier = Draft(source, pieces, ready.config_json), earlier_steps(source, ready.facts.n_blocks)
     with written(draft, out, force, byte_size(settings.shard_size), settings.checksums) as part:
         check = _checked(model, part, ready.plan) if settings.verify else None
@@ -50,7 +48,7 @@ def cut(
         seconds = round(time.perf_counter() - started, 3)
         step = CutStep(
             plan=ready.plan, form=ready.form, equivalence=check,
-            bytes_before=source.nbytes, bytes_after=draft.nbytes,
+            mtp=ready.became_of_mtp, bytes_before=source.nbytes, bytes_after=draft.nbytes,
             provenance=provenance(dtype=check.dtype if check else None, seconds=seconds, key=key),
         )  # fmt: skip
         manifest = with_step(earlier, source, ready.facts, step)
@@ -66,10 +64,11 @@ def _checked(model: ModelSettings, result: Path, plan: CutPlan) -> Equivalence:
 
 def refuse_uncuttable(model: ModelSettings) -> None:
     """Raise ModelError for what can't be cut whatever the plan, so that nobody scores it for hours first."""
-    from shortlm.model import cut_config, find_anatomy, meta_model, open_config
+    from shortlm.model import cut_config, find_anatomy, meta_model, mtp_names, open_config, prefix_of_blocks
 
     checkpoint, config = open_checkpoint(model.model, model.revision), open_config(model)
     before = meta_model(config, model.trust_remote_code)
     count = len(find_anatomy(before).blocks)
     cut_config(config, list(range(count - 1)))
-    kept_pieces(checkpoint, find_anatomy(before).blocks_path, list(range(count - 1)), count)
+    mtp = mtp_names(config, checkpoint.tensors)
+    kept_pieces(checkpoint, Surgery(prefix_of_blocks(before, checkpoint), list(range(count - 1)), count, mtp=mtp))

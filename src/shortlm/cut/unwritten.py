@@ -9,6 +9,7 @@ from typing import NamedTuple
 from shortlm.checkpoint import Copy
 from shortlm.cut.checked_config import planned
 from shortlm.cut.surgery import kept_pieces
+from shortlm.errors import ModelError
 from shortlm.leftovers import scratch_folder
 from shortlm.model import ModelFiles, open_config
 from shortlm.recipe import ModelSettings
@@ -26,7 +27,9 @@ class UnwrittenCut(NamedTuple):
 def unwritten_cut(dense: ModelFiles, units: Sequence[Unit]) -> UnwrittenCut:
     """The model without these units. Raises ModelError or PlanError where that can't be."""
     ready = planned(dense.settings, units)
-    pieces = kept_pieces(dense.checkpoint, ready.blocks_path, ready.plan.kept, ready.facts.n_blocks, ready.dropped)
+    if ready.per_block:
+        raise ModelError(f"{dense.settings.model}: has weights of all blocks in one tensor; choose without --repair")
+    pieces = kept_pieces(dense.checkpoint, ready.surgery)
     tensors = {piece.name: piece.source for piece in pieces if isinstance(piece, Copy)}
     with scratch_folder("config") as folder:
         (folder / "config.json").write_text(ready.config_json, encoding="utf-8")

@@ -13,7 +13,7 @@ from shortlm.evaluate.history import sources_of
 from shortlm.evaluate.perplexity import perplexity
 from shortlm.evaluate.samples import sample_prompts, write_samples
 from shortlm.evaluate.task_names import wanted
-from shortlm.model import ModelFiles, OpenModel, context_of, open_files
+from shortlm.model import ModelFiles, OpenModel, context_of, open_files, vocabulary
 from shortlm.paths import user_path
 from shortlm.recipe import EvalSettings, ModelSettings, SourceSettings, TextSettings, trained_on
 from shortlm.sweep import Schedule, Work, schedule_for
@@ -81,7 +81,7 @@ def _windows(text: TextSettings, files: ModelFiles, settings: EvalSettings) -> W
     if text.ids is None and context is not None and text.length > context:
         raise TextError(f"--length {text.length}: is more than the model's context of {context}; give a smaller one")
     try:
-        return open_windows(text, files.tokenizer, files.config.vocab_size)
+        return open_windows(text, files.tokenizer, vocabulary(files.config))
     except TextError as error:
         if not text.name:
             raise

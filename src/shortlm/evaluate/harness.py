@@ -24,7 +24,7 @@ from shortlm.evaluate.harness_results import Found, means, task_results
 from shortlm.evaluate.local_tasks import write_local_tasks
 from shortlm.evaluate.task_names import SETS, Wanted, wanted
 from shortlm.leftovers import scratch_folder
-from shortlm.model import OpenModel, free_memory
+from shortlm.model import OpenModel, free_memory, vocabulary
 from shortlm.paths import user_path
 from shortlm.recipe import EvalSettings
 
@@ -173,8 +173,7 @@ def _batch_size(opened: OpenModel) -> int | str:
     """The harness's own search on an accelerator; on a CPU, which would swap before it fails, what fits well."""
     if opened.device.type != "cpu":
         return "auto"
-    config = opened.model.config.get_text_config()
-    logits = (opened.context or 2048) * config.vocab_size * 4
+    logits = (opened.context or 2048) * vocabulary(opened.model.config) * 4
     return max(1, min(MOST_ON_CPU, free_memory(opened.device) // LOGITS_SHARE // logits))
 
 

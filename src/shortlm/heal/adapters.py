@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 
 from shortlm.checkpoint import read_header
 from shortlm.errors import ModelError, RecipeError, did_you_mean
-from shortlm.model import find_anatomy
+from shortlm.model import find_anatomy, is_composite
 from shortlm.recipe import PhaseSettings
 
 ADAPTER = "adapter_model.safetensors"
@@ -28,7 +29,8 @@ def adapted(model: Any, settings: PhaseSettings) -> Any:
     wanted = target_modules(model, settings.targets)
     transposed = any(isinstance(m, Conv1D) and n.endswith(tuple(wanted)) for n, m in model.named_modules())
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=wanted,
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
+        target_modules=_in_blocks(model, wanted) if is_composite(model.config) else wanted,
         fan_in_fan_out=transposed, task_type="CAUSAL_LM",
     )  # fmt: skip
     torch.manual_seed(settings.seed)  # of the adapters' random halves
@@ -53,6 +55,12 @@ def target_modules(model: Any, targets: str) -> list[str]:
     if not names:
         raise ModelError(f"{type(model).__name__}: has no plain matrices ({targets}) for adapters; use --method cpt")
     return sorted(names)
+
+
+def _in_blocks(model: Any, names: list[str]) -> str:
+    """As a pattern that only the blocks of the language model fit: towers have matrices of the same names."""
+    path = re.escape(find_anatomy(model).blocks_path)
+    return rf"{path}\.\d+\.({'|'.join(map(re.escape, names))})"
 
 
 def refuse_rank(model: Any, settings: PhaseSettings) -> None:

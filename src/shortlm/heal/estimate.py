@@ -28,6 +28,8 @@ from shortlm.heal.teacher import teacher_of
 from shortlm.heal.trainable import ADAPTED, check_method, make_trainable, precision
 from shortlm.model import (
     ModelFiles,
+    auto_class,
+    block_count,
     compute_type,
     cut_config,
     facts_from_config,
@@ -199,10 +201,9 @@ def _as_if_filled(model: Any) -> None:
 
 
 def _empty(files: ModelFiles, dtype: torch.dtype, config: Any = None) -> Any:
-    from transformers import AutoModelForCausalLM
-
     options = {"trust_remote_code": True} if files.settings.trust_remote_code else {}
-    return AutoModelForCausalLM.from_config(config or files.config, dtype=dtype, **options).requires_grad_(False)
+    config = config or files.config
+    return auto_class(config).from_config(config, dtype=dtype, **options).requires_grad_(False)
 
 
 def _parts(files: ModelFiles, settings: PhaseSettings, traced: Traced, cluster: Cluster) -> dict[str, int]:
@@ -266,7 +267,7 @@ def _time(
         one, two = (_micro_batch_seconds(files, settings, batch, kind, few + more) for more in (0, 1))
     except ModelError:  # a model that can't be cut to so few blocks
         return None, "not measured: the model can't be made smaller"
-    blocks = files.config.num_hidden_layers
+    blocks = block_count(files.config)
     twice = 4 / 3 if settings.method == "distill" else 1.0  # the teacher's forward is a third of a step
     return (one + (blocks - few) * max(0.0, two - one)) * count * twice, "measured here on made-up blocks"
 

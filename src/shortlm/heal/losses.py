@@ -137,7 +137,7 @@ def hidden_states_after(blocks: list[Any]) -> Generator[list[torch.Tensor], None
     states: list[torch.Tensor] = []
 
     def keep(module: Any, inputs: Any, output: Any) -> None:
-        states.append(output[0] if isinstance(output, tuple) else output)
+        states.append(output[0] if isinstance(output, (tuple, list)) else output)
 
     handles = [block.register_forward_hook(keep) for block in blocks]
     try:

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from shortlm.artifacts import manifest_of
-from shortlm.checkpoint import carry_files
+from shortlm.checkpoint import Checkpoint, Copy, add_shard, carry_files, open_checkpoint
 from shortlm.errors import ModelError
 from shortlm.heal.adapters import with_adapter
 from shortlm.heal.processes import load_whole
 from shortlm.heal.remains import readable
 from shortlm.heal.writing import writing
 from shortlm.heap import give_back
-from shortlm.model import ModelFiles, compute_type, load_strictly, quiet
+from shortlm.model import ModelFiles, compute_type, load_strictly, mtp_names, quiet
 from shortlm.outputs import whole_folder
 
 
@@ -73,5 +73,13 @@ def _save(model: Any, base: Path, out: Path) -> None:
     with writing(out), whole_folder(out, force=True) as part, quiet():
         carry_files(base, part)
         model.save_pretrained(part)
+        _carry_mtp(model.config, open_checkpoint(str(base)), open_checkpoint(str(part)))
         if manifest := manifest_of(base):  # what was cut stays known
             manifest.save(part / "manifest.json")
+
+
+def _carry_mtp(config: Any, base: Checkpoint, written: Checkpoint) -> None:
+    """Heads for multi-token prediction, which transformers neither loads nor saves, stay as they were."""
+    pieces: list[Any] = [Copy(name, base.tensors[name]) for name in mtp_names(config, base.tensors)]
+    if pieces:
+        add_shard(pieces, written, "model-mtp.safetensors")

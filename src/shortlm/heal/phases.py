@@ -25,7 +25,7 @@ from shortlm.heal.remains import damaged, readable
 from shortlm.heal.step_count import step_count, warmup_steps
 from shortlm.heal.teacher import Teacher
 from shortlm.heal.trainable import open_trained, precision
-from shortlm.model import ModelFiles, quiet, tokens_per_call
+from shortlm.model import ModelFiles, quiet, tokens_per_call, vocabulary
 from shortlm.recipe import HealSettings, PhaseSettings
 from shortlm.text import Windows, open_windows
 from shortlm.text.mixture import Mixture, facts, open_rows, unused
@@ -66,13 +66,13 @@ def prepare_work(files: ModelFiles, settings: PhaseSettings, processes: int) -> 
     """Open the data and work out steps and micro-batches. Raises RecipeError or TextError."""
     if settings.batch % processes:
         raise RecipeError(f"--batch {settings.batch}: is no multiple of the {processes} processes")
-    rows = open_rows(settings, files.tokenizer, files.config.vocab_size)
+    rows = open_rows(settings, files.tokenizer, vocabulary(files.config))
     records = rows.records()
     sample = rows.first(min(SAMPLE, records or SAMPLE))
     micro_tokens = settings.micro_tokens or tokens_per_call(files.device, training=True)
     validation = rows.held_out
     for text in settings.validate_on:
-        windows = open_windows(text.for_model(files.settings.model), files.tokenizer, files.config.vocab_size)
+        windows = open_windows(text.for_model(files.settings.model), files.tokenizer, vocabulary(files.config))
         validation[unused(windows.facts.source, validation)] = _as_rows(windows)
     count = micro_batch_count(sample, settings.batch, micro_tokens, processes)
     steps = step_count(settings, sum(len(row.ids) for row in sample) / len(sample), records)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from shortlm.artifacts import Manifest, ModelFacts, manifest_of
 from shortlm.checkpoint import locate
 from shortlm.errors import ModelError
-from shortlm.model import ModelFiles, facts_from_config, open_files
+from shortlm.model import ModelFiles, block_count, facts_from_config, open_files, vocabulary
 from shortlm.paths import user_path
 from shortlm.recipe import ModelSettings, PhaseSettings
 
@@ -32,12 +32,12 @@ def find_teacher(files: ModelFiles, settings: PhaseSettings) -> Teacher:
     manifest = manifest_of(files.checkpoint.folder)
     taught = open_files(teacher_of(files.checkpoint.folder, files.settings, settings))
     name = taught.settings.model
-    if taught.config.vocab_size != files.config.vocab_size:
+    if vocabulary(taught.config) != vocabulary(files.config):
         raise ModelError(
-            f"{name}: has a vocabulary of {taught.config.vocab_size}, the student {files.config.vocab_size}; "
+            f"{name}: has a vocabulary of {vocabulary(taught.config)}, the student {vocabulary(files.config)}; "
             "the teacher must be the model that was cut"
         )
-    count, own = taught.config.num_hidden_layers, files.config.num_hidden_layers
+    count, own = block_count(taught.config), block_count(files.config)
     blocks = manifest.blocks if manifest else list(range(own))
     if max(blocks) >= count or (not manifest and count != own):
         raise ModelError(

@@ -13,7 +13,16 @@ import torch
 from shortlm.errors import ModelError, RecipeError
 from shortlm.heal.adapters import adapted, need, refuse_rank
 from shortlm.heal.processes import deepspeed, fsdp
-from shortlm.model import ModelFiles, context_of, find_anatomy, load_strictly, meta_model
+from shortlm.model import (
+    ModelFiles,
+    auto_class,
+    block_count,
+    context_of,
+    find_anatomy,
+    load_strictly,
+    meta_model,
+    of_other_towers,
+)
 from shortlm.recipe import PhaseSettings
 
 ADAPTED = ("lora", "qlora")
@@ -38,7 +47,7 @@ def check_method(files: ModelFiles, settings: PhaseSettings) -> None:
         refuse_rank(meta_model(files.config, files.settings.trust_remote_code), settings)
     if settings.method == "qlora":
         need("bitsandbytes", "qlora")
-    blocks, context = files.config.num_hidden_layers, context_of(files.config)
+    blocks, context = block_count(files.config), context_of(files.config)
     if settings.method == "last-layers" and settings.last > blocks:
         raise RecipeError(f"--last {settings.last}: the model has {blocks} blocks")
     if context is not None and settings.length > context:
@@ -54,12 +63,15 @@ def make_trainable(model: Any, settings: PhaseSettings) -> Any:
         for module in (anatomy.head, *anatomy.blocks[-settings.last :]):
             module.requires_grad_(True)
         return model
-    return model.requires_grad_(True)
+    model.requires_grad_(True)
+    for name in of_other_towers(model, find_anatomy(model).blocks_path):
+        model.get_parameter(name).requires_grad_(False)
+    return model
 
 
 def _quantised(files: ModelFiles, kind: str) -> Any:
     """The base in 4-bit NF4 with double quantisation (QLoRA, 2305.14314)."""
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     from shortlm.model import quiet
 
@@ -71,7 +83,7 @@ def _quantised(files: ModelFiles, kind: str) -> Any:
     )  # fmt: skip
     try:
         with quiet():
-            model: Any = AutoModelForCausalLM.from_pretrained(
+            model: Any = auto_class(files.config).from_pretrained(
                 files.checkpoint.folder, config=files.config, quantization_config=config,
                 device_map={"": str(files.device)}, trust_remote_code=files.settings.trust_remote_code,
             )  # fmt: skip

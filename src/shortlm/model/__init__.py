@@ -1,12 +1,14 @@
 """Open a checkpoint, find its parts, rewrite its config."""
 
-from shortlm.model.anatomy import Anatomy, block_count, find_anatomy, scored_weights
+from shortlm.model.anatomy import Anatomy, block_count, find_anatomy, of_other_towers, scored_weights
 from shortlm.model.cache_size import cache_sizes
 from shortlm.model.config import cut_config
 from shortlm.model.devices import fits, free_memory, pick_device, planned_device, tokens_per_call
-from shortlm.model.file_names import names_in_model
+from shortlm.model.file_names import names_in_model, prefix_of_blocks
 from shortlm.model.guard import guard, meta_model
+from shortlm.model.language import auto_class, is_composite, special_ids, text_config, vocabulary
 from shortlm.model.left_out import modules_of
+from shortlm.model.mtp import mtp_names, without_mtp
 from shortlm.model.opening import (
     ModelFiles,
     OpenModel,
@@ -38,6 +40,7 @@ __all__ = [
     "Projection",
     "StoredTensors",
     "Widths",
+    "auto_class",
     "block_count",
     "cache_sizes",
     "compute_type",
@@ -49,12 +52,15 @@ __all__ = [
     "fits",
     "free_memory",
     "guard",
+    "is_composite",
     "left_out_of",
     "linear_widths",
     "load_strictly",
     "meta_model",
     "modules_of",
+    "mtp_names",
     "names_in_model",
+    "of_other_towers",
     "open_config",
     "open_files",
     "open_for_scoring",
@@ -65,12 +71,17 @@ __all__ = [
     "pick_device",
     "plain_config",
     "planned_device",
+    "prefix_of_blocks",
     "quiet",
     "read_some",
     "sampling_options",
     "scored_weights",
     "skeleton",
+    "special_ids",
     "split_by_block",
+    "text_config",
     "tokens_per_call",
+    "vocabulary",
     "widths_of",
+    "without_mtp",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The parts of a causal LM, found by looking at the module tree, not by architecture names.
+"""The parts of a causal LM, or of the language model in a composite one, found in the module tree, not by names.
 
 blocks: the list of modules as long as the config says (the largest one, if there are several);
 norm: the last norm beside that list; head: what `get_output_embeddings` returns;
@@ -13,10 +13,12 @@ from typing import Any
 from torch import nn
 
 from shortlm.errors import ModelError, shown
+from shortlm.model.language import is_composite, text_config
 
 MOST_BLOCKS = 2000  # no model has more; a module of each is built
 # Modules whose role the names don't tell: (class name of the block, child) -> role. None needed so far.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
+COUNTS = {"longcat_flash": "num_layers"}  # its num_hidden_layers counts attentions, of which a block has two
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,18 @@ def find_anatomy(model: Any) -> Anatomy:
     """The parts of `model`. Raises ModelError, naming the class, if they can't be told apart."""
     path, blocks = _find_blocks(model)
     parent = model.get_submodule(path.rpartition(".")[0])
-    head = model.get_output_embeddings()
+    head = find_head(model, path)
     if head is None:
         raise ModelError(f"{type(model).__name__}: has no language-model head; a causal LM is needed")
+    _refuse_shared_weights(model, blocks)
     sublayers = [_sublayers(block) for block in blocks]
     return Anatomy(path, blocks, _find_norm(parent, path), head, [s[0] for s in sublayers], [s[1] for s in sublayers])
 
 
 def block_count(config: object) -> int:
-    """The number of blocks in a config. Raises ModelError for composite models (vision, audio)."""
+    """The number of blocks of the language model. Raises ModelError if the config doesn't say."""
     try:
-        count = getattr(config, "num_hidden_layers", None)
+        count = getattr(text := text_config(config), count_field(text), None)
     except NotImplementedError:  # prophetnet
         count = None
     name = getattr(config, "model_type", type(config).__name__)
@@ -53,9 +56,14 @@ def block_count(config: object) -> int:
         raise ModelError(f"{name}: its config says {shown(count)} blocks; 1 to {MOST_BLOCKS:,} can be worked with")
     if not isinstance(count, int):
         raise ModelError(
-            f"{name}: its config has no num_hidden_layers (a composite model?); cut its language model alone"
+            f"{name}: its config has no num_hidden_layers, so the blocks of its language model are unknown"
         )
     return count
+
+
+def count_field(config: Any) -> str:
+    """The field of a language model's config that says how many blocks it has."""
+    return COUNTS.get(config.model_type) or config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
 
 
 def _find_blocks(model: Any) -> tuple[str, list[nn.Module]]:
@@ -63,8 +71,32 @@ def _find_blocks(model: Any) -> tuple[str, list[nn.Module]]:
     lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not lists:
         raise ModelError(f"{type(model).__name__}: no list of {count} blocks found; this architecture can't be cut")
-    path, blocks = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    found = [item for item in lists if _is_language(model, item[0])] or lists
+    path, blocks = max(found, key=lambda item: sum(p.numel() for p in item[1].parameters()))
     return path, list(blocks)
+
+
+def _is_language(model: Any, path: str) -> bool:
+    """Whether the module that holds this list is made by the config of the language model; a tower has its own."""
+    holder = getattr(model.get_submodule(path.rpartition(".")[0]), "config", None)
+    return type(holder) is type(text_config(model.config))
+
+
+def find_head(model: Any, blocks_path: str) -> Any:
+    """The lm_head of the model, or of the causal LM inside it that holds the blocks; None if there is none."""
+    parts = blocks_path.split(".")
+    holders = [model, *(model.get_submodule(".".join(parts[:i])) for i in range(1, len(parts)))]
+    found = (holder.get_output_embeddings() for holder in holders if hasattr(holder, "get_output_embeddings"))
+    return next((head for head in found if head is not None), None)
+
+
+def _refuse_shared_weights(model: Any, blocks: list[nn.Module]) -> None:
+    seen: set[int] = set()
+    for i, block in enumerate(blocks):
+        own = {id(p) for p in block.parameters()}
+        if own & seen:
+            raise ModelError(f"{type(model).__name__}: block {i} shares weights with an earlier one; it can't be cut")
+        seen |= own
 
 
 def _find_norm(parent: nn.Module, blocks_path: str) -> nn.Module | None:
@@ -100,6 +132,17 @@ def _role(name: str, child: nn.Module) -> str | None:
     if any(word in label for word in ("attention", "attn", "mixer", "mamba")):
         return "attention"
     return "ffn" if any(p.dim() >= 2 for p in child.parameters()) else None
+
+
+def of_other_towers(model: Any, blocks_path: str) -> set[str]:
+    """The parameters of a composite model that text alone doesn't pass: those of its other towers and projectors."""
+    if not is_composite(model.config):
+        return set()
+    language = blocks_path.rpartition(".")[0] + "."
+    ends = [m for m in (model.get_input_embeddings(), find_head(model, blocks_path)) if m is not None]
+    own = {id(p) for m in ends for p in m.parameters()}
+    every = model.named_parameters(remove_duplicate=False)
+    return {name for name, p in every if not name.startswith(language) and id(p) not in own}
 
 
 def block_parameters(anatomy: Anatomy) -> list[int]:

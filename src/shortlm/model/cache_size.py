@@ -7,12 +7,14 @@ from typing import Any
 import torch
 
 from shortlm.errors import PlanError
+from shortlm.model.anatomy import block_count
 from shortlm.model.guard import meta_model
+from shortlm.model.language import text_config
 
 
 def cache_sizes(config: Any, trust_remote_code: bool = False) -> list[int]:
     """Numbers (keys and values) per token and block. Raises PlanError if the cache is another."""
-    tokens, n_blocks = 2, config.num_hidden_layers
+    tokens, n_blocks = 2, block_count(config)
     model: Any = meta_model(config, trust_remote_code).to(torch.bfloat16)  # for which experts have a shape function
     ids_BT = torch.zeros(1, tokens, dtype=torch.long, device="meta")
     try:
@@ -31,7 +33,7 @@ def cache_sizes(config: Any, trust_remote_code: bool = False) -> list[int]:
 
 def _by_config(config: Any) -> list[int]:
     """Where the code needs more than shapes."""
-    text = config.get_text_config()
+    text = text_config(config)
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", None)
     width = getattr(text, "head_dim", None) or (heads and text.hidden_size // text.num_attention_heads)
-    return [2 * heads * width] * config.num_hidden_layers if heads and width else []
+    return [2 * heads * width] * block_count(config) if heads and width else []

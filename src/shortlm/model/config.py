@@ -7,17 +7,20 @@ then compares the blocks that the new config builds with those of the old one.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from shortlm.errors import ModelError, library_errors
-from shortlm.model.anatomy import block_count
+from shortlm.model.anatomy import block_count, count_field
+from shortlm.model.language import text_config, with_text_config
 
 LAYER_LISTS = {"layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "attention_layers"}
 LAYER_LISTS |= {"activation_sparsity_pattern", "intermediate_size", "layer_rope_theta", "num_attention_heads_per_layer"}
 LAYER_LISTS |= {"attention_window_size_per_layer", "block_configs", "ffn_multipliers", "num_key_value_heads"}
-LAYER_LISTS |= {"num_attention_heads", "num_query_heads", "num_kv_heads"}
+LAYER_LISTS |= {"num_attention_heads", "num_query_heads", "num_kv_heads", "indexer_types", "attn_layers"}
 INDEX_LISTS = {"mlp_only_layers", "moe_layers", "cross_attention_layers", "hybrid_layer_ids", "attn_layer_indices"}
-INDEX_LISTS |= {"full_attn_idxs", "full_attention_layers"}
+INDEX_LISTS |= {"full_attn_idxs", "full_attention_layers", "rope_scaling_layers"}
+IMAGE_ENTRIES = ("deepstack_layer_map", "spatial_target_layers")  # of a composite config (Granite 4 Vision)
 BY_INDEX = {"per_layer_config", "left_out", "widths"}
 PREFIX_COUNTS = {"first_k_dense_replace", "num_dense_layers", "max_window_layers"}
 
@@ -25,25 +28,59 @@ PREFIX_COUNTS = {"first_k_dense_replace", "num_dense_layers", "max_window_layers
 DEPTH_DEPENDENT_TYPES = {
     "diffllama": "its attention's lambda depends on the block's index",
     "minimax": "its residual factors belong to fixed places",
-    "minicpm3": "its residual scale depends on the number of blocks",
+    "beam": "what each block adds is weighted by its index",
+    "zaya": "each block's router reads the router of the block before it",
 }
 DEPTH_DEPENDENT_FIELDS = {
     "scale_attn_by_inverse_layer_idx": "attention is scaled by the block's index",
-    "num_kv_shared_layers": "the last blocks share the keys and values of earlier ones",
-    "scale_depth": "the residual scale depends on the number of blocks",
     "mup_scale_change_last_stage": "the scale depends on the block's index",
 }
 
 
 def cut_config(config: Any, kept: list[int]) -> Any:
-    """A new config with only the blocks `kept` (original indices, in order). Raises ModelError naming the field."""
+    """A new config with only the blocks `kept` (original indices, in order); the rest of a composite one stays.
+
+    Raises ModelError naming the field that stands in the way.
+    """
+    if getattr(config, "quantization_config", None):
+        what = "this checkpoint is quantised; cut the unquantised one, then quantise the result"
+        raise ModelError(f"{config.model_type}: {what}")
+    whole = with_text_config(config, _shorter(text_config(config), kept))
+    _refuse_without_image_blocks(config, kept)
+    for field in IMAGE_ENTRIES:
+        if entries := getattr(config, field, None):
+            setattr(whole, field, _moved(config, field, entries, kept))
+    return whole
+
+
+def _refuse_without_image_blocks(config: Any, kept: list[int]) -> None:
+    """DeepStack (Qwen3-VL) adds one more feature of the image behind each of the first blocks, by their index."""
+    count = len(getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", None) or ())
+    if kept[:count] != list(range(count)):
+        first = ",".join(map(str, range(count)))
+        raise ModelError(
+            f"{config.model_type}: features of images enter behind blocks 0 to {count - 1}, so these have to stay "
+            f"(--protect {first})"
+        )
+
+
+def _moved(config: Any, field: str, entries: list[Any], kept: list[int]) -> list[Any]:
+    """Blocks at whose entry features of images are added: where one goes, they enter the next that stays."""
+    places = [entry[-1] if isinstance(entry, (list, tuple)) else entry for entry in entries]
+    new = [sum(i < place for i in kept) for place in places]
+    if len({*new}) < len(new) or max(new) >= len(kept):
+        raise ModelError(f"{config.model_type}: no block would be left for a feature of images ({field}); keep more")
+    return [[*e[:-1], p] if isinstance(e, (list, tuple)) else p for e, p in zip(entries, new, strict=True)]
+
+
+def _shorter(config: Any, kept: list[int]) -> Any:
     n_blocks = block_count(config)
     _refuse_depth_dependent(config)
     with library_errors(ModelError, f"{config.model_type}: its config refuses to be shortened"):
         fields = config.to_dict()
         rewritten = {name: _rewritten(config, name, value, kept, n_blocks) for name, value in fields.items()}
-        rewritten |= _explicit_periods(fields, kept, n_blocks)
-        rewritten[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(kept)
+        rewritten |= _explicit_periods(fields, kept, n_blocks) | _other_rules(config, fields, kept, n_blocks)
+        rewritten[count_field(config)] = len(kept)
         return type(config).from_dict(rewritten)
 
 
@@ -53,8 +90,6 @@ def _refuse_depth_dependent(config: Any) -> None:
     reasons += [f"{f}: {why}" for f, why in DEPTH_DEPENDENT_FIELDS.items() if getattr(config, f, None)]
     if any(reasons):
         raise ModelError(f"{name}: can't be cut soundly ({next(filter(None, reasons))})")
-    if getattr(config, "quantization_config", None):
-        raise ModelError(f"{name}: this checkpoint is quantised; cut the unquantised one, then quantise the result")
 
 
 def _rewritten(config: Any, name: str, value: Any, kept: list[int], n_blocks: int) -> Any:
@@ -83,3 +118,34 @@ def _explicit_periods(fields: dict[str, Any], kept: list[int], n_blocks: int) ->
         return {}
     dense = {i for i in range(n_blocks) if (i + 1) % step or i in (fields["mlp_only_layers"] or [])}
     return {"decoder_sparse_step": 1, "mlp_only_layers": [new for new, old in enumerate(kept) if old in dense]}
+
+
+def _other_rules(config: Any, fields: dict[str, Any], kept: list[int], n_blocks: int) -> dict[str, Any]:
+    """Rules that depend on the number of blocks, or count from the last one, said anew for those that stay."""
+    new: dict[str, Any] = {}
+    if fields.get("num_kv_shared_layers"):  # that the blocks whose keys they read stay, `guard` sees
+        new["num_kv_shared_layers"] = sum(i >= n_blocks - fields["num_kv_shared_layers"] for i in kept)
+    if fields.get("scale_depth"):  # what a block adds is multiplied by scale_depth / sqrt(number of blocks)
+        new["scale_depth"] = fields["scale_depth"] * math.sqrt(len(kept) / n_blocks)
+    if fields.get("block_types"):  # repeated as often as needed
+        types = fields["block_types"]
+        new["block_types"] = [types[i % len(types)] for i in kept]
+    for kind in ("attn", "expert"):
+        if (period := f"{kind}_layer_period") in fields and (offset := f"{kind}_layer_offset") in fields:
+            new |= zip((period, offset), _period(config, period, kept, fields[period], fields[offset]), strict=True)
+    return new
+
+
+def _period(config: Any, field: str, kept: list[int], period: int, offset: int) -> tuple[int, int]:
+    """A period and an offset that tell those of the blocks `kept` which were on the old beat. Raises ModelError."""
+    wanted = [i % period == offset for i in kept]
+    for p in range(1, len(kept) + 1):
+        for o in range(p):
+            if [i % p == o for i in range(len(kept))] == wanted:
+                return p, o
+    if not any(wanted):
+        return len(kept) + 1, len(kept)
+    raise ModelError(
+        f"{config.model_type}: {field} can say kinds of blocks at equal distances only, which those that stay are not; "
+        "remove others, for instance all blocks of a period"
+    )

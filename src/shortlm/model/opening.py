@@ -21,6 +21,8 @@ from shortlm.errors import ModelError, did_you_mean, library_errors, shortened, 
 from shortlm.model.anatomy import Anatomy, block_count, block_parameters, find_anatomy, sublayer_parameters
 from shortlm.model.devices import fits, free_memory, pick_device
 from shortlm.model.guard import meta_model
+from shortlm.model.language import auto_class, text_config
+from shortlm.model.mtp import mtp_names
 from shortlm.model.own_type import architecture_of
 from shortlm.model.reading import DTYPES
 from shortlm.model.streaming import DiskBlocks
@@ -177,16 +179,14 @@ def _last_line(error: Exception) -> str:
 
 def context_of(config: Any) -> int | None:
     """The longest sequence that the positions of a config allow, if it names one."""
-    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    found = getattr(text_config(config), "max_position_embeddings", None)
     return found if isinstance(found, int) else None
 
 
 def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
     """The model in evaluation mode, without gradients, on its device; every tensor accounted for."""
-    from transformers import AutoModelForCausalLM
-
     with library_errors(ModelError, f"{folder}: can't be loaded"), quiet():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class(config).from_pretrained(
             folder,
             config=config,
             dtype=settings.dtype,
@@ -196,8 +196,9 @@ def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
         )
     model, info = loaded
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        if info.get(kind):
-            first = sorted(map(str, info[kind]))[0]
+        wrong = {str(key) for key in info.get(kind) or ()} - {*mtp_names(config, map(str, info.get(kind) or ()))}
+        if wrong:
+            first = sorted(wrong)[0]
             kind = kind.replace("_keys", "")
             raise ModelError(f"{folder}: {kind} weights (first: {first}); the files don't fit config.json")
     return model.requires_grad_(False).eval().to(pick_device(settings.device))

@@ -17,11 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from shortlm.checkpoint import Checkpoint, TensorEntry, block_prefix
+from shortlm.checkpoint import Checkpoint, TensorEntry
 from shortlm.errors import ModelError
 from shortlm.heap import give_back
-from shortlm.model.anatomy import find_anatomy
+from shortlm.model.anatomy import find_anatomy, of_other_towers
 from shortlm.model.config import cut_config
+from shortlm.model.file_names import names_in_model, prefix_of_blocks
+from shortlm.model.language import auto_class
+from shortlm.model.mtp import mtp_names
 from shortlm.model.reading import Buffer, Tensors, dtype_of, read_rows, read_tensors
 
 
@@ -40,8 +43,11 @@ class DiskBlocks:
         self.model = skeleton(config, dtype, trust_remote_code)
         self.anatomy = find_anatomy(self.model)
         self.blocks, self.path = self.anatomy.blocks, self.anatomy.blocks_path
-        self.prefix = block_prefix(checkpoint, self.path, len(self.blocks))
-        self.inside, self.outside = split_by_block(checkpoint, self.prefix, len(self.blocks))
+        self.checkpoint = checkpoint
+        self.prefix = prefix_of_blocks(self.model, checkpoint)
+        self.inside, outside = split_by_block(checkpoint, self.prefix, len(self.blocks))
+        unused = {*mtp_names(config, outside)}
+        self.outside = {name: entry for name, entry in outside.items() if name not in unused}
         self._refuse_unfit(checkpoint)
         self.table: TensorEntry | None = None  # the embeddings' and the head's weight in the files,
         self.head: TensorEntry | None = None  # or None if they are in memory all the time
@@ -172,8 +178,9 @@ class DiskBlocks:
             self._fill_by_conversion()
         else:
             self._leave_on_disk(places)
+            unused = of_other_towers(self.model, self.path)  # by text alone, so they stay where they are
             for name, entry in places.items():
-                if entry not in (self.table, self.head):
+                if entry not in (self.table, self.head) and name not in unused:
                     self._put_tied(name, self._parameter(name, entry))
         for name, buffer in self.model.named_buffers():
             _put(self.model, name, buffer.to(self.device))
@@ -183,9 +190,9 @@ class DiskBlocks:
 
         Parameters that are tied have one place; if the files hold two, transformers has to say which counts.
         """
-        base = self.path.removesuffix(self.prefix[:-1])  # file names may lack the base model's name
         wanted = {n: t for n, t in self.model.state_dict(keep_vars=True).items() if not n.startswith(self.path + ".")}
-        places = {name if name in wanted else base + name: entry for name, entry in self.outside.items()}
+        names = names_in_model(self.model, self.checkpoint)
+        places = {names[file]: entry for file, entry in self.outside.items()}
         if any(name not in wanted or wanted[name].shape != entry.shape for name, entry in places.items()):
             return None
         found = [id(wanted[name]) for name in places]
@@ -257,10 +264,9 @@ class _RowLookUp:
 def skeleton(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     """The model with real buffers (rotary tables are in no checkpoint) and without memory for its weights."""
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
 
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+        model = auto_class(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     model.tie_weights()
     return model.requires_grad_(False).eval()
 

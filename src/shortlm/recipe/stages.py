@@ -206,3 +206,8 @@ class CutSettings(WritingSettings):
         "'import shortlm'), nemotron-nas (Llamas for vLLM), zeroed (loads everywhere, no faster); "
         "'auto': shortlm. Whole blocks alone are always plain.",
     )
+    mtp: Literal["keep", "drop"] = Field(
+        "keep",
+        description="Heads for multi-token prediction behind the last block (DeepSeek-V3, GLM-4.5, Qwen3-Next): keep "
+        "them (they were trained on the whole model, so engines accept fewer of their guesses), or drop them.",
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shortlm.artifacts import Manifest, manifest_of
 from shortlm.errors import ModelError, PlanError
-from shortlm.model import ModelFiles, facts_from_config, find_anatomy, meta_model
+from shortlm.model import ModelFiles, block_count, facts_from_config, find_anatomy, meta_model, text_config
 from shortlm.units import Unit
 
 
@@ -49,9 +49,9 @@ def paired(cut: ModelFiles, dense: ModelFiles, given: Sequence[int] | None = Non
     """By the cut model's manifest, or as `given`. Raises ModelError if they don't fit together, PlanError for a map of
     blocks that can't be.
     """
-    name, count, dense_count = cut.settings.model, cut.config.num_hidden_layers, dense.config.num_hidden_layers
+    name, count, dense_count = cut.settings.model, block_count(cut.config), block_count(dense.config)
     for what, of in (("vocab_size", "vocabulary"), ("hidden_size", "width")):
-        ours, theirs = getattr(cut.config, what), getattr(dense.config, what)
+        ours, theirs = (getattr(text_config(files.config), what) for files in (cut, dense))
         if ours != theirs:
             raise ModelError(
                 f"{dense.settings.model}: has a {of} of {theirs}, {name} of {ours}; --against must be the model that "

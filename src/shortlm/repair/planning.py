@@ -11,7 +11,7 @@ import torch
 
 from shortlm.artifacts import WorkEstimate, WorkRow, provenance
 from shortlm.errors import RepairError
-from shortlm.model import facts_from_config, find_anatomy, output_projection
+from shortlm.model import facts_from_config, find_anatomy, output_projection, text_config
 from shortlm.repair.sources import Sources
 from shortlm.sizes import byte_size, gib
 from shortlm.sweep import MadeUpModel, ModelSize, seconds, taken_memory, widest
@@ -43,7 +43,7 @@ class Solving:
 def solvings(sources: Sources) -> list[Solving]:
     """All weights that the method solves for, from the config alone."""
     how, pairing, anatomy = sources.how, sources.pairing, find_anatomy(sources.files.model)
-    found, width = [], sources.cut.config.get_text_config().hidden_size
+    found, width = [], text_config(sources.cut.config).hidden_size
     for j in range(pairing.first, len(pairing.blocks)) if how.solves else ():
         parameters = sum(p.numel() for p in anatomy.blocks[j].parameters())
         for part in how.parts if how.everywhere or pairing.is_before_gap(j) else ():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shortlm.model import ModelFiles
+from shortlm.model import ModelFiles, block_count
 from shortlm.recipe import RepairSettings, TextSettings
 from shortlm.repair.fitting import fit_beside
 from shortlm.repair.pairing import Pairing
@@ -26,7 +26,7 @@ def losses_after_repair(
     Each is given as its files, the dense model's indices of its blocks, and the units that are left out of these, by
     the same indices. Under torchrun the processes share the windows.
     """
-    n_dense, sources = dense.config.num_hidden_layers, list[Sources]()
+    n_dense, sources = block_count(dense.config), list[Sources]()
     for files, blocks, left_out in cuts:
         here = [Unit(blocks.index(unit.block), unit.part) for unit in left_out if unit.block in blocks]
         sources.append(Sources.of(files, dense, text, settings, Pairing(blocks, here, n_dense)))

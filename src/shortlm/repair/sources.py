@@ -11,7 +11,7 @@ import torch
 
 from shortlm.errors import ModelError, RepairError, TextError
 from shortlm.keys import fingerprint, key_of, model_key
-from shortlm.model import ModelFiles, find_anatomy, meta_model, open_files, output_projection
+from shortlm.model import ModelFiles, block_count, find_anatomy, meta_model, open_files, output_projection, vocabulary
 from shortlm.recipe import ModelSettings, RepairSettings, TextSettings, not_default
 from shortlm.repair.methods import Repair, read_method
 from shortlm.repair.pairing import Pairing, paired
@@ -70,7 +70,7 @@ class Sources:
     @cached_property
     def windows(self) -> Windows:
         """Those to fit on, and behind them those of validation. Raises TextError for too little text."""
-        found = open_windows(self.text, self.dense.tokenizer or self.cut.tokenizer, self.dense.config.vocab_size)
+        found = open_windows(self.text, self.dense.tokenizer or self.cut.tokenizer, vocabulary(self.dense.config))
         wanted = self.settings.calibration + self.settings.validation
         if len(found.ids_BT) < wanted:
             raise TextError(
@@ -126,7 +126,7 @@ def check_repair(against: ModelSettings, text: TextSettings, settings: RepairSet
     none of whose blocks has weights to solve for (experts).
     """
     dense, how = open_files(against), read_method(settings.method)
-    whole = Pairing(list(range(dense.config.num_hidden_layers)), [], dense.config.num_hidden_layers)
+    whole = Pairing(list(range(block_count(dense.config))), [], block_count(dense.config))
     text = text.model_copy(update={"sequences": settings.calibration + settings.validation})
     files = Files(dense.checkpoint, meta_model(dense.config, against.trust_remote_code))
     _ = Sources(dense, dense, whole, how, settings, text.for_model(against.model), files).windows

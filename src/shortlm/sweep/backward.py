@@ -104,7 +104,7 @@ class BlockGradients:
             with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
                 duals = {n: forward_ad.make_dual(self.weights[n].detach(), d) for n, d in direction.items()}
                 out = functional_call(self.caller.blocks[self.index], duals, (passage.in_BTD, *args), kwargs)
-                out_BTD = out[0] if isinstance(out, tuple) else out
+                out_BTD = out[0] if isinstance(out, (tuple, list)) else out
                 change_BTD = forward_ad.unpack_dual(out_BTD).tangent
         except (NotImplementedError, RuntimeError) as error:
             if is_out_of_memory(error):

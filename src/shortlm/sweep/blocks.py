@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shortlm.errors import ModelError, TextError
+from shortlm.errors import ModelError, TextError, library_errors
 from shortlm.model.anatomy import Anatomy
 from shortlm.model.devices import tokens_per_call
 from shortlm.model.opening import context_of
@@ -76,7 +76,7 @@ class BlockCaller:
         self.norm, self.branches = anatomy.norm, Branches(anatomy)
         self.tail_form: Any = None  # what tail.py has found out about this model
         self.device = disk.device if disk else model.get_input_embeddings().weight.device
-        self.returns_tuple: dict[type[nn.Module], bool] = {}
+        self.things: dict[type[nn.Module], int] = {}  # that a kind of block returns: 0 for a tensor alone
         self.no_forward_mode: set[type[nn.Module]] = set()
         self.spare: dict[str, torch.Tensor] = {}  # memory for gradients, handed from block to block
         self.forwards = 0  # blocks computed, each for one batch
@@ -105,7 +105,8 @@ class BlockCaller:
 
             return record
 
-        with torch.no_grad(), replaced_forwards(self.blocks, recorder):
+        what = f"{type(self.model).__name__}: can't be run on text alone"
+        with torch.no_grad(), replaced_forwards(self.blocks, recorder), library_errors(ModelError, what):
             self.head_input(batch)
         return batch
 
@@ -119,7 +120,7 @@ class BlockCaller:
     def decided(self, i: int, decision: int, h_BTD: torch.Tensor, call: Callable[[], Any]) -> torch.Tensor:
         """The state behind block i by `call`, which calls it with h_BTD; without a branch, as the decision says."""
         output = call() if decision == KEEP else self.branches.output_without(i, LEFT_OUT[decision], h_BTD, call)
-        return output[0] if isinstance(output, tuple) else output
+        return output[0] if isinstance(output, (tuple, list)) else output
 
     def without(self, i: int, part: str, h_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The state behind block i without one of its parts; without the whole block that is h_BTD itself."""
@@ -182,7 +183,7 @@ class BlockCaller:
                     return outputs[-1]
 
                 states[0] = changed(i, h_BTD, lambda decision: self.decided(i, decision, h_BTD, call))
-                return (states[0], *outputs[0][1:]) if isinstance(outputs[0], tuple) else states[0]
+                return (states[0], *outputs[0][1:]) if isinstance(outputs[0], (tuple, list)) else states[0]
 
             return forward
 
@@ -204,7 +205,7 @@ class BlockCaller:
         def bypass(i: int, original: Callable[..., Any]) -> Callable[..., Any]:
             def hand_on(h: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
                 state = h_BTD if i == last else h
-                return (state,) if self.returns_tuple[type(self.blocks[i])] else state
+                return _as_many(state, self.things[type(self.blocks[i])])
 
             return hand_on
 
@@ -223,10 +224,16 @@ class BlockCaller:
     def _as_output(self, i: int, h_BTD: torch.Tensor, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """h_BTD in the form that this kind of block returns; found out by one real call per kind."""
         kind = type(self.blocks[i])
-        if kind not in self.returns_tuple:
+        if kind not in self.things:
             for _ in self.disk.visit([i]) if self.disk else [i]:
-                self.returns_tuple[kind] = isinstance(original(h_BTD, *args, **kwargs), tuple)
-        return (h_BTD,) if self.returns_tuple[kind] else h_BTD
+                output = original(h_BTD, *args, **kwargs)
+                self.things[kind] = len(output) if isinstance(output, (tuple, list)) else 0
+        return _as_many(h_BTD, self.things[kind])
+
+
+def _as_many(state: torch.Tensor, things: int) -> Any:
+    """The state as a block returns it: beside it nothing, as without a cache and without attention maps."""
+    return (state, *[None] * (things - 1)) if things else state
 
 
 def widest(device: torch.device) -> torch.dtype:

@@ -8,6 +8,7 @@ Shapes: B sequences, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from typing import Any
 import torch
 
 from shortlm.artifacts import Equivalence
-from shortlm.errors import ModelError
-from shortlm.model import Anatomy, ModelFiles, OpenModel, find_anatomy, open_files
+from shortlm.errors import ModelError, library_errors
+from shortlm.model import Anatomy, ModelFiles, OpenModel, find_anatomy, open_files, special_ids, vocabulary
 from shortlm.recipe import ModelSettings
 from shortlm.sweep.blocks import BlockCaller
 from shortlm.sweep.branches import Branches
@@ -28,6 +29,8 @@ from shortlm.sweep.tail import Tail
 from shortlm.units import Unit
 
 SEQUENCES, TOKENS, PREFIX = 2, 32, 8
+CACHES = ("past_key_values", "cache_params", "state")  # what architectures call it
+CACHELESS = (AttributeError, TypeError, ValueError, IndexError, KeyError, RuntimeError)  # of a model without one
 Edited = Callable[[Anatomy], AbstractContextManager[object]]
 
 
@@ -59,7 +62,7 @@ def _in_memory(files: ModelFiles, cut_files: ModelFiles, without: _Without) -> E
     """With the cache, rounding (and the routing of experts) differs from the pass at once also in the uncut model:
     four times the original's own gap is allowed there, where that is more than the tolerance.
     """
-    ids_BT = _probe_ids(files.config.vocab_size)
+    ids_BT = _probe_ids(files.config)
     expected_BTV, own_gap, dtype = _original_logits(files, without, ids_BT)
     allowed = tolerance(dtype, expected_BTV)
     model = cut_files.open(streamed=False).model
@@ -78,7 +81,7 @@ def _in_memory(files: ModelFiles, cut_files: ModelFiles, without: _Without) -> E
 
 def _streamed(files: ModelFiles, cut_files: ModelFiles, without: _Without) -> Equivalence:
     """Two blocks are in memory; the removed ones are not even read."""
-    ids_BT = _probe_ids(files.config.vocab_size)
+    ids_BT = _probe_ids(files.config)
     expected_BTV = _walked_logits(files.open(streamed=True), without, ids_BT)
     dtype = str(files.dtype).removeprefix("torch.")
     allowed = tolerance(dtype, expected_BTV)
@@ -118,9 +121,12 @@ def tolerance(dtype: str, logits: torch.Tensor) -> float:
     return 4 * torch.finfo(getattr(torch, dtype)).eps * float(logits.abs().max())
 
 
-def _probe_ids(vocabulary: int) -> torch.Tensor:
-    """Any tokens will do: the two models have to agree on all of them."""
-    return torch.randint(vocabulary, (SEQUENCES, TOKENS), generator=torch.Generator().manual_seed(0))
+def _probe_ids(config: Any) -> torch.Tensor:
+    """Any tokens will do, since the two models have to agree on all of them; but none that stands for an image."""
+    ids_BT = torch.randint(vocabulary(config), (SEQUENCES, TOKENS), generator=torch.Generator().manual_seed(0))
+    taken = {*special_ids(config)}
+    free = next(token for token in range(vocabulary(config)) if token not in taken)
+    return torch.where(torch.isin(ids_BT, torch.tensor(sorted(taken))), free, ids_BT)
 
 
 def _original_logits(
@@ -129,9 +135,11 @@ def _original_logits(
     """logits_BTV of the original without that, the whole one's gap with the cache (None: no cache), the type."""
     model = files.open(streamed=False).model
     ids_BT = ids_BT.to(model.device)
+    with library_errors(ModelError, f"{model.config.model_type}: can't be run on text alone"):
+        whole_BTV = _logits(model, ids_BT)
     try:
-        own_gap = _largest(_logits(model, ids_BT) - cached_logits(model, ids_BT))
-    except (AttributeError, TypeError, ValueError, IndexError):  # recurrent models keep something else, or nothing
+        own_gap = _largest(whole_BTV - cached_logits(model, ids_BT))
+    except CACHELESS:  # recurrent models may keep something else, or nothing
         own_gap = None
     anatomy = find_anatomy(model)
     left_out = Branches(anatomy).left_out(without.sublayers)
@@ -143,7 +151,7 @@ def _original_logits(
 def _cached_or_refuse(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
     try:
         return cached_logits(model, ids_BT)
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
+    except CACHELESS as error:
         raise ModelError(
             f"without these units {model.config.model_type} can't decode with its KV cache ({error}); keep another "
             "block of their kind"
@@ -157,11 +165,13 @@ def _logits(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
 
 def cached_logits(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
     """logits_BTV computed as generation does: a prefix at once, then token by token with the KV cache."""
+    known = inspect.signature(model.forward).parameters
+    name = next((name for name in CACHES if name in known), CACHES[0])
     parts, cache = [], None
     with torch.no_grad():
         for ids in [ids_BT[:, :PREFIX], *ids_BT[:, PREFIX:].split(1, dim=1)]:
-            output = model(input_ids=ids, past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+            output = model(input_ids=ids, use_cache=True, **{name: cache})
+            cache = output[name]
             parts.append(output.logits.float().cpu())
     return torch.cat(parts, dim=1)
 

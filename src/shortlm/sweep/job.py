@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from shortlm.errors import ScoreError
-from shortlm.model import ModelFiles, OpenModel, free_memory, open_files
+from shortlm.model import ModelFiles, OpenModel, free_memory, open_files, vocabulary
 from shortlm.progress import is_main
 from shortlm.recipe import ModelSettings, TextSettings
 from shortlm.sweep.ranks import Ranks, joined_ranks
@@ -46,7 +46,7 @@ def open_job(
     """
     files, windows = open_files(model), None
     if text is not None:
-        windows = open_mixture(text.for_model(model.model), mix, files.tokenizer, files.config.vocab_size)
+        windows = open_mixture(text.for_model(model.model), mix, files.tokenizer, vocabulary(files.config))
     with joined_ranks() as ranks:
         shape = (0, 0) if windows is None else windows.part(share_of(windows, ranks)).shape
         schedule, kept_bytes = _with_kept(files, work(files, shape), batch_size, ranks)

@@ -32,7 +32,7 @@ def bypassed(blocks: list[nn.Module], dropped: list[int]) -> Generator[None, Non
     """The model with some blocks' outputs replaced by their inputs: slow and plain, the reference for cuts."""
 
     def hand_on(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return (args[0], *output[1:]) if isinstance(output, tuple) else args[0]
+        return (args[0], *output[1:]) if isinstance(output, (tuple, list)) else args[0]
 
     hooks = [blocks[i].register_forward_hook(hand_on) for i in dropped]
     try:

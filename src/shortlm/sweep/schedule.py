@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from shortlm.checkpoint import Checkpoint, block_prefix
-from shortlm.model import find_anatomy, meta_model, split_by_block
+from shortlm.checkpoint import Checkpoint
+from shortlm.model import find_anatomy, meta_model, of_other_towers, prefix_of_blocks, split_by_block
 from shortlm.sizes import gib
 from shortlm.sweep.decisions import Path, path_of, single_removals
 from shortlm.units import BLOCK, Mask
@@ -31,11 +31,12 @@ class ModelSize:
     vocabulary: int
     tied: bool
     copies: int = 1  # of a block while it is read: 2 if its files hold it under other names
+    towers: int = 0  # of a composite model, which are not read where blocks stay on disk
 
     @property
     def total(self) -> int:
         """All weights."""
-        return sum(self.blocks) + self.table + (0 if self.tied else self.head) + self.rest
+        return sum(self.blocks) + self.table + (0 if self.tied else self.head) + self.rest + self.towers
 
     @classmethod
     def of(
@@ -49,17 +50,17 @@ class ModelSize:
         head: Any = anatomy.head.weight
         tied = table is head
         outside = sum(p.numel() for p in model.parameters()) - sum(counts)
+        unused = of_other_towers(model, anatomy.blocks_path)
+        towers = sum(p.numel() for name, p in model.named_parameters() if name in unused)
         rest = outside - table.numel() - (0 if tied else head.numel())
         copies, largest = 1, max(p.numel() for block in anatomy.blocks for p in block.parameters())
         if checkpoint:
-            inside, _ = split_by_block(
-                checkpoint, block_prefix(checkpoint, anatomy.blocks_path, len(counts)), len(counts)
-            )
+            inside, _ = split_by_block(checkpoint, prefix_of_blocks(model, checkpoint), len(counts))
             copies = 1 if inside[0].keys() == anatomy.blocks[0].state_dict().keys() else 2
         width = dtype.itemsize
         return cls(
             [n * width for n in counts], max(counts), largest * width, table.numel() * width, head.numel() * width,
-            rest * width, table.shape[1], len(head), tied, copies,
+            (rest - towers) * width, table.shape[1], len(head), tied, copies, towers * width,
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from shortlm.model import find_anatomy
+from shortlm.model import auto_class, find_anatomy
 from shortlm.sweep.backward import BlockGradients, Passage
 from shortlm.sweep.blocks import BlockCaller
 
@@ -51,10 +51,9 @@ def call_cost(
 def _traced(config: Any, dtype: torch.dtype, batch: int, tokens: int, gradients: bool, **opening: Any) -> CallCost:
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
-    from transformers import AutoModelForCausalLM
 
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, **opening).eval().requires_grad_(False)
+        model = auto_class(config).from_config(config, dtype=dtype, **opening).eval().requires_grad_(False)
         caller = BlockCaller(model, find_anatomy(model))
         ids_BT = torch.zeros(batch, tokens, dtype=torch.long)
         prepared = caller.prepare(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), padded=False)

@@ -18,6 +18,7 @@ from shortlm.errors import ModelError, PlanError, ShortLMError, library_errors
 from shortlm.leftovers import scratch_folder
 from shortlm.model import (
     Widths,
+    auto_class,
     find_anatomy,
     left_out_of,
     linear_widths,
@@ -25,7 +26,7 @@ from shortlm.model import (
     own_config,
     plain_config,
     widths_of,
-)
+)  # fmt: skip
 from shortlm.sweep import silent
 from shortlm.units import ATTENTION, FFN
 from shortlm.width.groups import WORDS, Groups
@@ -100,11 +101,10 @@ def refuse_unrunnable(form: Form, before: Any, trust_remote_code: bool = False) 
 def _failure(config: Any, trust_remote_code: bool) -> str | None:
     """What a forward of a few fake tokens raises."""
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from transformers import AutoModelForCausalLM
 
     try:
         with silent(), FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"), torch.no_grad():
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code).eval()
+            model = auto_class(config).from_config(config, trust_remote_code=trust_remote_code).eval()
             model(input_ids=torch.zeros(1, 3, dtype=torch.long), use_cache=False)
     except Exception as error:  # whatever an architecture's code does with shapes that don't fit
         return str(error).strip().splitlines()[0]
