@@ -148,13 +148,21 @@ def test_experts_whose_routing_turns_on_rounding_pass_the_check(tmp_path, dtype)
     assert check.max_abs_difference_cached <= check.tolerance_cached
 
 
-def test_a_model_without_a_kv_cache_is_proved_at_once(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "sizes", "has_cache"),
+    [
+        ("mamba", {"hidden_size": 32, "num_hidden_layers": 4, "state_size": 4}, True),
+        ("openai-gpt", {"n_embd": 32, "n_head": 4, "n_layer": 4}, False),
+    ],
+)
+def test_a_state_is_proved_like_a_kv_cache_and_without_either_all_is_proved_at_once(tmp_path, name, sizes, has_cache):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model("mamba", vocab_size=96, hidden_size=32, num_hidden_layers=4, state_size=4)
     with quiet():
-        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "m")
-    settings = ModelSettings(model=str(tmp_path / "m"))
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(name, vocab_size=96, **sizes)).save_pretrained(tmp_path)
+    settings = ModelSettings(model=str(tmp_path))
     check = cut(settings, plan_by_hand(open_model(settings).facts, [1]), CutSettings(), tmp_path / "out").equivalence
-    assert check.max_abs_difference <= check.tolerance and check.max_abs_difference_cached is None
+    assert check.max_abs_difference <= check.tolerance
+    assert (check.max_abs_difference_cached is not None) == has_cache
+    assert not has_cache or check.max_abs_difference_cached <= check.tolerance_cached

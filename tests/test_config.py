@@ -57,7 +57,6 @@ def test_gpt_neo_pattern():
     [
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx: attention is scaled"),
         ("llama", {"some_unknown_list": [1, 2, 3, 4, 5, 6]}, "'some_unknown_list' has one entry per block"),
-        ("llama", {"num_kv_shared_layers": 2}, "num_kv_shared_layers: the last blocks share"),
         ("llama", {"quantization_config": {"bits": 4}}, "this checkpoint is quantised; cut the unquantised one"),
     ],
 )

@@ -40,6 +40,7 @@ def find_anatomy(model: Any) -> Anatomy:
     head = find_head(model, path)
     if head is None:
         raise ModelError(f"{type(model).__name__}: has no language-model head; a causal LM is needed")
+    _refuse_encoder(model, blocks)
     _refuse_shared_weights(model, blocks)
     sublayers = [_sublayers(block) for block in blocks]
     return Anatomy(path, blocks, _find_norm(parent, path), head, [s[0] for s in sublayers], [s[1] for s in sublayers])
@@ -88,6 +89,15 @@ def find_head(model: Any, blocks_path: str) -> Any:
     holders = [model, *(model.get_submodule(".".join(parts[:i])) for i in range(1, len(parts)))]
     found = (holder.get_output_embeddings() for holder in holders if hasattr(holder, "get_output_embeddings"))
     return next((head for head in found if head is not None), None)
+
+
+def _refuse_encoder(model: Any, blocks: list[nn.Module]) -> None:
+    """BERT's kin are built as causal LMs whatever their config says. It is the modules that know: a config's
+    is_decoder may mean nothing (GPT-NeoX's is false).
+    """
+    if any(getattr(module, "is_decoder", True) is False for module in blocks[0].modules()):
+        name = type(model).__name__
+        raise ModelError(f"{name}: its blocks look at later tokens too (is_decoder is false); a causal LM is needed")
 
 
 def _refuse_shared_weights(model: Any, blocks: list[nn.Module]) -> None:

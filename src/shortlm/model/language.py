@@ -18,8 +18,6 @@ def text_config(config: Any) -> Any:
         found = config.get_text_config()
     if getattr(config, "is_encoder_decoder", False) or getattr(found, "is_encoder_decoder", False):
         raise ModelError(f"{name}: is an encoder-decoder, whose blocks read the encoder too; a causal LM is needed")
-    if getattr(found, "is_decoder", True) is False and "is_decoder" in type(found).__dataclass_fields__:
-        raise ModelError(f"{name}: its blocks look at later tokens too (is_decoder is false); a causal LM is needed")
     return found
 
 
