@@ -28,7 +28,7 @@ SIZES |= dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_siz
 SIZES |= dict.fromkeys(("moe_shared_expert_intermediate_size", "shared_experts_intermediate_size"), 16)
 SIZES |= dict.fromkeys(("sliding_window", "sliding_window_size", "chunk_size", "mamba_chunk_size"), 8)
 SIZES |= dict.fromkeys(("q_lora_rank", "kv_lora_rank", "o_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim"), 8)
-SIZES |= {"v_head_dim": 8, "qk_head_dim": 16, "index_head_dim": 16, "index_n_heads": 2, "index_topk": 4}
+SIZES |= {"v_head_dim": 8, "qk_head_dim": 16, "index_head_dim": 16, "index_n_heads": 2, "index_topk": 64}
 SIZES |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
 SIZES |= {"mamba_d_state": 8, "state_size": 8, "ssm_state_size": 8, "time_step_rank": 4, "mamba_dt_rank": 4}
 SIZES |= {"mamba_n_heads": 8, "mamba_num_heads": 8, "mamba_d_head": 8, "mamba_head_dim": 8, "mamba_headdim": 8}
@@ -61,13 +61,15 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "glm_ocr_text": WIDE_MROPE,
     "glm5_next_text": {"num_key_value_heads": 4, "index_kpool": 2, "qk_rope_head_dim": 0},
     "gpt_neo": {"attention_types": [[["global", "local"], 3]]},
-    "granite4_vision": {"deepstack_layer_map": [[-1, 0], [-2, 2]], "downsample_rate": "1/2",
+    "granite4_vision": {"deepstack_layer_map": [[-1, 0], [-2, 2]], "spatial_target_layers": [0, 2],
+        "downsample_rate": "1/2",
         "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 64, "intermediate_size": 48,
                           "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}},
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense"] + ["sparse"] * 5},
     "muse_spark_audio": {"num_hidden_layers": 4},
     "granitemoehybrid": {"layers_block_type": ["mamba", "mamba", "attention"] * 2},
     "bamba": {"attn_layer_indices": [1, 4]},
+    "hy_v4": {"indexer_types": ["full"] * 6},
     "hunyuan_vl_text": MROPE,
     "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention"] * 2},
     "mamba2": {"num_heads": 8, "n_groups": 2},
@@ -82,7 +84,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "molmo2_adapter": {"vision_feature_layer": [1, 0]},
     "radio": {"video_temporal_patch_size": 2},
     "qwen4_exp_text": {
-        "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 4,
+        "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 64,
         "indexer_compress_ratio": 1, "hc_lowrank": 8,
     },
     "paddleocr_vl_text": WIDE_MROPE,
@@ -92,7 +94,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "qwen2_5_vl_text": MROPE,
     "qwen2_vl_text": MROPE,
     "reformer": {"is_decoder": True, "axial_pos_embds_dim": (8, 24), "axial_pos_shape": (8, 16)},
-    "xlstm": {"num_blocks": 6},
+    "xlstm": {"num_blocks": 6, "hidden_size": 64, "embedding_dim": 64, "qk_dim_factor": 1.0},
     "xmod": {"default_language": "en_XX"},
     "zamba2": {"layers_block_type": ["mamba", "hybrid"] * 3},
     "zaya": {"num_experts_per_tok": 1},
@@ -115,6 +117,13 @@ def tiny_config_of(model_type: str) -> Any:
     return kind(**_small(kind, kind(**_needed(model_type)), is_language=True))
 
 
+def tiny_fields(model_type: str) -> dict[str, Any]:
+    """The fields of a small config of a tower."""
+    from transformers import CONFIG_MAPPING
+
+    return _small(CONFIG_MAPPING[model_type], CONFIG_MAPPING[model_type](), is_language=False)
+
+
 def _needed(model_type: str) -> dict[str, Any]:
     """What a default config of this type can't be made without."""
     return {
@@ -129,6 +138,8 @@ def _small(kind: Any, default: Any, is_language: bool) -> dict[str, Any]:
     depths = DEPTHS if is_language else OTHER_DEPTHS
     fields |= {name: BLOCKS if is_language else 2 for name in depths if type(vars(default).get(name)) is int}
     fields |= _token_ids(default)
+    if "is_decoder" in known:  # BERT's kin
+        fields["is_decoder"] = True
     if "kv_lora_rank" in known:  # every head has keys and values of its own
         fields["num_key_value_heads"] = 4
     text = default.get_text_config(decoder=True) if is_language else None
@@ -155,6 +166,8 @@ def removable(config: Any) -> list[int]:
     text = config.get_text_config()
     lists = [found for name in KINDS if isinstance(found := getattr(text, name, None), list) and len(found) == BLOCKS]
     kinds = [tuple(found[i] for found in lists) for i in range(BLOCKS)]
-    pairs = ([i, j] for i in range(1, BLOCKS) for j in range(i + 2, BLOCKS))
     whole = {*kinds}
-    return next((p for p in pairs if {k for i, k in enumerate(kinds) if i not in p} == whole), [1, 3])
+    vision = getattr(config, "vision_config", None)
+    first = max(1, len(getattr(vision, "deepstack_visual_indexes", None) or ()))  # images enter behind those before
+    pairs = ([i, j] for i in range(first, BLOCKS) for j in range(i + 2, BLOCKS))
+    return next((p for p in pairs if {k for i, k in enumerate(kinds) if i not in p} == whole), [first, first + 2])

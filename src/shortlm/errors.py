@@ -74,9 +74,13 @@ def shortened(text: str, most: int = LONGEST) -> str:
 
 
 def reason(error: BaseException, lines: bool = False) -> str:
-    """What another library's error says, for a message of ours: its first line (or all `lines`), shortened."""
+    """What another library's error says, for a message of ours: its first line (or all `lines`), shortened.
+
+    Validators of configs begin with "... :" and say what is wrong at the end.
+    """
     said = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return shortened(" ".join(said if lines else said[:1]), 200).rstrip(".") or type(error).__name__
+    first = said[-1:] if said and said[0].endswith(":") else said[:1]
+    return shortened(" ".join(said if lines else first), 200).rstrip(".") or type(error).__name__
 
 
 @contextmanager

@@ -21,6 +21,7 @@ LAYER_LISTS |= {"num_attention_heads", "num_query_heads", "num_kv_heads", "index
 INDEX_LISTS = {"mlp_only_layers", "moe_layers", "cross_attention_layers", "hybrid_layer_ids", "attn_layer_indices"}
 INDEX_LISTS |= {"full_attn_idxs", "full_attention_layers", "rope_scaling_layers"}
 IMAGE_ENTRIES = ("deepstack_layer_map", "spatial_target_layers")  # of a composite config (Granite 4 Vision)
+REFERENCES = {"kv_source_layers"}  # one entry per block: the block whose keys and values it reads
 BY_INDEX = {"per_layer_config", "left_out", "widths"}
 PREFIX_COUNTS = {"first_k_dense_replace", "num_dense_layers", "max_window_layers"}
 
@@ -29,6 +30,7 @@ DEPTH_DEPENDENT_TYPES = {
     "diffllama": "its attention's lambda depends on the block's index",
     "minimax": "its residual factors belong to fixed places",
     "beam": "what each block adds is weighted by its index",
+    "inkling2_text": "its attention reads the states of earlier blocks at fixed distances",
     "zaya": "each block's router reads the router of the block before it",
 }
 DEPTH_DEPENDENT_FIELDS = {
@@ -103,12 +105,52 @@ def _rewritten(config: Any, name: str, value: Any, kept: list[int], n_blocks: in
         return [[[config.attention_layers[i] for i in kept], 1]]  # gpt_neo's compressed form
     if not isinstance(value, (list, tuple)) or len(value) != n_blocks:
         return value
+    if name in REFERENCES:
+        return [_source(config, name, i, value[i], kept) for i in kept]
+    if name == "indexer_types":
+        _refuse_without_indexer(config, value, kept)
     if name in LAYER_LISTS:
         return [value[i] for i in kept]
     raise ModelError(
         f"{config.model_type}: config field '{name}' has one entry per block and its meaning is unknown; "
         "this architecture can't be cut soundly yet"
     )
+
+
+def _source(config: Any, field: str, block: int, source: int, kept: list[int]) -> int:
+    if source in kept:
+        return kept.index(source)
+    raise ModelError(
+        f"{config.model_type}: block {block} reads keys and values of block {source} ({field}), which has to stay as "
+        "long as it does; remove both"
+    )
+
+
+def _refuse_without_indexer(config: Any, types: list[str], kept: list[int]) -> None:
+    """A "shared" block attends to the tokens that the last "full" one before it has picked."""
+    for block in (i for i in kept if types[i] == "shared"):
+        source = max((i for i in range(block) if types[i] != "shared"), default=0)
+        if source not in kept:
+            raise ModelError(
+                f"{config.model_type}: block {block} attends to tokens picked by the indexer of block {source}, which "
+                "has to stay as long as it does; remove both"
+            )
+
+
+def refuse_shared_states(config: Any) -> None:
+    """Raises ModelError if blocks read what earlier ones computed beside the hidden state: then none runs alone."""
+    text = text_config(config)
+    sources = getattr(text, "kv_source_layers", None) or []
+    found = {
+        "num_kv_shared_layers": getattr(text, "num_kv_shared_layers", None),
+        "indexer_types": "shared" in (getattr(text, "indexer_types", None) or ()),
+        "kv_source_layers": any(source != i for i, source in enumerate(sources)),
+    }
+    if field := next((name for name, shared in found.items() if shared), None):
+        raise ModelError(
+            f"{config.model_type}: some blocks read what earlier ones computed beside the hidden state ({field}), so "
+            "blocks can't be run one at a time; choose by hand (shortlm cut --remove), in memory"
+        )
 
 
 def _explicit_periods(fields: dict[str, Any], kept: list[int], n_blocks: int) -> dict[str, Any]:
@@ -127,6 +169,8 @@ def _other_rules(config: Any, fields: dict[str, Any], kept: list[int], n_blocks:
         new["num_kv_shared_layers"] = sum(i >= n_blocks - fields["num_kv_shared_layers"] for i in kept)
     if fields.get("scale_depth"):  # what a block adds is multiplied by scale_depth / sqrt(number of blocks)
         new["scale_depth"] = fields["scale_depth"] * math.sqrt(len(kept) / n_blocks)
+    if fields.get("num_blocks") == n_blocks:  # xLSTM's number of blocks, beside num_hidden_layers
+        new["num_blocks"] = len(kept)
     if fields.get("block_types"):  # repeated as often as needed
         types = fields["block_types"]
         new["block_types"] = [types[i % len(types)] for i in kept]

@@ -16,6 +16,8 @@ from shortlm.errors import ModelError, library_errors
 from shortlm.model.anatomy import Anatomy, find_anatomy
 from shortlm.model.language import auto_class
 
+# Says what the block behind is, and whether to hand that something: no part of a block's own maths.
+OF_THE_NEXT = {"next_skip_topk"}
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -78,7 +80,9 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _plain(module: nn.Module) -> dict[str, Any]:
     """Attributes that say something and are no module, tensor or config; an index may differ with the place."""
-    return {k: v for k, v in vars(module).items() if isinstance(v, PLAIN) and not k.startswith("_")}
+    return {
+        k: v for k, v in vars(module).items() if isinstance(v, PLAIN) and not k.startswith("_") and k not in OF_THE_NEXT
+    }
 
 
 def _sliced_outside(name: str, before: nn.Module, after: nn.Module, anatomy: Anatomy) -> dict[str, int]:

@@ -20,6 +20,7 @@ from torch import nn
 
 from shortlm.errors import ModelError, TextError, library_errors
 from shortlm.model.anatomy import Anatomy
+from shortlm.model.config import refuse_shared_states
 from shortlm.model.devices import tokens_per_call
 from shortlm.model.opening import context_of
 from shortlm.model.streaming import DiskBlocks
@@ -69,9 +70,13 @@ class _AtHeadError(Exception):
 
 
 class BlockCaller:
-    """The blocks of one model, callable one at a time. The model is left as it was found."""
+    """The blocks of one model, callable one at a time. The model is left as it was found.
+
+    Raises ModelError if blocks can't be run one at a time.
+    """
 
     def __init__(self, model: Any, anatomy: Anatomy, disk: DiskBlocks | None = None):
+        refuse_shared_states(model.config)
         self.model, self.blocks, self.head, self.disk = model, anatomy.blocks, anatomy.head, disk
         self.norm, self.branches = anatomy.norm, Branches(anatomy)
         self.tail_form: Any = None  # what tail.py has found out about this model

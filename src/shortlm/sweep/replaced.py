@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from shortlm.errors import ModelError
+
 
 @contextmanager
 def replaced_forwards(
@@ -32,6 +34,8 @@ def bypassed(blocks: list[nn.Module], dropped: list[int]) -> Generator[None, Non
     """The model with some blocks' outputs replaced by their inputs: slow and plain, the reference for cuts."""
 
     def hand_on(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if not args:
+            raise ModelError(f"{type(block).__name__}: is given no hidden state alone (reversible?); it can't be cut")
         return (args[0], *output[1:]) if isinstance(output, (tuple, list)) else args[0]
 
     hooks = [blocks[i].register_forward_hook(hand_on) for i in dropped]
