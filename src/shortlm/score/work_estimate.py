@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from math import ceil
 from typing import Any
 
@@ -48,8 +49,8 @@ def plan_memory(
     """What every criterion takes alone and what all of them take together.
 
     Reads the config only; with `measure` it times a made-up block on the device, and the disk if the weights
-    are there. A device that isn't here is planned for without times. Raises ScoreError if a memory budget is
-    too small, ModelError for sublayers that blocks don't have.
+    are there. A device that isn't here is planned for without times, and so is what its free memory can't hold.
+    Raises ScoreError if a memory budget is too small, ModelError for sublayers that blocks don't have.
     """
     config, parts = open_config(model), settings.parts()
     refuse_lacking(config, parts, model.trust_remote_code)
@@ -65,7 +66,7 @@ def plan_memory(
     works = {name: work_of(specs, shapes[name], settings.check, parts) for name, specs in groups.items()}
     budget, free = byte_size(model.memory) if model.memory else None, free_memory(device) if here else None
     schedules = {n: scheduler.settled(w, model.stream, budget, free, settings.batch_size) for n, w in works.items()}
-    clock = _Clock(scheduler, folder) if measure and here else None
+    clock = _Clock(scheduler, folder, free) if measure and free is not None else None
     rows = [
         WorkRow(
             name=name, streamed=schedule.streamed, batch_size=schedule.batch_size, passes=schedule.passes,
@@ -97,17 +98,28 @@ def _needs_text(specs: list[str]) -> bool:
 class _Clock:
     """Turns schedules into seconds, by times measured on this device once for each batch size."""
 
-    def __init__(self, scheduler: Scheduler, folder: Any):
-        self.scheduler = scheduler
-        self.made_up = MadeUpModel(scheduler.config, scheduler.dtype, scheduler.device, **scheduler.opening)
+    def __init__(self, scheduler: Scheduler, folder: Any, free: int):
+        self.scheduler, self.free = scheduler, free
         self.known: dict[tuple[int, int], CallTimes] = {}
         self.disk = _disk_rate(folder)
 
-    def seconds(self, work: Work, schedule: Schedule, specs: list[str]) -> float:
-        """Computing, or reading where that takes longer: the two go side by side."""
+    @cached_property
+    def made_up(self) -> MadeUpModel:
+        scheduler = self.scheduler
+        return MadeUpModel(scheduler.config, scheduler.dtype, scheduler.device, **scheduler.opening)
+
+    def seconds(self, work: Work, schedule: Schedule, specs: list[str]) -> float | None:
+        """Computing, or reading where that takes longer: the two go side by side. None if memory is too small."""
+        if self._needed(schedule) > self.free:
+            return None
         computing = self._weighing(work, specs) + (self._sweeping(work, schedule, specs) if work.forward else 0.0)
         reading = schedule.bytes_read / self.disk if self.disk else 0.0
         return max(computing, reading) if schedule.streamed else computing + reading
+
+    def _needed(self, schedule: Schedule) -> int:
+        """Bytes of a block of each kind and of what one call of it takes."""
+        sizes = {*self.scheduler.size.blocks}  # blocks of one kind have one size
+        return sum(sizes) + sum(schedule.parts.get(name, 0) for name in ("one call", "gradients"))
 
     def _sweeping(self, work: Work, schedule: Schedule, specs: list[str]) -> float:
         n_blocks, turns = len(self.scheduler.size.blocks), work.turns * work.gradients
