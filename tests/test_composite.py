@@ -13,6 +13,7 @@ from every_type import tiny_config_of
 from safetensors.torch import load_file
 
 import shortlm
+from shortlm.artifacts import CutPlan
 from shortlm.choose import plan_by_hand
 from shortlm.embedded import model_path
 from shortlm.errors import ModelError
@@ -30,6 +31,7 @@ from shortlm.recipe import (
     WidthSettings,
     WorkloadSettings,
 )  # fmt: skip
+from shortlm.units import unit_list
 
 PROCESSOR = {"processor_config.json": {"image_seq_length": 4}, "preprocessor_config.json": {"size": 28}}
 PHASE = {
@@ -133,6 +135,21 @@ def test_perplexity_and_decoding_are_measured(shorter):
     quick = WorkloadSettings(batches=[1], prompt_tokens=[4], output_tokens=[4], runs=2, warmup=0)
     benchmark = shortlm.bench([model], BenchSettings(workloads=[quick]))
     assert benchmark.models
+
+
+def test_an_ffn_may_go_and_attention_as_zeros_only(folder, tmp_path):
+    model = ModelSettings(model=str(folder))
+    without = [plan_of(model, unit) for unit in ("2.ffn", "2.attention")]
+    shortlm.cut(model, without[0], CutSettings(), tmp_path / "ffn")
+    assert type(open_model(ModelSettings(model=str(tmp_path / "ffn"))).model).__name__.startswith("ShortGemma3For")
+    with pytest.raises(ModelError, match="attention can't be left out of the language model in a composite one"):
+        shortlm.cut(model, without[1], CutSettings(), tmp_path / "attention")
+    shortlm.cut(model, without[1], CutSettings(form="zeroed"), tmp_path / "attention")
+    assert all(in_language_model(name) for name in changed(folder, tmp_path / "attention"))
+
+
+def plan_of(model: ModelSettings, unit: str) -> CutPlan:
+    return plan_by_hand(open_model(model).facts, unit_list(unit, "unit"))
 
 
 def test_what_is_no_composite_matter(tmp_path):

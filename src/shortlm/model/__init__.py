@@ -24,7 +24,7 @@ from shortlm.model.opening import (
     open_tokenizer,
     quiet,
 )  # fmt: skip
-from shortlm.model.own_type import left_out_of, own_config, plain_config, widths_of
+from shortlm.model.own_type import architecture_of, left_out_of, own_config, plain_config, widths_of
 from shortlm.model.projections import OUTPUTS, Projection, output_projection
 from shortlm.model.reading import read_some
 from shortlm.model.sampling import sampling_options
@@ -40,6 +40,7 @@ __all__ = [
     "Projection",
     "StoredTensors",
     "Widths",
+    "architecture_of",
     "auto_class",
     "block_count",
     "cache_sizes",

@@ -76,15 +76,21 @@ def auto_class(config: Any) -> Any:
 
     Where it names none of theirs, a composite model is made whole, and anything else as a causal LM.
     """
+    from transformers import AutoModelForCausalLM
+
+    made = {auto: _made_by(auto, mapping, config) for auto, mapping in auto_classes(is_composite(config))}
+    named = [auto for auto, names in made.items() if {*names} & {*(config.architectures or ())}]
+    return next(iter([*named, *(auto for auto, names in made.items() if names)]), AutoModelForCausalLM)
+
+
+def auto_classes(composite: bool) -> list[tuple[Any, Any]]:
+    """The auto classes that make language models, each with its mapping of configs to models, the likeliest first."""
     import transformers as t
 
     causal = (t.AutoModelForCausalLM, t.MODEL_FOR_CAUSAL_LM_MAPPING)
     image = (t.AutoModelForImageTextToText, t.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
     multimodal = (t.AutoModelForMultimodalLM, t.MODEL_FOR_MULTIMODAL_LM_MAPPING)
-    candidates = (image, multimodal, causal) if is_composite(config) else (causal, image, multimodal)
-    made = {auto: _made_by(auto, mapping, config) for auto, mapping in candidates}
-    named = [auto for auto, names in made.items() if {*names} & {*(config.architectures or ())}]
-    return next(iter([*named, *(auto for auto, names in made.items() if names)]), t.AutoModelForCausalLM)
+    return [image, multimodal, causal] if composite else [causal, image, multimodal]
 
 
 def _made_by(auto: Any, mapping: Any, config: Any) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from shortlm.errors import ModelError, shown
 from shortlm.model.anatomy import MOST_BLOCKS
 from shortlm.model.config import LAYER_LISTS
+from shortlm.model.language import auto_classes, is_composite
 from shortlm.model.left_out import MOST_THINGS, LeftOut, leave_out
 from shortlm.model.widths import Widths, narrow, say_widths
 from shortlm.registering import OWN_TYPE
@@ -89,15 +90,17 @@ def _says_what(left_out: Any) -> bool:
 @cache
 def own_classes(base_type: Any) -> tuple[Any, Any]:
     """Config and model class for a base architecture, registered with transformers. Raises ValueError for another."""
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING
 
     base: Any = CONFIG_MAPPING[base_type] if base_type in CONFIG_MAPPING and base_type != OWN_TYPE else None
-    if base is None or base not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    autos = auto_classes("text_config" in base.sub_configs) if base else []
+    auto, models = next(((auto, models) for auto, models in autos if base in models), (None, {}))
+    if auto is None:
         raise ValueError(f"base_model_type: {shown(base_type)} is no causal LM that transformers knows")
-    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[base]
+    model: Any = models[base]
     config_class = _made(OwnConfig, base, {"model_type": OWN_TYPE})
     model_class = _made(OwnModel, model, {"config_class": config_class})
-    AutoModelForCausalLM.register(config_class, model_class)
+    auto.register(config_class, model_class)
     _share_tokenizer(base, config_class)
     _share_conversions(model, base_type, model_class)
     return config_class, model_class
@@ -163,6 +166,11 @@ def own_config(config: Any, left_out: LeftOut, widths: Widths | None = None) -> 
         raise ModelError(
             f"{config.model_type}: its code comes with the checkpoint, which our own type can't be made of; "
             "remove whole blocks, or choose another form"
+        )
+    if is_composite(config) and any(ATTENTION in parts for parts in left_out.values()):
+        raise ModelError(  # its cache goes by the language model's own config, which is none of ours
+            f"{config.model_type}: attention can't be left out of the language model in a composite one; remove FFNs "
+            "or whole blocks, or choose --as zeroed"
         )
     config_class, model_class = own_classes(config.model_type)
     fields = {n: v for n, v in config.to_dict().items() if n != "model_type"}

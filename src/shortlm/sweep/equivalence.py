@@ -18,8 +18,18 @@ from typing import Any
 import torch
 
 from shortlm.artifacts import Equivalence
-from shortlm.errors import ModelError, library_errors
-from shortlm.model import Anatomy, ModelFiles, OpenModel, find_anatomy, open_files, special_ids, vocabulary
+from shortlm.errors import ModelError, library_errors, reason
+from shortlm.model import (
+    Anatomy,
+    ModelFiles,
+    OpenModel,
+    architecture_of,
+    find_anatomy,
+    left_out_of,
+    open_files,
+    special_ids,
+    vocabulary,
+)
 from shortlm.recipe import ModelSettings
 from shortlm.sweep.blocks import BlockCaller
 from shortlm.sweep.branches import Branches
@@ -152,9 +162,11 @@ def _cached_or_refuse(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
     try:
         return cached_logits(model, ids_BT)
     except CACHELESS as error:
+        own = left_out_of(model.config)
+        way_out = "remove whole blocks, or choose --as zeroed" if own else "keep another block of their kind"
         raise ModelError(
-            f"without these units {model.config.model_type} can't decode with its KV cache ({error}); keep another "
-            "block of their kind"
+            f"without these units {architecture_of(model.config)} can't decode with its KV cache ({reason(error)}); "
+            + way_out
         ) from error
 
 
