@@ -13,7 +13,7 @@ from every_type import tiny_config_of
 from safetensors.torch import load_file
 
 import shortlm
-from shortlm.artifacts import CutPlan
+from shortlm.artifacts import CutPlan, Manifest
 from shortlm.choose import plan_by_hand
 from shortlm.embedded import model_path
 from shortlm.errors import ModelError
@@ -99,6 +99,20 @@ def test_towers_config_and_processor_files_stay_as_they_are(folder, shorter):
     assert (old["text_config"]["num_hidden_layers"], new["text_config"]["num_hidden_layers"]) == (6, 4)
     kept = [old["text_config"]["layer_types"][i] for i in (0, 2, 4, 5)]
     assert new["text_config"]["layer_types"] == kept
+
+
+def test_the_card_says_how_to_load_it_whole(shorter):
+    manifest = Manifest.model_validate_json((shorter / "manifest.json").read_text())
+    card = shortlm.model_card(shortlm.Evidence(manifest=manifest))
+    assert "model = AutoModelForImageTextToText.from_pretrained(path)" in card
+    assert "pipeline_tag: image-text-to-text" in card
+
+
+def test_all_blocks_of_a_kind_may_go(folder, tmp_path):
+    model = ModelSettings(model=str(folder))  # the last block is the only one with full attention
+    shortlm.cut(model, plan_by_hand(open_model(model).facts, [1, 5]), CutSettings(), tmp_path / "out")
+    text_config = json.loads((tmp_path / "out" / "config.json").read_text())["text_config"]
+    assert {*text_config["layer_types"]} == {"sliding_attention"}
 
 
 @pytest.mark.parametrize("method", ["lora", "cpt"])

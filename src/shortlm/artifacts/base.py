@@ -77,6 +77,7 @@ class ModelFacts(Record):
     attention_parameters: Counts | None = Field(None, description="Of each block's attention, if it can be told.")
     ffn_parameters: Counts | None = Field(None, description="Of each block's FFN, if it can be told.")
     parameters: Positive = Field(description="All parameters; tied ones count once.")
+    auto_class: str = Field("AutoModelForCausalLM", description="Of transformers, that makes the model whole.")
 
     @model_validator(mode="after")
     def _fits(self) -> ModelFacts:

@@ -226,6 +226,7 @@ def facts_of(model: Any, name: str, revision: str | None = None) -> ModelFacts:
         name=name, revision=revision, architecture=architecture_of(model.config), n_blocks=len(counts),
         block_parameters=counts, attention_parameters=sublayer_parameters(anatomy.blocks, anatomy.attention),
         ffn_parameters=sublayer_parameters(anatomy.blocks, anatomy.ffn), parameters=total,
+        auto_class=auto_class(model.config).__name__,
     )  # fmt: skip
 
 

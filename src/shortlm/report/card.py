@@ -17,6 +17,7 @@ from shortlm.report.quality import result_of
 from shortlm.report.repair import fitted_on, nats, no_copies, repairs, won_back
 from shortlm.report.steps import commands, step_rows
 
+PIPELINES = {"AutoModelForImageTextToText": "image-text-to-text", "AutoModelForMultimodalLM": "any-to-any"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -49,7 +50,7 @@ def model_card(
         measurements=evidence.measurements, data=repair_data(evidence) + measured_data(evidence), stages=stages,
         versions=version_rows(stages),
     )  # fmt: skip
-    front = _front_matter(evidence, license, base_model, language)
+    front = _front_matter(evidence, license, base_model, language, plan.model.auto_class)
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n{body.strip()}\n"
 
 
@@ -67,7 +68,9 @@ def is_hub_id(name: str | None) -> bool:
     return bool(name and HUB_ID.fullmatch(name))
 
 
-def _front_matter(evidence: Evidence, license: str | None, base_model: str | None, language: Any) -> dict[str, Any]:
+def _front_matter(
+    evidence: Evidence, license: str | None, base_model: str | None, language: Any, auto_class: str
+) -> dict[str, Any]:
     """What the hub reads. It knows no relation for cut models; "finetune" is its default, and true of healed ones."""
     front: dict[str, Any] = {}
     if language:
@@ -76,7 +79,7 @@ def _front_matter(evidence: Evidence, license: str | None, base_model: str | Non
         front["license"] = license
     if is_hub_id(base_model):
         front |= {"base_model": base_model, "base_model_relation": "finetune"}
-    front |= {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    front |= {"library_name": "transformers", "pipeline_tag": PIPELINES.get(auto_class, "text-generation")}
     front["tags"] = ["shortlm", "depth-pruning", "pruned"]
     cut = result_of(evidence.measurements)
     if cut and (cut.perplexities or cut.tasks):
