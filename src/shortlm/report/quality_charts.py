@@ -58,7 +58,7 @@ def parameters_chart(chart: str, measurements: list[Measurement], palette: Palet
         axes.set_xlim(0, 1.2 * max(m.model.parameters for m in ordered) or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(lambda value, _: tick(value))
-        axes.set_xlabel("parameters (solid: blocks; pale: embeddings, head, norm)")
+        axes.set_xlabel("parameters (solid: blocks; pale: all else)")
         lanes(axes)
         label = "; ".join(f"{m.role}: {count(m.model.parameters)}" for m in measurements)
         return to_svg(figure, chart, f"Parameters. {label}")
