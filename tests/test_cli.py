@@ -229,22 +229,28 @@ def test_ids_without_a_tokenizer(llama_copy, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["score", "-c", "pppl"], "unknown criterion 'pppl'; did you mean 'ppl'?"),
-        (["score", "--length", "1"], "--length: input should be greater than or equal to 2 (got 1)"),
-        (["score", "--sequences", "-1"], "--sequences: must be a whole number, 0 to 10,000,000, or auto"),
+        (["score", "embedded", "-c", "pppl"], "unknown criterion 'pppl'; did you mean 'ppl'?"),
+        (["score", "embedded", "--length", "1"], "--length: input should be greater than or equal to 2 (got 1)"),
+        (["score", "embedded", "--sequences", "-1"], "--sequences: must be a whole number, 0 to 10,000,000, or auto"),
         (["score", "-m", "./nowhere"], "./nowhere: no such folder"),
         (["score", "-m", "nobody/nothing"], "is no folder here and can't be fetched from the hub"),
-        (["score", "--text", "nowhere.txt"], "nowhere.txt: no such text file"),
+        (["score", "embedded", "--text", "nowhere.txt"], "nowhere.txt: no such text file"),
         (["choose"], "give a scores file, a --method that asks the model, or --published with one of: llama-1-7b/ppl"),
         (["choose", "nowhere.json"], "nowhere.json: no such file; a BlockScores file (JSON) is needed"),
         (["choose", "--published", "llama-1-7b/taylr"], "did you mean 'llama-1-7b/taylor'?"),
         (["choose", "--published", "llama-1-7b/taylor"], "no budget; give one of"),
         (["choose", "--published", "llama-1-7b/taylor", "--blocks", "30"], "the closest is --blocks 26"),
-        (["cut", "-o", "x"], "give the blocks to remove: --plan FILE or --remove 3,7"),
-        (["cut", "--remove", "99", "-o", "x"], "blocks to remove: 99 is out of range"),
-        (["cut", "--remove", "1,1", "-o", "x"], "blocks to remove: 1 is given twice"),
-        (["cut", "--remove", "0-11", "-o", "x"], "blocks to remove: all 12 blocks; at least one has to stay"),
-        (["cut", "--plan", "nowhere.json", "-o", "x"], "nowhere.json: no such file; a CutPlan file (JSON) is needed"),
+        (["cut", "embedded", "-o", "x"], "give the blocks to remove: --plan FILE or --remove 3,7"),
+        (["cut", "embedded", "--remove", "99", "-o", "x"], "blocks to remove: 99 is out of range"),
+        (["cut", "embedded", "--remove", "1,1", "-o", "x"], "blocks to remove: 1 is given twice"),
+        (
+            ["cut", "embedded", "--remove", "0-11", "-o", "x"],
+            "blocks to remove: all 12 blocks; at least one has to stay",
+        ),
+        (
+            ["cut", "embedded", "--plan", "nowhere.json", "-o", "x"],
+            "nowhere.json: no such file; a CutPlan file (JSON) is needed",
+        ),
         (["report", "-o", "x.html"], "nothing to report; give --scores"),
         (["run", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
         (["run", "--to-params", "1"], "can't be met"),
@@ -331,7 +337,7 @@ def test_what_the_config_decides_is_told_before_anything_is_done(llama_folder, t
 def test_stopped_from_outside(tmp_path, number, after):
     """A real process, stopped while it imports or scores: one line, exit code 2, nothing under the final name."""
     out = tmp_path / "scores.json"
-    args = ["score", "--sequences", "4000", "--length", "128", "-c", "ppl", "-o", str(out)]
+    args = ["score", "embedded", "--sequences", "4000", "--length", "128", "-c", "ppl", "-o", str(out)]
     with subprocess.Popen(
         [sys.executable, "-m", "shortlm", *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")},
@@ -419,7 +425,30 @@ def test_every_setting_is_an_option_with_its_description():
             assert name.replace("_", "-")[:10] in text, name
 
 
-def test_version():
+def test_version_says_what_it_runs_on():
+    import torch
+    import transformers
+
     import shortlm
 
-    assert done("--version").strip() == f"shortlm {shortlm.__version__}"
+    said = done("--version").strip()
+    assert said == done("-V").strip() and said.startswith(f"shortlm {shortlm.__version__} (Python 3.")
+    assert f"torch {torch.__version__}, transformers {transformers.__version__}" in said
+
+
+@pytest.mark.parametrize("verb", ["score", "plan-memory", "cut", "repair", "prune-width", "heal", "eval"])
+def test_the_model_is_given_by_position_or_as_an_option_and_asked_for(verb):
+    assert "[MODEL]" in done(verb, "-h") and "--model" in done(verb, "--help")
+    out = {"score": [], "plan-memory": [], "eval": []}.get(verb, ["--out", "out"])
+    more = {"repair": ["--against", "embedded"], "cut": ["--remove", "1"]}.get(verb, [])
+    assert "which model? give a folder, a hub id, or 'embedded' (the tiny model inside)" in failed(verb, *out, *more)
+    assert "the model is given twice: 'a' and --model 'b'" in failed(verb, "a", "-m", "b", *out, *more)
+    for given in (["./nowhere"], ["-m", "./nowhere"]):
+        assert "./nowhere: no such folder" in failed(verb, *given, *out, *more)
+
+
+@pytest.mark.parametrize("verb", ["bench", "compare"])
+def test_several_models_too(verb):
+    out = ["--out", "out"] if verb == "compare" else []
+    assert "which models? give folders, hub ids, or 'embedded'" in failed(verb, *out)
+    assert "./nowhere: no such folder" in failed(verb, "embedded", "-m", "./nowhere", *out)

@@ -91,7 +91,7 @@ def test_a_run_shares_the_scoring_and_is_written_once(tmp_path):
 
 
 def test_what_is_not_shared_is_done_by_the_first_process_alone(tmp_path):
-    first, second = ended(started(run("cut", "--remove", 5, "--no-verify", "--out", tmp_path / "cut")))
+    first, second = ended(started(run("cut", "embedded", "--remove", 5, "--no-verify", "--out", tmp_path / "cut")))
     assert (first[0], second[0]) == (0, 0)
     assert "blocks" in first[1] and second[1] == ""
 

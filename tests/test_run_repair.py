@@ -103,7 +103,9 @@ def test_cut_repairs_too(tmp_path):
 
 
 def test_a_wrong_method_is_told_before_the_cut(tmp_path):
-    result = CliRunner().invoke(app, ["cut", "--remove", "3", "--repair", "refitt", "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(
+        app, ["cut", "embedded", "--remove", "3", "--repair", "refitt", "--out", str(tmp_path / "out")]
+    )
     assert result.exit_code == 2 and "did you mean 'refit'" in result.stderr
     with pytest.raises(RepairError, match="did you mean 'refit'"):
         run(recipe(repair={"method": "refitt"}), tmp_path / "run")
@@ -195,7 +197,9 @@ def test_a_plan_is_for_the_windows_that_are_given(tmp_path):
 
 
 def test_options_of_a_repair_need_one(tmp_path):
-    result = CliRunner().invoke(app, ["cut", "--remove", "3", "--calibration", "9", "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(
+        app, ["cut", "embedded", "--remove", "3", "--calibration", "9", "--out", str(tmp_path / "out")]
+    )
     assert result.exit_code == 2 and "are for --repair METHOD" in result.stderr and not (tmp_path / "out").exists()
 
 

@@ -50,7 +50,7 @@ def test_where_standard_output_is_not_what_it_should_be(redirected, code, said):
         (["cut"], "shortlm: missing option '--out' / '-o'; see shortlm cut --help"),
         (["x" * 3_000_000], "shortlm: no such command 'xxx"),
         (["choose", "y" * 3_000_000], "characters); give a shorter one\n"),
-        (["score", "-c", "y" * 3_000_000], "known: angular, bi"),
+        (["score", "embedded", "-c", "y" * 3_000_000], "known: angular, bi"),
     ],
 )  # fmt: skip
 def test_one_line_whatever_the_arguments(args, message):

@@ -178,27 +178,27 @@ def call(*args: object, code: int = 2) -> str:
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_one_line(options, message):
-    assert message in call("eval", *options)
+    assert message in call("eval", "embedded", *options)
 
 
 def test_unknown_tasks_and_data_that_cannot_be_had():
     """One test: the harness's index of all stock tasks takes seconds, and is kept by the process."""
-    assert "task 'arc_esy' is unknown; did you mean arc_easy" in call("eval", "--tasks", "arc_esy")
-    line = call("eval", "--tasks", "openbookqa")
+    assert "task 'arc_esy' is unknown; did you mean arc_easy" in call("eval", "embedded", "--tasks", "arc_esy")
+    line = call("eval", "embedded", "--tasks", "openbookqa")
     assert "task 'openbookqa': its data can't be had" in line and "--local openbookqa=FILE.jsonl" in line
 
 
 def test_local_files_are_checked_before_anything_is_fetched(tmp_path):
     assert "--local arc_easy=no.jsonl: no such file" in call(
-        "eval", "--tasks", "arc_easy", "--local", "arc_easy=no.jsonl"
+        "eval", "embedded", "--tasks", "arc_easy", "--local", "arc_easy=no.jsonl"
     )
     (tmp_path / "bad.jsonl").write_text('{"foo": 1}', encoding="utf-8")
     bad = f"={tmp_path / 'bad.jsonl'}"
-    line = call("eval", "--tasks", "arc_easy", "--local", f"boolq{bad}")
+    line = call("eval", "embedded", "--tasks", "arc_easy", "--local", f"boolq{bad}")
     assert "--local boolq: no such task is asked; asked are: arc_easy" in line
-    assert "did you mean arc_easy?" in call("eval", "--tasks", "arc_esy", "--local", f"arc_esy{bad}")
+    assert "did you mean arc_easy?" in call("eval", "embedded", "--tasks", "arc_esy", "--local", f"arc_esy{bad}")
     assert "bad.jsonl is not of a form that it can read" in call(
-        "eval", "--tasks", "arc_easy", "--local", f"arc_easy{bad}"
+        "eval", "embedded", "--tasks", "arc_easy", "--local", f"arc_easy{bad}"
     )
 
 

@@ -12,31 +12,38 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
+from shortlm.errors import RecipeError, shown
 from shortlm.recipe import Settings, validated
 
 SHORT = {"model": "-m", "criteria": "-c"}
 UNIONS = (Union, types.UnionType)
+BY_PLACE = "model_by_place"
 LISTS = re.compile(r",(?!\s*[a-z_]+=)")  # a comma between criteria, not one between a criterion's options
 
 
 def with_settings(
-    *kinds: type[Settings], only_given: bool = False, omit: tuple[str, ...] = (), **defaults: Any
+    *kinds: type[Settings], only_given: bool = False, omit: tuple[str, ...] = (), asks_model: str = "", **defaults: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command one option per field of `kinds`; a name that several kinds have is one option for all.
 
     The command gets one keyword per kind (ModelSettings -> model_settings): the settings, or with
     `only_given` a dictionary of the options that were given, to be laid over a recipe. `defaults` replace
-    the fields' own.
+    the fields' own. With `asks_model`, which says what model is meant, the model is taken by position or as an option,
+    and one has to be given.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         def called(**values: Any) -> Any:
+            if asks_model:
+                values["model"] = _the_model(values.pop(BY_PLACE), values["model"])
             settings = {_keyword(kind): _collected(kind, values, only_given, omit) for kind in kinds}
             return command(**{name: values[name] for name in own}, **settings)
 
         homes = {n: kind for kind in reversed(kinds) for n in kind.model_fields if n not in omit}
         names = [n for kind in kinds for n in kind.model_fields if homes.get(n) is kind]
         made = [_parameter(name, homes[name], defaults.get(name, ...), only_given) for name in names]
+        if asks_model:
+            made = [_by_place(asks_model), *(p.replace(default=None) if p.name == "model" else p for p in made)]
         keywords = {_keyword(kind) for kind in kinds}
         parameters = inspect.signature(command, eval_str=True).parameters
         own = {n: p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for n, p in parameters.items() if n not in keywords}
@@ -45,6 +52,19 @@ def with_settings(
         return called
 
     return decorate
+
+
+def _by_place(what: str) -> inspect.Parameter:
+    argument = Annotated[str | None, typer.Argument(metavar="MODEL", help=what, show_default=False)]
+    return inspect.Parameter(BY_PLACE, inspect.Parameter.KEYWORD_ONLY, annotation=argument, default=None)
+
+
+def _the_model(by_place: str | None, by_option: str | None) -> str:
+    if by_place and by_option and by_place != by_option:
+        raise RecipeError(f"the model is given twice: {shown(by_place)} and --model {shown(by_option)}")
+    if not (by_place or by_option):
+        raise RecipeError("which model? give a folder, a hub id, or 'embedded' (the tiny model inside)")
+    return by_place or by_option or ""
 
 
 def _keyword(kind: type[Settings]) -> str:

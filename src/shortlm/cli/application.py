@@ -85,8 +85,9 @@ def _line(error: BaseException) -> str | None:
 
 
 app = typer.Typer(
-    cls=OneLineErrors, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-    rich_markup_mode="rich", help="Make language models shorter: score, choose, cut, heal, measure.",
+    cls=OneLineErrors, add_completion=False, context_settings={"help_option_names": ["--help", "-h"]},
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Make language models shorter: score, choose, cut, heal, measure.",
 )  # fmt: skip
 
 
@@ -95,15 +96,20 @@ def expanded(path: Path | None) -> Path | None:
     return user_path(path) if path else None
 
 
+THE_MODEL = "A checkpoint folder, a hub id, or 'embedded' (the tiny model inside)."
 Out = Annotated[Path | None, typer.Option("--out", "-o", callback=expanded, help="Where the result goes.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 
 
 def _version(show: bool) -> None:
     if show:
+        from importlib.metadata import version
+        from platform import python_version
+
         from shortlm import __version__
 
-        typer.echo(f"shortlm {__version__}")
+        below = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+        typer.echo(f"shortlm {__version__} (Python {python_version()}, {below})")
         raise typer.Exit
 
 
@@ -116,7 +122,7 @@ def main(
     ctx: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Make language models shorter: score, choose, cut, heal, measure."""

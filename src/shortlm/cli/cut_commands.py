@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shortlm.cli.application import Force, Out, app, expanded, save
+from shortlm.cli.application import THE_MODEL, Force, Out, app, expanded, save
 from shortlm.options import with_settings
 from shortlm.progress import is_main
 from shortlm.recipe import (
@@ -23,7 +23,7 @@ from shortlm.recipe import (
 
 
 @app.command()
-@with_settings(ModelSettings, TextSettings, ScoreSettings)
+@with_settings(ModelSettings, TextSettings, ScoreSettings, asks_model=THE_MODEL)
 def score(
     model_settings: Any,
     text_settings: Any,
@@ -53,7 +53,7 @@ def score(
 
 
 @app.command("plan-memory")
-@with_settings(ModelSettings, TextSettings, ScoreSettings)
+@with_settings(ModelSettings, TextSettings, ScoreSettings, asks_model=THE_MODEL)
 def plan_memory(
     model_settings: Any, text_settings: Any, score_settings: Any, out: Out = None, force: Force = False
 ) -> None:
@@ -138,7 +138,9 @@ def _after_repair(method: str | None, model: Any, text: Any, search: Any) -> Any
 
 
 @app.command()
-@with_settings(ModelSettings, CutSettings, TextSettings, RepairSettings, omit=("method", "sequences"))
+@with_settings(
+    ModelSettings, CutSettings, TextSettings, RepairSettings, omit=("method", "sequences"), asks_model=THE_MODEL
+)
 def cut(
     model_settings: Any,
     cut_settings: Any,

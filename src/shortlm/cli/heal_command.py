@@ -24,12 +24,12 @@ def _presets(show: bool) -> None:
 
 @app.command()
 @with_settings(
-    ModelSettings, PhaseSettings, only_given=True, omit=("model", "stream", "memory", "dtype", "data", "validate_on")
-)
+    ModelSettings, PhaseSettings, only_given=True, omit=("stream", "memory", "dtype", "data", "validate_on"),
+    asks_model="The shortened checkpoint: a folder, a hub id, or 'embedded'.",
+)  # fmt: skip
 def heal(
     model_settings: Any,
     phase_settings: Any,
-    model: Annotated[str, typer.Argument(help="The shortened checkpoint: a folder, a hub id, or 'embedded'.")],
     out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the healed checkpoint.")],
     preset: Annotated[str | None, typer.Option(help="Published settings; --presets names them.")] = None,
     presets: Annotated[
@@ -71,7 +71,7 @@ def heal(
     given = phase_settings | {"data": data or None, "validate_on": eval_text and [{"text": t} for t in eval_text]}
     given |= {"keep_adapter": keep_adapter or None, "report_to": report_to, "log_every": log_every}
     settings = healing_of(preset, recipe, {name: value for name, value in given.items() if value is not None})
-    opened = validated(ModelSettings, model_settings | {"model": model})
+    opened = validated(ModelSettings, model_settings)
     if dry_run:
         if is_main():
             found = estimate_healing(opened, settings, Cluster(processes, tflops, sharded))

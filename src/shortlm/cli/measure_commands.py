@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shortlm.cli.application import Force, Out, app, expanded, save
+from shortlm.cli.application import THE_MODEL, Force, Out, app, expanded, save
 from shortlm.options import with_settings
 from shortlm.recipe import (
     BenchSettings,
@@ -43,7 +43,7 @@ def _presets(stage: Any) -> Any:
 
 
 @app.command("eval")
-@with_settings(ModelSettings, TextSettings, EvalSettings, omit=OWN, only_given=True, sequences=64)
+@with_settings(ModelSettings, TextSettings, EvalSettings, omit=OWN, only_given=True, sequences=64, asks_model=THE_MODEL)
 def evaluate(
     model_settings: Any,
     text_settings: Any,
@@ -78,8 +78,17 @@ def evaluate(
 
 
 Models = Annotated[
-    list[str], typer.Argument(help="Checkpoint folders, hub ids or 'embedded'; the first is the reference.")
+    list[str] | None, typer.Argument(help="Checkpoint folders, hub ids or 'embedded'; the first is the reference.")
 ]
+More = Annotated[list[str] | None, typer.Option("--model", "-m", help="The same as an option; again for each.")]
+
+
+def _named(models: list[str] | None, more: list[str] | None) -> list[str]:
+    from shortlm.errors import RecipeError
+
+    if not (names := [*(models or []), *(more or [])]):
+        raise RecipeError("which models? give folders, hub ids, or 'embedded' (the tiny model inside)")
+    return names
 
 
 @app.command("bench")
@@ -91,7 +100,8 @@ def benchmark(
     model_settings: Any,
     workload_settings: Any,
     bench_settings: Any,
-    models: Models,
+    models: Models = None,
+    more: More = None,
     preset: Annotated[str | None, typer.Option(help="Published settings; --presets names them.")] = None,
     presets: Annotated[bool, _presets("bench")] = False,
     out: Out = None,
@@ -106,8 +116,9 @@ def benchmark(
     if out:
         refuse_existing(out, force)
     settings = validated(BenchSettings, benching_of(preset, workload_settings | bench_settings))
-    opened = [validated(ModelSettings, model_settings | {"model": name}) for name in models]
-    found = bench(opened, settings, short_names(models), say=lambda line: typer.echo(line, err=True))
+    names = _named(models, more)
+    opened = [validated(ModelSettings, model_settings | {"model": name}) for name in names]
+    found = bench(opened, settings, short_names(names), say=lambda line: typer.echo(line, err=True))
     save(found, out, force)
     show_benchmark(found)
 
@@ -120,8 +131,9 @@ def compare(
     model_settings: Any,
     text_settings: Any,
     eval_settings: Any,
-    models: Models,
     out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the comparison.")],
+    models: Models = None,
+    more: More = None,
     preset: Annotated[str | None, typer.Option(help="Published settings of 'eval'.")] = None,
     bench: Annotated[str, typer.Option(help="Preset or YAML file of 'bench'; 'default', or 'none'.")] = "default",
     prompt: Prompts = None,
@@ -137,12 +149,13 @@ def compare(
     from shortlm.recipe import evaluation_of
     from shortlm.run import compare as do_compare
 
-    if any(name.endswith((".yaml", ".yml")) for name in models):
+    names = _named(models, more)
+    if any(name.endswith((".yaml", ".yml")) for name in names):
         given = model_settings or text_settings or eval_settings or preset or prompt or local or bench != "default"
-        return _compare_ways(models, bool(given), out, force)
+        return _compare_ways(names, bool(given), out, force)
     given = eval_settings | {name: v for name, v in (("prompts", prompt), ("local", local)) if v}
     settings = evaluation_of(preset, given, text_settings)
-    opened = [validated(ModelSettings, model_settings | {"model": name}) for name in models]
+    opened = [validated(ModelSettings, model_settings | {"model": name}) for name in names]
     page = do_compare(opened, settings, bench_of(bench), out, title, force, lambda line: typer.echo(line, err=True))
     if is_main():
         typer.echo(f"open {page}")

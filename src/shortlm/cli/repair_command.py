@@ -14,12 +14,17 @@ from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
 
 
 @app.command()
-@with_settings(ModelSettings, TextSettings, RepairSettings, omit=("model", "revision", "sequences"))
+@with_settings(
+    ModelSettings,
+    TextSettings,
+    RepairSettings,
+    omit=("revision", "sequences"),
+    asks_model="The cut checkpoint: a folder.",
+)
 def repair(
     model_settings: Any,
     text_settings: Any,
     repair_settings: Any,
-    model: Annotated[str, typer.Argument(help="The cut checkpoint: a folder.")],
     against: Annotated[str, typer.Option(help="The dense model: a folder, a hub id, or 'embedded'.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", callback=expanded, help="The folder of the repaired checkpoint.")
@@ -45,7 +50,6 @@ def repair(
     if any(unit.part != BLOCK for unit in units):
         raise PlanError("--blocks: whole blocks are meant, as 0-3,8-15")
     given = [unit.block for unit in units] or None
-    model_settings = model_settings.model_copy(update={"model": model})
     dense = model_settings.model_copy(update={"model": against})
     if dry_run:
         sources = sources_of(model_settings, dense, text_settings, repair_settings, given)

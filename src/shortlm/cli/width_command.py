@@ -7,20 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from shortlm.cli.application import Force, app, expanded
+from shortlm.cli.application import THE_MODEL, Force, app, expanded
 from shortlm.options import with_settings
 from shortlm.progress import is_main
 from shortlm.recipe import ModelSettings, TextSettings, WidthSettings, narrowing_of
 
 
 @app.command("prune-width")
-@with_settings(WidthSettings, ModelSettings, TextSettings, omit=("model", "revision"), only_given=True)
+@with_settings(WidthSettings, ModelSettings, TextSettings, only_given=True, asks_model=THE_MODEL)
 def prune_width(
     width_settings: Any,
     model_settings: Any,
     text_settings: Any,
-    model: Annotated[str, typer.Argument(help="The model: a folder, a hub id, or 'embedded'.")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="Published settings of method, budget and text: llm-pruner, flap, wanda-sp.")
     ] = None,
@@ -37,7 +35,6 @@ def prune_width(
     from shortlm.width import plan_width
     from shortlm.width import prune_width as do_prune
 
-    model_settings |= {"model": model} | ({"revision": revision} if revision else {})
     width, opened, text = narrowing_of(preset, width=width_settings, model=model_settings, text=text_settings)
     if dry_run:
         return show_work(plan_width(opened, text, width), "method") if is_main() else None
