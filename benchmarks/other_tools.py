@@ -113,7 +113,8 @@ Written by `python benchmarks/other_tools.py`: two blocks that are no neighbours
 tiny random models whose config gives blocks different kinds (attention of two kinds, state-space blocks, experts). The
 result is loaded by transformers {transformers} and its logits are compared with those of the original whose two blocks
 return what they are given. "exact": they differ by at most 1e-4 (float32). "other logits": all weights are found and
-the model computes something else. "random weights": transformers had to make up tensors that the result lacks.
+the model computes something else. "random weights": transformers had to make up tensors that the result lacks. Where
+all blocks are of one kind and the config has no list of kinds (llama), all three tools are exact.
 
 """
 
