@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from choosing import HERE, MODELS
-from repair_references import METHODS as REFERENCES
-from repair_references import patched
+from repair_references import METHODS as REFERENCES, patched
 
 from shortlm.artifacts import Perplexity, TaskResult
 from shortlm.cut import cut

@@ -8,8 +8,7 @@ from itertools import combinations
 import pytest
 import torch
 from architectures import BLOCKS, save_tiny, tiny_model
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from shortlm.errors import ScoreError
 from shortlm.model import find_anatomy, open_files, quiet

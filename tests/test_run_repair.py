@@ -7,8 +7,7 @@ import json
 
 import pytest
 from architectures import save_tiny
-from processes import ended, started
-from processes import run as run_by_command
+from processes import ended, run as run_by_command, started
 from typer.testing import CliRunner
 
 from shortlm import CutSettings, ModelSettings, RepairSettings, TextSettings, cut, repair

@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from architectures import BLOCKS, tiny_model
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from shortlm.model import find_anatomy
 from shortlm.sweep import BlockCaller, KeptStates, Tail, backward_sweep, sweep, token_nats

@@ -11,11 +11,77 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shortlm.registering import register
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # what editors and type checkers see of the names below
+    from shortlm.artifacts import (
+        Benchmark as Benchmark,
+        BlockScores as BlockScores,
+        CutPlan as CutPlan,
+        HealEstimate as HealEstimate,
+        Healing as Healing,
+        Manifest as Manifest,
+        Measurement as Measurement,
+        Perplexity as Perplexity,
+        WorkEstimate as WorkEstimate,
+        load_plan as load_plan,
+    )
+    from shortlm.bench import bench as bench
+    from shortlm.choose import (
+        choose as choose,
+        plan_by_hand as plan_by_hand,
+        published_names as published_names,
+        published_scores as published_scores,
+        race_scores as race_scores,
+        search as search,
+    )
+    from shortlm.cut import cut as cut
+    from shortlm.errors import ShortLMError as ShortLMError
+    from shortlm.evaluate import evaluate as evaluate, perplexity as perplexity
+    from shortlm.heal import estimate_healing as estimate_healing, heal as heal
+    from shortlm.model import OpenModel as OpenModel, open_model as open_model
+    from shortlm.recipe import (
+        BenchSettings as BenchSettings,
+        ChooseSettings as ChooseSettings,
+        Contest as Contest,
+        CutSettings as CutSettings,
+        EvalSettings as EvalSettings,
+        HealSettings as HealSettings,
+        ModelSettings as ModelSettings,
+        PhaseSettings as PhaseSettings,
+        Recipe as Recipe,
+        RepairSettings as RepairSettings,
+        ScoreSettings as ScoreSettings,
+        SearchSettings as SearchSettings,
+        SourceSettings as SourceSettings,
+        TextSettings as TextSettings,
+        WidthSettings as WidthSettings,
+        WorkloadSettings as WorkloadSettings,
+        healing_of as healing_of,
+        load_contest as load_contest,
+        load_recipe as load_recipe,
+    )
+    from shortlm.repair import repair as repair
+    from shortlm.report import (
+        Evidence as Evidence,
+        model_card as model_card,
+        write_markdown as write_markdown,
+        write_page as write_page,
+        write_results as write_results,
+    )
+    from shortlm.run import compare as compare, compare_ways as compare_ways, run as run
+    from shortlm.score import (
+        CRITERIA as CRITERIA,
+        plan_memory as plan_memory,
+        score as score,
+        score_model as score_model,
+    )
+    from shortlm.text import Windows as Windows, open_windows as open_windows, windows_from_ids as windows_from_ids
+    from shortlm.width import prune_width as prune_width
 
 _HOMES = {
     "shortlm.score": ["score", "score_model", "plan_memory", "CRITERIA"],

@@ -22,6 +22,13 @@ OURS = {"manifest.json": b'"Manifest"', "healing.json": b'"Healing"'}  # what ev
 UNWRITABLE |= {errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP, errno.EINVAL}
 
 
+def output_path(out: Path | str | None) -> Path:
+    """The folder that a verb writes. Raises OutputError where none is given."""
+    if out is None:
+        raise OutputError("out: give the folder of the result")
+    return user_path(out)
+
+
 def refuse_existing(target: Path, force: bool) -> None:
     """Raise OutputError if `target` holds something that would be lost. An empty folder is free to use.
 

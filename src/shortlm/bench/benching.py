@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shortlm.artifacts import Benchmark, provenance
@@ -14,13 +14,13 @@ from shortlm.bench.load import busy_cores
 from shortlm.checkpoint import short_names
 from shortlm.errors import RecipeError
 from shortlm.model import ModelFiles, open_files
-from shortlm.recipe import BenchSettings, ModelSettings
+from shortlm.recipe import BenchSettings, ModelSettings, Plain, settings_of
 from shortlm.report.speed import load_note
 
 
 def bench(
-    models: list[ModelSettings],
-    settings: BenchSettings,
+    models: Sequence[ModelSettings | Plain],
+    settings: BenchSettings | Mapping[str, object] | None = None,
     roles: list[str] | None = None,
     key: str | None = None,
     say: Callable[[str], object] = lambda line: None,
@@ -32,11 +32,12 @@ def bench(
     Raises ModelError for a device that isn't there, a model that can't generate or doesn't fit, and for lengths beyond
     a model's context; RecipeError for settings that don't fit together.
     """
-    started = time.perf_counter()
-    roles = roles or short_names([model.model for model in models])
+    started, settings = time.perf_counter(), settings_of(BenchSettings, settings)
+    opened = [settings_of(ModelSettings, model) for model in models]
+    roles = roles or short_names([model.model for model in opened])
     if len(set(roles)) != len(models):
         raise RecipeError(f"{len(models)} models need as many different roles, not {', '.join(roles)}")
-    files, found = check_bench(models, settings)
+    files, found = check_bench(opened, settings)
     busy, cores = busy_cores()
     if note := load_note(busy, cores):
         say(f"warning: {note}")

@@ -11,7 +11,7 @@ Shapes: S sequences, L blocks.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import exp
 
@@ -24,7 +24,7 @@ from shortlm.choose.question import Choice, Question
 from shortlm.choose.trials import Trials
 from shortlm.errors import PlanError, ScoreError
 from shortlm.model import ModelFiles
-from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
+from shortlm.recipe import ModelSettings, Plain, ScoreSettings, TextSettings, settings_of
 from shortlm.recipe.specs import Options
 from shortlm.sweep import Evaluator, Say, Work, open_job, perplexity_of, refuse_no_number
 from shortlm.units import BLOCK, Unit, blocks_mask, protected_blocks
@@ -63,12 +63,15 @@ def race(trials: Trials, given: Given) -> Choice:
 
 
 def race_scores(
-    model: ModelSettings, text: TextSettings, settings: ScoreSettings, say: Say | None = None
-) -> BlockScores:
+    model: ModelSettings | Plain, text: TextSettings | Plain | None = None,
+    settings: ScoreSettings | Mapping[str, object] | None = None, say: Say | None = None,
+) -> BlockScores:  # fmt: skip
     """Block scores of a race, as `score --select` writes them, for one choice only: `settings.race()`.
 
     Protected blocks are scored in the first round only. Raises PlanError if there is nothing to choose from.
     """
+    model, text = settings_of(ModelSettings, model), settings_of(TextSettings, text)
+    settings = settings_of(ScoreSettings, settings)
     refuse_unraceable(settings)
     wanted, rule = settings.race()
     started = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from shortlm.keys import key_of, model_key, searched_on
 from shortlm.model import ModelFiles, facts_from_config, text_config, vocabulary
 from shortlm.plans import plan_of
 from shortlm.progress import is_main
-from shortlm.recipe import ChooseSettings, ModelSettings, SearchSettings, TextSettings
+from shortlm.recipe import ChooseSettings, ModelSettings, Plain, SearchSettings, TextSettings, settings_of
 from shortlm.sizes import duration
 from shortlm.sweep import Evaluator, Job, Recall, Say, Work, call_times, open_job
 from shortlm.text import open_windows
@@ -34,7 +34,9 @@ LONG = 1e11  # products of weights and tokens, from which on calls are timed to 
 
 
 def search(
-    model: ModelSettings, text: TextSettings, settings: ChooseSettings, how: SearchSettings | None = None,
+    model: ModelSettings | Plain, text: TextSettings | Plain | None = None,
+    settings: ChooseSettings | Mapping[str, object] | None = None,
+    how: SearchSettings | Mapping[str, object] | None = None,
     say: Say | None = None, scores: BlockScores | None = None, out: Path | None = None, reserved: int = 0,
     after_repair: AfterRepair | None = None,
 ) -> CutPlan:  # fmt: skip
@@ -46,7 +48,9 @@ def search(
     is chosen by them. With `after_repair`, `auto` compares its last sets as they are once repaired. Raises ShortLMError
     for bad input.
     """
-    how, say = how or SearchSettings(), say or (lambda line: None)
+    model, text = settings_of(ModelSettings, model), settings_of(TextSettings, text)
+    settings, how = settings_of(ChooseSettings, settings), settings_of(SearchSettings, how)
+    say = say or (lambda line: None)
     method = asked(settings.method)
     facts = facts_from_config(model)  # before weights and text are opened
     question = question_before(settings, facts, lambda: cache_cost(model), scores)

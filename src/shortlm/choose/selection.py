@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from shortlm.artifacts import BlockScores, CutPlan
 from shortlm.choose.budget import read_budget
 from shortlm.choose.methods import READING, asks
 from shortlm.choose.question import question_of
 from shortlm.errors import PlanError, did_you_mean, shown
 from shortlm.plans import plan_of
-from shortlm.recipe import ChooseSettings
+from shortlm.recipe import ChooseSettings, settings_of
 from shortlm.units import BLOCK
 
 
-def choose(scores: BlockScores, settings: ChooseSettings, source: str = "") -> CutPlan:
+def choose(
+    scores: BlockScores, settings: ChooseSettings | Mapping[str, object] | None = None, source: str = ""
+) -> CutPlan:
     """A CutPlan within the budget, from scores. Raises PlanError if the criterion wasn't scored or the budget can't
     be met.
     """
+    settings = settings_of(ChooseSettings, settings)
     if asks(settings.method):
         raise PlanError(f"--method {settings.method}: asks the model; give --model (scores may stand beside it)")
     name = settings.criterion or next(iter(scores.criteria))

@@ -90,8 +90,15 @@ def choose(
 ) -> None:
     """Choose what goes: from scores of your own or published ones, or by asking the model about sets of units."""
     from shortlm.artifacts import BlockScores
-    from shortlm.choose import asks, compares_after_repair, published_names, published_scores, published_source, search
-    from shortlm.choose import choose as do_choose
+    from shortlm.choose import (
+        asks,
+        choose as do_choose,
+        compares_after_repair,
+        published_names,
+        published_scores,
+        published_source,
+        search,
+    )
     from shortlm.console import show_plan
     from shortlm.errors import PlanError
     from shortlm.outputs import refuse_existing

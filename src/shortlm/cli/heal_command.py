@@ -64,8 +64,7 @@ def heal(
 ) -> None:
     """Train a shortened model so that it gets its quality back. Goes on where it was stopped."""
     from shortlm.console import show_heal_estimate, show_healing
-    from shortlm.heal import Cluster, estimate_healing
-    from shortlm.heal import heal as do_heal
+    from shortlm.heal import Cluster, estimate_healing, heal as do_heal
     from shortlm.recipe import healing_of
 
     given = phase_settings | {"data": data or None, "validate_on": eval_text and [{"text": t} for t in eval_text]}

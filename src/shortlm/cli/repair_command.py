@@ -42,8 +42,7 @@ def repair(
     from shortlm.console import show_repair, show_work
     from shortlm.errors import OutputError, PlanError
     from shortlm.outputs import refuse_existing
-    from shortlm.repair import plan_repair, sources_of
-    from shortlm.repair import repair as do_repair
+    from shortlm.repair import plan_repair, repair as do_repair, sources_of
     from shortlm.units import BLOCK, unit_list
 
     units = unit_list(blocks, "--blocks") if blocks else []

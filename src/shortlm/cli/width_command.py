@@ -32,8 +32,7 @@ def prune_width(
     from shortlm.console import show_width, show_work
     from shortlm.errors import OutputError
     from shortlm.outputs import refuse_existing
-    from shortlm.width import plan_width
-    from shortlm.width import prune_width as do_prune
+    from shortlm.width import plan_width, prune_width as do_prune
 
     width, opened, text = narrowing_of(preset, width=width_settings, model=model_settings, text=text_settings)
     if dry_run:

@@ -6,7 +6,7 @@ Nothing here imports torch unless the result is to be checked: see checked_confi
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shortlm.artifacts import CutPlan, CutStep, Equivalence, Manifest, provenance
@@ -14,17 +14,17 @@ from shortlm.checkpoint import Draft, earlier_steps, open_checkpoint, refuse_tar
 from shortlm.cut.checked_config import planned
 from shortlm.cut.decilm_files import write_foreign
 from shortlm.cut.surgery import Surgery, kept_pieces
-from shortlm.paths import user_path
-from shortlm.recipe import CutSettings, ModelSettings
+from shortlm.outputs import output_path
+from shortlm.recipe import CutSettings, ModelSettings, Plain, settings_of
 from shortlm.sizes import byte_size
 from shortlm.units import Unit
 
 
 def cut(
-    model: ModelSettings,
+    model: ModelSettings | Plain,
     plan: CutPlan | Sequence[Unit | int],
-    settings: CutSettings,
-    out: Path | str,
+    settings: CutSettings | Mapping[str, object] | None = None,
+    out: Path | str | None = None,
     force: bool = False,
     key: str | None = None,
 ) -> Manifest:
@@ -35,7 +35,8 @@ def cut(
     Raises ModelError if the architecture or the files can't be cut soundly, PlanError if the plan is for
     another model, OutputError if `out` is in use (and `force` is off) or the disk is full.
     """
-    started, out = time.perf_counter(), user_path(out)
+    model, settings = settings_of(ModelSettings, model), settings_of(CutSettings, settings)
+    started, out = time.perf_counter(), output_path(out)
     source = open_checkpoint(model.model, model.revision)
     refuse_target(source, out, force)
     ready = planned(model, plan, settings.form, settings.mtp)

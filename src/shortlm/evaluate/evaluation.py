@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from shortlm.artifacts import Measurement, Perplexity, provenance
@@ -15,15 +16,19 @@ from shortlm.evaluate.samples import sample_prompts, write_samples
 from shortlm.evaluate.task_names import wanted
 from shortlm.model import ModelFiles, OpenModel, context_of, open_files, vocabulary
 from shortlm.paths import user_path
-from shortlm.recipe import EvalSettings, ModelSettings, SourceSettings, TextSettings, trained_on
+from shortlm.recipe import EvalSettings, ModelSettings, Plain, SourceSettings, TextSettings, settings_of, trained_on
 from shortlm.sweep import Schedule, Work, schedule_for
 from shortlm.text import Windows, open_windows
 from shortlm.vocabulary import only_own_ids
 
 
-def evaluate(model: ModelSettings, settings: EvalSettings, role: str = "model", key: str | None = None) -> Measurement:
+def evaluate(
+    model: ModelSettings | Plain, settings: EvalSettings | Mapping[str, object] | None = None, role: str = "model",
+    key: str | None = None,
+) -> Measurement:  # fmt: skip
     """Measure one model. Raises ShortLMError for bad input; there must be a text or a task."""
     started = time.perf_counter()
+    model, settings = settings_of(ModelSettings, model), settings_of(EvalSettings, settings)
     settings = settings.for_model(model.model).with_local_texts()
     files, windows = _opened(model, settings)
     schedules = [schedule_for(files, Work(*w.shape), settings.batch_size) for w in windows]

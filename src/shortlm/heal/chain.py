@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from shortlm.artifacts import Healing, Phase, provenance
@@ -22,10 +22,9 @@ from shortlm.heal.workspace import Workspace, link_or_copy
 from shortlm.heal.writing import writing
 from shortlm.keys import fingerprint, key_of, phase_keys
 from shortlm.model import ModelFiles, facts_from_config, open_files
-from shortlm.outputs import whole_folder
-from shortlm.paths import user_path
+from shortlm.outputs import output_path, whole_folder
 from shortlm.progress import is_main
-from shortlm.recipe import HealSettings, ModelSettings
+from shortlm.recipe import HealSettings, ModelSettings, Plain, settings_of
 from shortlm.report import loss_chart
 from shortlm.text.mixture import first_item
 
@@ -33,7 +32,8 @@ Say = Callable[[str], object]
 
 
 def heal(
-    model: ModelSettings, settings: HealSettings, out: Path | str, force: bool = False,
+    model: ModelSettings | Plain, settings: HealSettings | Mapping[str, object] | None = None,
+    out: Path | str | None = None, force: bool = False,
     say: Say = lambda line: None, base: str | None = None,
 ) -> Healing:  # fmt: skip
     """Train the model by every phase in turn and write a plain checkpoint to the folder `out`, whole or not at all.
@@ -44,7 +44,7 @@ def heal(
     Raises ModelError, TextError, RecipeError for what does not fit, HealError for a step whose loss is no number,
     OutputError if `out` is in use.
     """
-    out = user_path(out)
+    model, settings, out = settings_of(ModelSettings, model), settings_of(HealSettings, settings), output_path(out)
     files = open_files(model)
     if out.resolve() == files.checkpoint.folder.resolve():
         raise OutputError(f"{out}: the output would replace the model itself; choose another --out")

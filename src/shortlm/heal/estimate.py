@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ from shortlm.model import (
     tokens_per_call,
 )  # fmt: skip
 from shortlm.paths import user_path
-from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
+from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings, Plain, settings_of
 from shortlm.sweep import LiveBytes, silent
 from shortlm.text.records import Row
 
@@ -65,8 +66,12 @@ class Cluster:
     sharded: bool = False
 
 
-def estimate_healing(model: ModelSettings, settings: HealSettings, cluster: Cluster) -> HealEstimate:
+def estimate_healing(
+    model: ModelSettings | Plain, settings: HealSettings | Mapping[str, object], cluster: Cluster | None = None
+) -> HealEstimate:
     """What every phase takes. Reads the config and, where it is at hand, the data. Raises as `heal` does."""
+    model, settings = settings_of(ModelSettings, model), settings_of(HealSettings, settings)
+    cluster = cluster or Cluster()
     if cluster.tflops is not None and not 0 < cluster.tflops < 1e9:
         raise RecipeError(f"--tflops {cluster.tflops:g}: a rate above 0 is needed, in TFLOP/s of one device")
     files = _files_without_weights(model)

@@ -26,7 +26,7 @@ from shortlm.model.mtp import mtp_names
 from shortlm.model.own_type import architecture_of
 from shortlm.model.reading import DTYPES
 from shortlm.model.streaming import DiskBlocks
-from shortlm.recipe import ModelSettings
+from shortlm.recipe import ModelSettings, Plain, settings_of
 
 MOST_CONFIG = 2**24  # bytes of config.json
 
@@ -113,9 +113,9 @@ def _refuse_more_blocks_than_tensors(checkpoint: Checkpoint, n_blocks: int) -> N
         )
 
 
-def open_model(settings: ModelSettings) -> OpenModel:
+def open_model(settings: ModelSettings | Plain) -> OpenModel:
     """Load the model that `settings` name. Raises ModelError for anything missing, damaged or unknown."""
-    return open_files(settings).open(streamed=False)
+    return open_files(settings_of(ModelSettings, settings)).open(streamed=False)
 
 
 def open_for_scoring(settings: ModelSettings) -> OpenModel:

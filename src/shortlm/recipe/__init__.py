@@ -3,7 +3,7 @@
 The CLI builds its options from these fields, so that an option is documented once, here.
 """
 
-from shortlm.recipe.base import Settings, Size, not_default, read_yaml, to_yaml, validated
+from shortlm.recipe.base import Plain, Settings, Size, not_default, read_yaml, settings_of, to_yaml, validated
 from shortlm.recipe.bench_settings import BenchSettings, WorkloadSettings, bench_of, benching_of
 from shortlm.recipe.choosing import choosing_of, narrowing_of
 from shortlm.recipe.contest import Contest, Way, load_contest
@@ -32,9 +32,43 @@ from shortlm.recipe.stages import (
 from shortlm.recipe.width_settings import WidthSettings
 
 __all__ = [
-    "DEFAULT_CRITERIA", "BenchSettings", "ChooseSettings", "Contest", "CutSettings", "EvalSettings", "HealSettings",
-    "ModelSettings", "PhaseSettings", "Recipe", "RepairSettings", "ScoreSettings", "SearchSettings", "Settings",
-    "Size", "SourceSettings", "TextSettings", "Way", "WidthSettings", "WorkloadSettings", "bench_of", "benching_of",
-    "choosing_of", "evaluation_of", "healing_of", "laid_over", "load_contest", "load_healing", "load_recipe",
-    "narrowing_of", "not_default", "piqa_labels", "preset_names", "read_yaml", "to_yaml", "trained_on", "validated",
+    "DEFAULT_CRITERIA",
+    "BenchSettings",
+    "ChooseSettings",
+    "Contest",
+    "CutSettings",
+    "EvalSettings",
+    "HealSettings",
+    "ModelSettings",
+    "PhaseSettings",
+    "Plain",
+    "Recipe",
+    "RepairSettings",
+    "ScoreSettings",
+    "SearchSettings",
+    "Settings",
+    "Size",
+    "SourceSettings",
+    "TextSettings",
+    "Way",
+    "WidthSettings",
+    "WorkloadSettings",
+    "bench_of",
+    "benching_of",
+    "choosing_of",
+    "evaluation_of",
+    "healing_of",
+    "laid_over",
+    "load_contest",
+    "load_healing",
+    "load_recipe",
+    "narrowing_of",
+    "not_default",
+    "piqa_labels",
+    "preset_names",
+    "read_yaml",
+    "settings_of",
+    "to_yaml",
+    "trained_on",
+    "validated",
 ]  # fmt: skip

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
@@ -13,6 +14,9 @@ from shortlm.documents import MOST_YAML, parse_yaml, read_bytes
 from shortlm.errors import RecipeError, did_you_mean, shortened, shown
 from shortlm.paths import user_path
 from shortlm.sizes import byte_size, quantity
+
+Plain: TypeAlias = Mapping[str, object] | str | PathLike[str]
+S = TypeVar("S", bound="Settings")
 
 
 def _checked_size(text: str) -> str:
@@ -34,6 +38,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     option_names: ClassVar[dict[str, str]] = {}  # of settings that the command line calls otherwise
+    named_by: ClassVar[str | None] = None  # the setting that a string alone stands for
     old_names: ClassVar[dict[str, str]] = {}  # of settings that have another name now, which still work
 
     @model_validator(mode="before")
@@ -45,6 +50,21 @@ class Settings(BaseModel):
             if old in values and new in values:
                 raise ValueError(f"'{old}' is the old name of '{new}'; give one of them")
         return {cls.old_names.get(name, name): value for name, value in values.items()}
+
+
+def settings_of(kind: type[S], value: S | Plain | None) -> S:
+    """Settings as people give them in Python: themselves, a dictionary of some, or the name of a model or a text.
+
+    Raises RecipeError naming what is unknown or out of range.
+    """
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, (str, PathLike)) and kind.named_by:
+        return validated(kind, {kind.named_by: fspath(value)}, kind.__name__)
+    if value is None or isinstance(value, Mapping):
+        return validated(kind, dict(value or {}), kind.__name__)
+    what = "settings, a dictionary of them or a name" if kind.named_by else "settings or a dictionary of them"
+    raise RecipeError(f"{kind.__name__}: {what} is needed (got {shown(value)})")
 
 
 def not_default(*settings: Settings, told: Collection[str] = ()) -> dict[str, str]:

@@ -19,6 +19,8 @@ DEFAULT_CRITERIA = ["ppl", "taylor", "bi", "angular", "magnitude"]
 class ModelSettings(Settings):
     """Which model, and how it is opened."""
 
+    named_by = "model"
+
     model: str = Field("embedded", description="A checkpoint folder, a hub id, or 'embedded' (the tiny model inside).")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -46,6 +48,8 @@ def _count_or_auto(value: Any) -> int | Literal["auto"]:
 
 class TextSettings(Settings):
     """Which text, and how it becomes token windows."""
+
+    named_by = "text"
 
     text: str = Field(
         "auto",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shortlm.artifacts import Fold, Manifest, RepairStep, ValidationLoss, provenance
 from shortlm.checkpoint import Draft, earlier_steps, refuse_target, with_step, written
 from shortlm.errors import RepairError
 from shortlm.model import ModelFiles, facts_from_config
-from shortlm.paths import user_path
+from shortlm.outputs import output_path
 from shortlm.progress import is_main
-from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
+from shortlm.recipe import ModelSettings, Plain, RepairSettings, TextSettings, settings_of
 from shortlm.repair.fitting import Fitting, fit_beside
 from shortlm.repair.kept_weights import KeptWeights
 from shortlm.repair.planning import refuse_beyond_memory, streams
@@ -25,7 +25,8 @@ SHARD = 5_000_000_000
 
 
 def repair(
-    model: ModelSettings, against: ModelSettings, text: TextSettings, settings: RepairSettings, out: Path | str,
+    model: ModelSettings | Plain, against: ModelSettings | Plain, text: TextSettings | Plain | None = None,
+    settings: RepairSettings | Mapping[str, object] | None = None, out: Path | str | None = None,
     blocks: Sequence[int] | None = None, force: bool = False, say: Say | None = None, key: str | None = None,
     always: bool = False, base: str | None = None,
 ) -> Manifest:  # fmt: skip
@@ -37,7 +38,9 @@ def repair(
     goes on from the weights that were solved for; `base` is the cut model's key, where its files are new each time.
     Raises ModelError if the models don't fit together, TextError for too little text.
     """
-    say, out, started = say or (lambda line: None), user_path(out), time.perf_counter()
+    say, out, started = say or (lambda line: None), output_path(out), time.perf_counter()
+    model, against = settings_of(ModelSettings, model), settings_of(ModelSettings, against)
+    text, settings = settings_of(TextSettings, text), settings_of(RepairSettings, settings)
     sources = sources_of(model, against, text, settings, blocks)
     for files in (sources.cut, sources.dense):
         refuse_target(files.checkpoint, out, force)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 
-from shortlm.sizes import count as count
-from shortlm.sizes import decimals, gib, significant
-from shortlm.sizes import duration as duration
+from shortlm.sizes import count as count, decimals, duration as duration, gib, significant
 
 size = gib  # what the page's filter is called
 

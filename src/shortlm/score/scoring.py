@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from shortlm.artifacts import BlockScores, CriterionScores, provenance
 from shortlm.errors import ScoreError
 from shortlm.model import ModelFiles, OpenModel, find_anatomy, meta_model, open_config
-from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
+from shortlm.recipe import ModelSettings, Plain, ScoreSettings, TextSettings, settings_of
 from shortlm.score.criterion import Criterion, Setting, Weighting
 from shortlm.score.feed import Feed
 from shortlm.score.registry import parse
@@ -41,13 +41,16 @@ from shortlm.units import BLOCK, Unit, units_of
 
 
 def score(
-    model: ModelSettings, text: TextSettings, settings: ScoreSettings, say: Callable[[str], object] | None = None
-) -> BlockScores:
+    model: ModelSettings | Plain, text: TextSettings | Plain | None = None,
+    settings: ScoreSettings | Mapping[str, object] | None = None, say: Callable[[str], object] | None = None,
+) -> BlockScores:  # fmt: skip
     """Open the model and the text, then score every unit asked for. Raises ShortLMError for bad input.
 
     Under torchrun every process scores its share of the sequences, and all return the same. `say` is told the
     schedule, if one had to be made (for blocks on disk, or within a memory budget).
     """
+    model, text = settings_of(ModelSettings, model), settings_of(TextSettings, text)
+    settings = settings_of(ScoreSettings, settings)
     if settings.select:
         raise ScoreError(f"--select {settings.select}: a race chooses; in Python it is shortlm.race_scores")
     needs = frozenset[str]().union(*(parse(spec)[0].needs for spec in settings.criteria))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from math import ceil
 from typing import Any
@@ -22,7 +23,7 @@ from shortlm.model import (
     read_some,
     scored_weights,
 )
-from shortlm.recipe import ModelSettings, ScoreSettings, TextSettings
+from shortlm.recipe import ModelSettings, Plain, ScoreSettings, TextSettings, settings_of
 from shortlm.score.criterion import Criterion, Passing, Setting, Weighting
 from shortlm.score.registry import parse
 from shortlm.score.scoring import refuse_lacking, work_of
@@ -44,14 +45,17 @@ PROBE = 2**28  # bytes that are read to see how fast the disk is
 
 
 def plan_memory(
-    model: ModelSettings, text: TextSettings, settings: ScoreSettings, measure: bool = True
-) -> WorkEstimate:
+    model: ModelSettings | Plain, text: TextSettings | Plain | None = None,
+    settings: ScoreSettings | Mapping[str, object] | None = None, measure: bool = True,
+) -> WorkEstimate:  # fmt: skip
     """What every criterion takes alone and what all of them take together.
 
     Reads the config only; with `measure` it times a made-up block on the device, and the disk if the weights
     are there. A device that isn't here is planned for without times, and so is what its free memory can't hold.
     Raises ScoreError if a memory budget is too small, ModelError for sublayers that blocks don't have.
     """
+    model, text = settings_of(ModelSettings, model), settings_of(TextSettings, text)
+    settings = settings_of(ScoreSettings, settings)
     config, parts = open_config(model), settings.parts()
     refuse_lacking(config, parts, model.trust_remote_code)
     dtype, (device, here) = compute_type(model, config), planned_device(model.device)

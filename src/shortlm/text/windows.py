@@ -21,7 +21,7 @@ from shortlm.artifacts import DataFacts
 from shortlm.documents import read_json
 from shortlm.errors import TextError, library_errors, shown
 from shortlm.paths import user_path
-from shortlm.recipe import TextSettings
+from shortlm.recipe import Plain, TextSettings, settings_of
 from shortlm.text.sources import Source, open_source
 from shortlm.text.tokenizing import token_ids
 from shortlm.vocabulary import refuse_foreign_ids
@@ -63,8 +63,9 @@ class Windows:
         return list(zip(self.ids_BT.split(size), self.keep_BT.split(size), strict=True))
 
 
-def open_windows(settings: TextSettings, tokenizer: Any, vocabulary: int) -> Windows:
+def open_windows(settings: TextSettings | Plain, tokenizer: Any, vocabulary: int) -> Windows:
     """Windows of the text (or the ids) that `settings` name. Raises TextError if there is too little."""
+    settings = settings_of(TextSettings, settings)
     if settings.ids is not None:
         return windows_from_ids(_read_ids(user_path(settings.ids)), vocabulary, settings.ids)
     if tokenizer is None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from shortlm.artifacts import Manifest, Width, WidthStep, provenance
 from shortlm.checkpoint import Draft, earlier_steps, refuse_target, with_step, written
 from shortlm.errors import PlanError
 from shortlm.model import facts_of, find_anatomy, meta_model
-from shortlm.paths import user_path
+from shortlm.outputs import output_path
 from shortlm.progress import is_main
-from shortlm.recipe import ModelSettings, TextSettings, WidthSettings, not_default
+from shortlm.recipe import ModelSettings, Plain, TextSettings, WidthSettings, not_default, settings_of
 from shortlm.sizes import byte_size, count
 from shortlm.sweep import Job, Say, open_job
 from shortlm.sweep.equivalence import check_equivalence
@@ -30,10 +31,10 @@ FEW = 256  # channels below which it doesn't matter
 
 
 def prune_width(
-    model: ModelSettings,
-    text: TextSettings,
-    settings: WidthSettings,
-    out: Path | str,
+    model: ModelSettings | Plain,
+    text: TextSettings | Plain | None = None,
+    settings: WidthSettings | Mapping[str, object] | None = None,
+    out: Path | str | None = None,
     force: bool = False,
     say: Say = lambda line: None,
     key: str | None = None,
@@ -44,7 +45,8 @@ def prune_width(
     Raises ModelError for a model that can't be narrowed soundly, PlanError for a budget or form that can't be,
     ScoreError for a memory budget that is too small, OutputError if `out` is in use (and `force` is off).
     """
-    started, out = time.perf_counter(), user_path(out)
+    model, text = settings_of(ModelSettings, model), settings_of(TextSettings, text)
+    settings, started, out = settings_of(WidthSettings, settings), time.perf_counter(), output_path(out)
     sources, text = Sources.of(model, settings), text.for_model(model.model)
     refuse_target(sources.files.checkpoint, out, force)
     with open_job(model, text, lambda files, shape: sources.work(shape), say=say) as job:

@@ -8,8 +8,7 @@ import torch
 
 from shortlm.errors import PlanError
 from shortlm.recipe import WidthSettings
-from shortlm.sizes import count as counted
-from shortlm.sizes import parameter_count, share
+from shortlm.sizes import count as counted, parameter_count, share
 from shortlm.units import ATTENTION, FFN
 from shortlm.width.groups import Groups, Kept
 
