@@ -12,7 +12,7 @@ DEMO ?= demo
 
 .PHONY: demo test test-slow lint format clean
 demo: $(VENV)/installed
-	$(BIN)/shortlm run recipes/embedded-demo.yaml --out $(DEMO)
+	$(BIN)/shortlm run embedded-demo --out $(DEMO)
 
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest -n 2 $(ARGS)

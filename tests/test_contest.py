@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from architectures import save_tiny
@@ -19,6 +18,7 @@ from shortlm.cli import app
 from shortlm.errors import PlanError, RankError, RecipeError
 from shortlm.model import facts_from_config
 from shortlm.recipe import validated
+from shortlm.recipe.shipped import FOLDER as RECIPES
 from shortlm.report.speed import speed_rows
 from shortlm.report.tradeoff import by_latency, by_throughput
 from shortlm.run import compare_ways
@@ -26,7 +26,7 @@ from shortlm.run.contest import parameters_left
 from shortlm.score import parse
 from shortlm.width import read_method
 
-SHIPPED = sorted((Path(__file__).parents[1] / "recipes" / "contests").glob("*.yaml"))
+SHIPPED = sorted((RECIPES / "contests").glob("*.yaml"))
 SMALL = {
     "name": "small", "text": {"text": "embedded", "sequences": 4, "length": 32}, "drop": "25%",
     "ways": [

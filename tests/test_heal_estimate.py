@@ -20,10 +20,11 @@ from shortlm.heal.trainable import open_trained
 from shortlm.model import open_files
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings, healing_of, preset_names
 from shortlm.recipe.presets import FOLDER
+from shortlm.recipe.shipped import FOLDER as RECIPES
 from shortlm.sweep import LiveBytes
 from shortlm.text.records import Row
 
-CLUSTER = Path(__file__).parents[1] / "recipes" / "cluster"
+CLUSTER = RECIPES / "cluster"
 # Blocks that stay, and tokens, as published for Vicuna-7B and LLaMA-7B (arXiv 2402.02834, continued pretraining).
 PUBLISHED = {26: ("37B", 5_524_115_456, 35_286), 17: ("74B", 3_702_665_216, 70_572)}
 PUBLISHED |= {12: ("150B", 2_690_748_416, 143_052), 6: ("271B", 1_476_448_256, 258_446)}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 
 import pytest
+from typer.testing import CliRunner
 
 from shortlm.artifacts import ModelFacts
 from shortlm.choose.budget import read_budget
+from shortlm.cli import app
 from shortlm.errors import RecipeError
-from shortlm.recipe import Recipe, TextSettings, load_recipe, to_yaml
+from shortlm.recipe import Recipe, TextSettings, load_contest, load_recipe, shipped, to_yaml
+from shortlm.recipe.shipped import FOLDER as RECIPES
 from shortlm.score import parse
 from shortlm.units import protected_blocks
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 SHIPPED = sorted(p for p in RECIPES.rglob("*.yaml") if p.parent.name not in ("cluster", "contests"))
 
 
@@ -75,3 +77,34 @@ def test_held_out_text_follows_what_was_scored():
     recipe = Recipe()
     (text,) = recipe.eval_texts()
     assert (text.skip, text.sequences, text.text) == (recipe.text.sequences, recipe.eval.held_out, recipe.text.text)
+
+
+def test_shipped_recipes_are_found_by_name(tmp_path):
+    assert load_recipe("shortened-llama/llama-2-7b-taylor").model.model == "meta-llama/Llama-2-7b-hf"
+    assert load_recipe("recipes/embedded-demo.yaml") == load_recipe("embedded-demo")  # as in a checkout of old
+    for name, message in (
+        ("embeded-demo", "embeded-demo: no such recipe file; did you mean 'embedded-demo'?"),
+        ("zzz", "zzz: no such recipe file; 'shortlm recipes' lists those that come with the package"),
+    ):
+        with pytest.raises(RecipeError, match=re.escape(message)):
+            load_recipe(name)
+    (tmp_path / "embedded-demo").write_text("name: mine", encoding="utf-8")
+    assert load_recipe(tmp_path / "embedded-demo").name == "mine"  # a file comes first
+
+
+def call(*args, code=0) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in args], prog_name="shortlm")
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_recipes_are_listed_shown_and_copied(tmp_path):
+    listed = call("recipes")
+    assert all(name in listed for name in shipped()) and "arXiv 2402.02834" in listed
+    assert call("recipes", "show", "embedded-demo").strip() == shipped()["embedded-demo"].read_text().strip()
+    call("recipes", "copy", "cluster", tmp_path)
+    assert {path.name for path in (tmp_path / "cluster").iterdir()} == {p.name for p in (RECIPES / "cluster").iterdir()}
+    call("recipes", "copy", "contests/embedded", tmp_path)
+    assert load_contest(tmp_path / "embedded.yaml") == load_contest("contests/embedded")
+    assert "the output file exists" in call("recipes", "copy", "contests/embedded", tmp_path, code=2)
+    assert "did you mean 'contests/embedded'?" in call("recipes", "show", "contests/embeded", code=2)

@@ -30,6 +30,16 @@ WIDE = None if sys.stdout is not None and sys.stdout.isatty() else 140  # a file
 out = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)  # names and texts are taken literally
 
 
+def show_recipes(rows: list[tuple[str, str, str, str]]) -> None:
+    """What comes with the package: a name, the command that reads it, the model, the source."""
+    table = Table(box=SIMPLE, pad_edge=False)
+    for title in ("recipe", "command", "model", "source"):
+        table.add_column(title)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
 def show_scores(scores: BlockScores) -> None:
     """One row per block or unit, one column per criterion; the rank (0 = removed first) behind each score.
 

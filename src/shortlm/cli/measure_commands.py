@@ -143,14 +143,15 @@ def compare(
 ) -> None:
     """Measure quality and speed of any checkpoints and draw one page: report.html, report.md, results.json, .csv.
 
-    Given a YAML recipe with `ways` in place of models: make one model smaller in all of these ways, then compare them.
+    Given a recipe with `ways` (YAML, or one of 'shortlm recipes') in place of models: make one model smaller in all of
+    these ways, then compare them.
     """
     from shortlm.progress import is_main
-    from shortlm.recipe import evaluation_of
+    from shortlm.recipe import evaluation_of, shipped
     from shortlm.run import compare as do_compare
 
     names = _named(models, more)
-    if any(name.endswith((".yaml", ".yml")) for name in names):
+    if any(name.endswith((".yaml", ".yml")) or name in shipped() for name in names):
         given = model_settings or text_settings or eval_settings or preset or prompt or local or bench != "default"
         return _compare_ways(names, bool(given), out, force)
     given = eval_settings | {name: v for name, v in (("prompts", prompt), ("local", local)) if v}

@@ -47,7 +47,9 @@ def run(
     search_settings: Any,
     cut_settings: Any,
     eval_settings: Any,
-    recipe: Annotated[Path | None, typer.Argument(help="A YAML recipe; options given here are laid over it.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A YAML recipe, or one of 'shortlm recipes'; options lie over it.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The run's folder.")] = Path(
         "shortlm-run"
     ),

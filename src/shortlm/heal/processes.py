@@ -35,7 +35,7 @@ def _refuse_fsdp(device: torch.device) -> None:
     for name, value in wanted.items():
         found = os.environ.get(name, value)
         if found.lower() != value.lower():
-            raise HealError(f"FSDP: {name.lower()} is {found} and {value} is needed; see recipes/cluster")
+            raise HealError(f"FSDP: {name.lower()} is {found} and {value} is needed; shortlm recipes copy cluster")
 
 
 def fsdp() -> bool:

@@ -21,6 +21,7 @@ from shortlm.recipe.presets import preset_names
 from shortlm.recipe.recipe import Recipe, load_recipe
 from shortlm.recipe.repair_settings import RepairSettings
 from shortlm.recipe.search_settings import SearchSettings
+from shortlm.recipe.shipped import described, recipe_file, shipped
 from shortlm.recipe.stages import (
     DEFAULT_CRITERIA,
     ChooseSettings,
@@ -56,6 +57,7 @@ __all__ = [
     "bench_of",
     "benching_of",
     "choosing_of",
+    "described",
     "evaluation_of",
     "healing_of",
     "laid_over",
@@ -67,7 +69,9 @@ __all__ = [
     "piqa_labels",
     "preset_names",
     "read_yaml",
+    "recipe_file",
     "settings_of",
+    "shipped",
     "to_yaml",
     "trained_on",
     "validated",

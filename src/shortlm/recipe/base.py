@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, mod
 
 from shortlm.documents import MOST_YAML, parse_yaml, read_bytes
 from shortlm.errors import RecipeError, did_you_mean, shortened, shown
-from shortlm.paths import user_path
+from shortlm.recipe.shipped import recipe_file
 from shortlm.sizes import byte_size, quantity
 
 Plain: TypeAlias = Mapping[str, object] | str | PathLike[str]
@@ -80,10 +80,8 @@ def not_default(*settings: Settings, told: Collection[str] = ()) -> dict[str, st
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """The settings in a YAML file. Raises RecipeError naming the file."""
-    path = user_path(path)
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe file")
+    """The settings in a YAML file, or in the recipe of that name in the package. Raises RecipeError naming the file."""
+    path = recipe_file(path)
     try:
         text = read_bytes(path, RecipeError, MOST_YAML).decode("utf-8")
     except UnicodeDecodeError as error:
