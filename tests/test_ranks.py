@@ -11,7 +11,7 @@ from shortlm.artifacts import BlockScores, CutPlan
 from shortlm.sweep import Ranks
 
 CRITERIA = "ppl,taylor,bi,angular,magnitude,first_order,mse,taylor:batches=2"
-COMMAND = ["score", "--sequences", "7", "--length", "32", "--criteria", CRITERIA, "--resamples", "0"]
+COMMAND = ["score", "embedded", "--sequences", "7", "--length", "32", "--criteria", CRITERIA, "--resamples", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_two_processes_agree_with_one(alone, tmp_path, stream):
 def test_a_race_of_two_processes(tmp_path):
     codes = []
     for size in (1, 2):
-        args = ["score", "--sequences", 16, "--length", 32, "--criteria", "ppl", "--select", 3]
+        args = ["score", "embedded", "--sequences", 16, "--length", 32, "--criteria", "ppl", "--select", 3]
         codes += [code for code, _, _ in ended(started(run(*args, "--out", tmp_path / f"{size}.json"), size))]
     assert codes == [0, 0, 0]
     one, two = (BlockScores.load(tmp_path / f"{size}.json").criteria["ppl"].race for size in (1, 2))
@@ -74,7 +74,18 @@ def test_a_rank_that_dies_ends_the_job_with_a_message_and_no_output(tmp_path):
 
 
 def test_too_few_sequences_for_the_processes(tmp_path):
-    args = ["score", "--sequences", "1", "--length", "32", "--criteria", "bi", "--out", tmp_path / "scores.json"]
+    args = [
+        "score",
+        "embedded",
+        "--sequences",
+        "1",
+        "--length",
+        "32",
+        "--criteria",
+        "bi",
+        "--out",
+        tmp_path / "scores.json",
+    ]
     for code, _, error in ended(started(run(*args))):
         assert code == 2
         assert "1 sequences for 2 processes; each needs one: give more --sequences, or fewer processes" in error

@@ -92,7 +92,18 @@ def test_healing_starts_from_the_repaired_model_in_every_round(tmp_path):
 
 
 def test_cut_repairs_too(tmp_path):
-    args = ["cut", "--remove", "3,4,5", "--repair", "refit:attention=false", "--length", "32", "--calibration", "60"]
+    args = [
+        "cut",
+        "embedded",
+        "--remove",
+        "3,4,5",
+        "--repair",
+        "refit:attention=false",
+        "--length",
+        "32",
+        "--calibration",
+        "60",
+    ]
     args += ["--validation", "10", "--no-verify", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, args)
     assert result.exit_code == 0, result.output

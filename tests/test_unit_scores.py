@@ -312,7 +312,18 @@ def test_two_processes_agree_with_one(tmp_path):
     criteria = "ppl,taylor,bi,angular,magnitude,first_order,mse"
     for size in (1, 2):
         out = tmp_path / f"{size}.json"
-        args = ["score", "--sequences", 5, "--length", 32, "--criteria", criteria, "--units", "attention,ffn"]
+        args = [
+            "score",
+            "embedded",
+            "--sequences",
+            5,
+            "--length",
+            32,
+            "--criteria",
+            criteria,
+            "--units",
+            "attention,ffn",
+        ]
         done = ended(started(run(*args, "--resamples", 0, "--out", out), size))
         assert [code for code, _, _ in done] == [0] * size, done
         found.append(BlockScores.load(out))
