@@ -54,7 +54,8 @@ def tried(model_type: str, folder: Path) -> dict[str, Any]:
     except ShortLMError as error:
         return asdict(Tried(model_type, "refused", reason(error)))
     except Exception as error:  # whatever the library's own code raises
-        return asdict(Tried(model_type, "not built", f"{type(error).__name__}: {reason(error)}"))
+        said = str(error).strip().splitlines()[0] if isinstance(error, ImportError) else reason(error)
+        return asdict(Tried(model_type, "not built", f"{type(error).__name__}: {said}"))
     settings = ModelSettings(model=str(folder / "whole"))
     removed = removable(model.config)
     try:
