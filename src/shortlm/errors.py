@@ -38,6 +38,10 @@ class RepairError(ShortLMError):
     """A repair that would make the model worse, or that has no solution."""
 
 
+class ExportError(ShortLMError):
+    """A format that can't hold a model, or a tool that failed on it."""
+
+
 class OutputError(ShortLMError):
     """An output that is in the way or can't be written."""
 

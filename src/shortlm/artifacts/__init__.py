@@ -21,6 +21,7 @@ from shortlm.artifacts.healing import HealEstimate, Healing, LogEntry, Phase, Ph
 from shortlm.artifacts.manifest import AnyStep, Manifest, blocks_after, load_plan, manifest_of
 from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
 from shortlm.artifacts.narrowing import Width, WidthStep
+from shortlm.artifacts.quantizing import LossChange, QuantizeStep
 from shortlm.artifacts.repairing import Depth, Fold, RepairStep, ValidationLoss
 from shortlm.artifacts.search import Certainty, Estimate, Found, Search, Trail, Tried
 from shortlm.artifacts.steps import Step
@@ -50,6 +51,7 @@ __all__ = [
     "Healing",
     "Limit",
     "LogEntry",
+    "LossChange",
     "Manifest",
     "Measurement",
     "ModelFacts",
@@ -57,6 +59,7 @@ __all__ = [
     "Phase",
     "PhaseEstimate",
     "Provenance",
+    "QuantizeStep",
     "Race",
     "Record",
     "RepairStep",

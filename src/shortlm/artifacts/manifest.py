@@ -10,13 +10,14 @@ from pydantic import Field, model_validator
 from shortlm.artifacts.base import ONE_MISTAKE, Artifact, ModelFacts, Provenance
 from shortlm.artifacts.cut_plan import CutPlan, CutStep, Equivalence
 from shortlm.artifacts.narrowing import WidthStep
+from shortlm.artifacts.quantizing import QuantizeStep
 from shortlm.artifacts.repairing import RepairStep
 from shortlm.errors import PlanError
 from shortlm.paths import beginning, user_path
 from shortlm.units import Unit
 
 # The kinds of edits.
-AnyStep: TypeAlias = Annotated[CutStep | RepairStep | WidthStep, Field(discriminator="kind")]
+AnyStep: TypeAlias = Annotated[CutStep | RepairStep | WidthStep | QuantizeStep, Field(discriminator="kind")]
 MOST_STEPS = 1000
 ONE_CUT = {"plan": "plan", "blocks": "blocks", "bytes_before": "bytes_before", "bytes_after": "bytes_after",
            "proof": "equivalence", "provenance": "provenance"}  # fmt: skip
@@ -84,7 +85,7 @@ class Manifest(Artifact):
     @property
     def equivalence(self) -> Equivalence | None:
         """How near the last step that left something out came to the model that it found; None if not asked."""
-        last = next((step for step in reversed(self.steps) if not isinstance(step, RepairStep)), None)
+        last = next((step for step in reversed(self.steps) if isinstance(step, CutStep | WidthStep)), None)
         return last.equivalence if last else None
 
     @property

@@ -5,6 +5,7 @@ Reading: `folder` (where a checkpoint is, fetched by `hub`), `headers` (which te
 """
 
 from shortlm.checkpoint.carrying import carry_files
+from shortlm.checkpoint.checksums import write_checksums
 from shortlm.checkpoint.editing import Draft, earlier_steps, refuse_target, with_step, written
 from shortlm.checkpoint.folder import Checkpoint, block_prefix, locate, open_checkpoint, short_names
 from shortlm.checkpoint.headers import TensorEntry, read_header
@@ -14,5 +15,5 @@ from shortlm.checkpoint.shards import add_shard, write_shards
 __all__ = [
     "Checkpoint", "Computed", "Copy", "Draft", "Piece", "Slice", "TensorEntry", "Zeros", "add_shard", "block_prefix",
     "carry_files", "earlier_steps", "locate", "open_checkpoint", "read_header", "refuse_target", "short_names",
-    "with_step", "write_shards", "written",
+    "with_step", "write_checksums", "write_shards", "written",
 ]  # fmt: skip

@@ -42,6 +42,8 @@ def open_trained(files: ModelFiles, settings: PhaseSettings) -> Any:
 
 def check_method(files: ModelFiles, settings: PhaseSettings) -> None:
     """Raise ModelError or RecipeError for what the method needs and the model or this place does not have."""
+    if getattr(files.config, "quantization_config", None):
+        raise ModelError(f"{files.settings.model}: is quantised; heal the unquantised model, then quantise the result")
     if settings.method in ADAPTED:
         need("peft", settings.method)
         refuse_rank(meta_model(files.config, files.settings.trust_remote_code), settings)

@@ -186,6 +186,7 @@ def context_of(config: Any) -> int | None:
 def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
     """The model in evaluation mode, without gradients, on its device; every tensor accounted for."""
     with library_errors(ModelError, f"{folder}: can't be loaded"), quiet():
+        _ask_to_unpack(config)
         loaded: Any = auto_class(config).from_pretrained(
             folder,
             config=config,
@@ -202,6 +203,16 @@ def load_strictly(folder: Path, config: Any, settings: ModelSettings) -> Any:
             kind = kind.replace("_keys", "")
             raise ModelError(f"{folder}: {kind} weights (first: {first}); the files don't fit config.json")
     return model.requires_grad_(False).eval().to(pick_device(settings.device))
+
+
+def _ask_to_unpack(config: Any) -> None:
+    """Integer weights of compressed-tensors become the numbers they stand for as they are loaded.
+
+    transformers would unpack all of them at the first forward, after everything here has looked at the modules.
+    """
+    packed = getattr(config, "quantization_config", None)
+    if isinstance(packed, dict) and packed.get("quant_method") == "compressed-tensors":
+        packed["dequantize"] = True
 
 
 def open_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:

@@ -8,6 +8,7 @@ from shortlm.recipe.bench_settings import BenchSettings, WorkloadSettings, bench
 from shortlm.recipe.choosing import choosing_of, narrowing_of
 from shortlm.recipe.contest import Contest, Way, load_contest
 from shortlm.recipe.eval_settings import EvalSettings, evaluation_of, piqa_labels
+from shortlm.recipe.export_settings import GgufSettings, QuantizeSettings
 from shortlm.recipe.heal_settings import (
     HealSettings,
     PhaseSettings,
@@ -39,10 +40,12 @@ __all__ = [
     "Contest",
     "CutSettings",
     "EvalSettings",
+    "GgufSettings",
     "HealSettings",
     "ModelSettings",
     "PhaseSettings",
     "Plain",
+    "QuantizeSettings",
     "Recipe",
     "RepairSettings",
     "ScoreSettings",

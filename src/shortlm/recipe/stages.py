@@ -187,11 +187,16 @@ class ChooseSettings(Settings):
         return parts_of(self.units)
 
 
-class WritingSettings(Settings):
-    """How a checkpoint is written, whatever was done to it."""
+class FilesSettings(Settings):
+    """The weight files of a checkpoint that is written."""
 
     shard_size: Size = Field("5GB", description="Largest size of one output file.")
     checksums: bool = Field(False, description="Also write SHA256SUMS of the weights, for `sha256sum -c`.")
+
+
+class WritingSettings(FilesSettings):
+    """How a checkpoint is written, whatever was done to it."""
+
     verify: bool = Field(
         True,
         description="Equivalence check: compare the written model with the original in which the same is left out.",

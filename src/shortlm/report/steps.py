@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shortlm.artifacts import AnyStep, CutStep, Manifest, RepairStep, WidthStep
+from shortlm.artifacts import AnyStep, CutStep, DataFacts, Manifest, QuantizeStep, RepairStep, WidthStep
 from shortlm.report.markdown import public, shell_word
 from shortlm.report.repair import changed, nats, no_copies
 from shortlm.report.units import units_text
 from shortlm.units import Unit
 
-NAMES = {"cut": "shorter", "repair": "repaired", "width": "narrower"}
+NAMES = {"cut": "shorter", "repair": "repaired", "width": "narrower", "quantize": "quantised"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ def step_rows(manifest: Manifest | None) -> list[StepRow]:
 def _what(step: AnyStep, indices: list[int]) -> str:
     if isinstance(step, CutStep):
         return _cut(step, indices)
+    if isinstance(step, QuantizeStep):
+        return _quantized(step)
     return _repaired(step) if isinstance(step, RepairStep) else _narrowed(step)
 
 
@@ -53,6 +55,8 @@ def commands(manifest: Manifest, base: str) -> list[str]:
             )
         elif isinstance(step, RepairStep):
             found.append(f"shortlm repair {shell_word(model)} {_options(step, manifest, base)}")
+        elif isinstance(step, QuantizeStep):
+            found.append(f"shortlm quantize {shell_word(model)} {_quantize_options(step)}")
         else:
             found.append(f"shortlm prune-width {shell_word(model)} {_width_options(step)}")
         found[-1] += f" --out {out}"
@@ -90,6 +94,19 @@ def _narrowed(step: WidthStep) -> str:
     )
 
 
+def _quantized(step: QuantizeStep) -> str:
+    group = f"groups of {step.group_size}" if step.group_size else "a scale for each output"
+    loss = ""
+    if step.loss:
+        loss = f"; {step.loss.before:.4f} → {step.loss.after:.4f} nats per token on held-out text"
+    return f"Quantised by {step.method} to {step.bits} bits, {group}, {step.layers} linear layers, by {step.tool}{loss}"
+
+
+def _quantize_options(step: QuantizeStep) -> str:
+    order = "" if step.act_order or step.method == "rtn" else " --no-act-order"
+    return f"--method {step.method} --bits {step.bits} --group-size {step.group_size}{order}{_text_options(step.data)}"
+
+
 def _least_and_most(pairs: list[tuple[int, int]]) -> tuple[str, str]:
     """What stays, and of how many: 5 to 7, or 6."""
     pairs = [(left, before) for left, before in pairs if before] or [(0, 0)]
@@ -98,12 +115,15 @@ def _least_and_most(pairs: list[tuple[int, int]]) -> tuple[str, str]:
 
 
 def _width_options(step: WidthStep) -> str:
-    text = ""
-    if step.data:
-        source = shell_word(public(step.data.source))
-        text = f" {'--ids' if step.data.bos == 'as given' else '--text'} {source} --sequences {step.data.sequences}"
     options = "".join(f" {_option(name, value)}" for name, value in step.options.items())
-    return f"--method {shell_word(step.method)} --shape {step.shape}{text}{options}"
+    return f"--method {shell_word(step.method)} --shape {step.shape}{_text_options(step.data)}{options}"
+
+
+def _text_options(data: DataFacts | None) -> str:
+    if data is None:
+        return ""
+    name = "--ids" if data.bos == "as given" else "--text"
+    return f" {name} {shell_word(public(data.source))} --sequences {data.sequences}"
 
 
 def _removal(step: CutStep) -> str:
