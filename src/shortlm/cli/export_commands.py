@@ -80,5 +80,28 @@ def _show_gguf(written: Any) -> None:
 
     out.print(f"{written.path}: {written.outtype}, {gib(written.bytes)}")
     if found := written.agreement:
-        parted = "" if found.largest_gap is None else f" (a near tie: {found.largest_gap:.2g} between two logits)"
+        parted = "" if found.largest_gap is None else f"; where both part, logits are {found.largest_gap:.2g} apart"
         out.print(f"{found.llama_cpp} writes {found.same} of {found.tokens} tokens as transformers does{parted}")
+
+
+@app.command("push")
+def push(
+    folder: Annotated[Path, typer.Argument(help="The folder of a checkpoint.", callback=expanded)],
+    repository: Annotated[str, typer.Argument(help="Where it goes on the hub: owner/name.")],
+    public: Annotated[bool, typer.Option("--public", help="A new repository can be seen by everybody.")] = False,
+    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be uploaded.")] = False,
+) -> None:
+    """Upload a checkpoint with its card to a repository of the hub, private unless asked otherwise."""
+    from shortlm.console import out
+    from shortlm.export import push as do_push
+    from shortlm.sizes import gib
+
+    found = do_push(folder, repository, public, dry_run, message)
+    for name, size in found.files.items():
+        out.print(f"{gib(size):>10}  {name}")
+    seen = "private" if found.private else "public"
+    what = "would go to" if dry_run else "went to"
+    out.print(
+        f"{len(found.files)} files, {gib(found.bytes)}, {what} {found.url or found.repository} ({seen} if it is new)"
+    )

@@ -2,6 +2,7 @@
 
 from shortlm.export.gguf import GgufExport, export_gguf
 from shortlm.export.mergekit import export_mergekit
+from shortlm.export.pushing import Push, push
 from shortlm.export.quantizing import quantize
 
-__all__ = ["GgufExport", "export_gguf", "export_mergekit", "quantize"]
+__all__ = ["GgufExport", "Push", "export_gguf", "export_mergekit", "push", "quantize"]

@@ -78,7 +78,7 @@ def _given(tool: Tool, given: str) -> Path:
         raise ExportError(f"--python {given}: can't be run ({error.strerror}); give a Python interpreter") from error
     if found.returncode:
         raise ExportError(
-            f"--python {given}: has no {tool.module} ({_last(found.stderr, 1)}); install {' '.join(tool.requirements)} "
+            f"--python {given}: has no {tool.module} ({_last(found.stderr)}); install {' '.join(tool.requirements)} "
             "there, or leave --python out"
         )
     return python
@@ -139,6 +139,7 @@ def last_lines(log: Path) -> str:
     return _last(log.read_text(encoding="utf-8", errors="replace"))
 
 
-def _last(text: str, lines: int = LAST_LINES) -> str:
+def _last(text: str) -> str:
     said = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = 1 if any(line.startswith("Traceback") for line in said) else LAST_LINES  # which ends with what went wrong
     return shortened(" / ".join(said[-lines:]), 600) or "it said nothing"
