@@ -53,7 +53,11 @@ def writable_hub() -> Iterator[tuple[str, Kept]]:
                     kept.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
                 else:
                     kept.messages.append(line["value"]["summary"])
-            return {"commitUrl": f"http://{self.headers['Host']}/acme/any/commit/c0ffee", "commitOid": "c0ffee", "success": True}
+            return {
+                "commitUrl": f"http://{self.headers['Host']}/acme/any/commit/c0ffee",
+                "commitOid": "c0ffee",
+                "success": True,
+            }
 
         def _answer(self, content):
             allowed = self.headers.get("Authorization") == f"Bearer {TOKEN}"
