@@ -7,6 +7,7 @@ from shortlm.recipe.base import Plain, Settings, Size, not_default, read_yaml, s
 from shortlm.recipe.bench_settings import BenchSettings, WorkloadSettings, bench_of, benching_of
 from shortlm.recipe.choosing import choosing_of, narrowing_of
 from shortlm.recipe.contest import Contest, Way, load_contest
+from shortlm.recipe.demo_settings import DemoSettings
 from shortlm.recipe.eval_settings import EvalSettings, evaluation_of, piqa_labels
 from shortlm.recipe.export_settings import GgufSettings, QuantizeSettings
 from shortlm.recipe.heal_settings import (
@@ -39,6 +40,7 @@ __all__ = [
     "ChooseSettings",
     "Contest",
     "CutSettings",
+    "DemoSettings",
     "EvalSettings",
     "GgufSettings",
     "HealSettings",
