@@ -38,8 +38,8 @@ def answered(models: Sequence[Contestant], question: Question, settings: DemoSet
             for writer in writers:
                 writer.step()
             if time.perf_counter() - seen > EVERY:
-                seen = time.perf_counter()
                 yield writers
+                seen = time.perf_counter()  # drawing takes its time too
         yield writers
     finally:
         for writer in writers:

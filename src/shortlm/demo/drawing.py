@@ -14,9 +14,9 @@ def head(model: Contestant) -> str:
     facts = model.opened.facts
     cache = model.cache_bytes
     sizes = f"{count(facts.parameters)} parameters · {gib(model.weight_bytes)} of weights"
-    per_token = "" if cache is None else f" · {gib(cache)} of KV cache a token"
+    per_token = f"KV cache {'–' if cache is None else gib(cache)} a token"
     return (
-        f'<h2 class="name">{escape(model.name)}</h2><p class="sizes">{escape(sizes + per_token)}</p>'
+        f'<h2 class="name">{escape(model.name)}</h2><p class="sizes">{escape(sizes)}<br>{escape(per_token)}</p>'
         f'<div class="strip" role="img" aria-label="{escape(described(model))}">{_strip(model)}</div>'
         f'<p class="gone">{escape(described(model))}</p>'
     )

@@ -34,7 +34,7 @@ def page(models: list[Contestant], settings: DemoSettings, has_report: bool) -> 
     """The page of these models, ready to be launched."""
     with gr.Blocks(title="shortlm demo", analytics_enabled=False) as blocks:
         _top(has_report)
-        prompt = gr.Textbox(label="Prompt", lines=3, max_lines=10, elem_id="prompt", autofocus=True)
+        prompt = gr.Textbox(label="Prompt", lines=3, max_lines=12, elem_id="prompt", autofocus=True)
         with gr.Row():
             write = gr.Button("Write (Ctrl+Enter)", variant="primary", elem_id="write")
             stop = gr.Button("Stop", variant="stop", elem_id="stop")
@@ -98,8 +98,8 @@ def _columns(models: list[Contestant]) -> list[Any]:
                 found.append(
                     gr.Textbox(
                         label=f"Written by model {i + 1}",
-                        lines=10,
-                        max_lines=30,
+                        lines=12,
+                        max_lines=12,
                         interactive=False,
                         elem_classes="written",
                         elem_id=f"written-{i}",

@@ -68,19 +68,19 @@ def _launch(
 
 def _add_report(app: Any, report: Path) -> None:
     """Before the routes of Gradio, which takes all paths; for those who may see the page."""
-    from fastapi import HTTPException, Request
-    from fastapi.responses import FileResponse
-    from fastapi.routing import APIRoute
+    from starlette.exceptions import HTTPException
+    from starlette.responses import FileResponse
+    from starlette.routing import Route
 
     from shortlm.demo.page import REPORT
 
-    def shown(request: Request) -> FileResponse:
+    def shown(request: Any) -> FileResponse:
         names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
         if app.auth is not None and not any(app.tokens.get(request.cookies.get(name)) for name in names):
             raise HTTPException(401, "log in on the page first")
         return FileResponse(report, media_type="text/html")
 
-    app.router.routes.insert(0, APIRoute(f"/{REPORT}", shown, methods=["GET"], response_model=None))
+    app.router.routes.insert(0, Route(f"/{REPORT}", shown))
 
 
 def _auth(password: str | None) -> tuple[str, str] | None:
