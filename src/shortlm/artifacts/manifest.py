@@ -89,6 +89,16 @@ class Manifest(Artifact):
         return last.equivalence if last else None
 
     @property
+    def parameters_after(self) -> int:
+        """Of this checkpoint: as the last step that changed their number says."""
+        for step in reversed(self.steps):
+            if isinstance(step, CutStep):
+                return step.plan.parameters_after
+            if isinstance(step, WidthStep):
+                return step.parameters_after
+        return self.base.parameters
+
+    @property
     def bytes_before(self) -> int:
         """The weights that the last cut found, or the first step where nothing was cut."""
         return (self.last_cut or self.steps[0]).bytes_before

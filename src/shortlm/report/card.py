@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from shortlm.artifacts import Manifest, Perplexity, TaskResult
+from shortlm.artifacts import Healing, Manifest, Perplexity, TaskResult, manifest_of
 from shortlm.errors import ShortLMError
+from shortlm.outputs import write_text
+from shortlm.paths import user_path
 from shortlm.report.criteria import explanation
 from shortlm.report.evidence import Evidence
 from shortlm.report.markdown import environment, line, public, tables
@@ -28,30 +31,67 @@ def model_card(
     base_model: str | None = None,
     language: str | list[str] | None = None,
 ) -> str:
-    """README.md of a cut checkpoint: Markdown behind YAML front matter. Raises ShortLMError without a manifest.
+    """README.md of an edited checkpoint: Markdown behind YAML front matter. Raises ShortLMError without a manifest.
 
     `license` and `language` are the hub's identifiers. `base_model` is linked only if it has the form of a
     hub id (owner/name).
     """
     manifest = evidence.manifest
     if manifest is None:
-        raise ShortLMError("a model card tells of a cut; give the manifest of the cut checkpoint")
+        raise ShortLMError("a model card tells what was done to a model; give the manifest of the checkpoint")
     plan = manifest.plan
-    if plan is None:
-        raise ShortLMError("a model card tells of a cut; this manifest tells of none")
-    first = plan.model if manifest.steps[0] is manifest.last_cut else manifest.base
+    first = plan.model if plan and manifest.steps[0] is manifest.last_cut else manifest.base
     base = public(base_model or first.name)
     stages = [(name, origin) for name, origin in stage_rows(evidence) if name not in ("score", "choose")]
     body = environment().get_template("card.md.jinja").render(
         title=evidence.title, healing=evidence.healing, plan=plan, manifest=manifest, equivalence=evidence.equivalence,
         base=base, first=first, steps=step_rows(manifest), commands=commands(manifest, base),
         repairs=_repairs(manifest),
-        linked=is_hub_id(base_model), **tables(evidence), about=explanation(plan.criterion),
+        linked=is_hub_id(base_model), **tables(evidence),
+        about=explanation(plan.criterion) if plan else None, **_forms(manifest),
         measurements=evidence.measurements, data=repair_data(evidence) + measured_data(evidence), stages=stages,
         versions=version_rows(stages),
     )  # fmt: skip
-    front = _front_matter(evidence, license, base_model, language, plan.model.auto_class)
+    front = _front_matter(evidence, license, base_model, language, manifest)
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n{body.strip()}\n"
+
+
+def write_card(folder: Path | str, source: str) -> Path:
+    """README.md of a checkpoint that shortlm wrote, by its manifest and the record of its healing, where it has none.
+
+    `source` is what it was made from: a folder, 'embedded' or a hub id, which is linked.
+    """
+    folder = user_path(folder)
+    path, healing = folder / "README.md", folder / "healing.json"
+    if path.exists():
+        return path
+    evidence = Evidence(
+        title=folder.resolve().name, manifest=manifest_of(folder),
+        healing=Healing.load(healing) if healing.is_file() else None,
+    )  # fmt: skip
+    base = None if source == "embedded" or user_path(source).exists() else source
+    return write_text(path, model_card(evidence, base_model=base), force=False)
+
+
+def _forms(manifest: Manifest) -> dict[str, bool]:
+    """What the card's words depend on."""
+    kinds = {step.kind for step in manifest.steps}
+    forms = {getattr(step, "form", None) for step in manifest.steps}
+    return {
+        "own_type": "shortlm" in forms, "quantised": "quantize" in kinds,
+        "narrowed": bool(manifest.equivalence) and _last_checked(manifest) == "width",
+    }  # fmt: skip
+
+
+def _last_checked(manifest: Manifest) -> str | None:
+    return next((step.kind for step in reversed(manifest.steps) if step.kind in ("cut", "width")), None)
+
+
+def _tags(manifest: Manifest) -> list[str]:
+    """As hubs call it."""
+    names = {"cut": "depth-pruning", "width": "width-pruning", "quantize": "quantized"}
+    kinds = dict.fromkeys(names[step.kind] for step in manifest.steps if step.kind in names)
+    return [*kinds, *(["pruned"] if {*kinds} - {"quantized"} else [])]
 
 
 def _repairs(manifest: Manifest) -> list[dict[str, Any]]:
@@ -69,7 +109,7 @@ def is_hub_id(name: str | None) -> bool:
 
 
 def _front_matter(
-    evidence: Evidence, license: str | None, base_model: str | None, language: Any, auto_class: str
+    evidence: Evidence, license: str | None, base_model: str | None, language: Any, manifest: Manifest
 ) -> dict[str, Any]:
     """What the hub reads. It knows no relation for cut models; "finetune" is its default, and true of healed ones."""
     front: dict[str, Any] = {}
@@ -79,8 +119,11 @@ def _front_matter(
         front["license"] = license
     if is_hub_id(base_model):
         front |= {"base_model": base_model, "base_model_relation": "finetune"}
-    front |= {"library_name": "transformers", "pipeline_tag": PIPELINES.get(auto_class, "text-generation")}
-    front["tags"] = ["shortlm", "depth-pruning", "pruned"]
+    front |= {
+        "library_name": "transformers",
+        "pipeline_tag": PIPELINES.get(manifest.base.auto_class, "text-generation"),
+    }
+    front["tags"] = ["shortlm", *_tags(manifest)]
     cut = result_of(evidence.measurements)
     if cut and (cut.perplexities or cut.tasks):
         results = [_result(p) for p in cut.perplexities] + [_task_result(t) for t in cut.tasks]
