@@ -21,7 +21,7 @@ from shortlm.recipe.presets import preset_names
 from shortlm.recipe.recipe import Recipe, load_recipe
 from shortlm.recipe.repair_settings import RepairSettings
 from shortlm.recipe.search_settings import SearchSettings
-from shortlm.recipe.shipped import described, recipe_file, shipped
+from shortlm.recipe.shipped import Described, described, recipe_file, shipped
 from shortlm.recipe.stages import (
     DEFAULT_CRITERIA,
     ChooseSettings,
@@ -38,6 +38,7 @@ __all__ = [
     "ChooseSettings",
     "Contest",
     "CutSettings",
+    "Described",
     "EvalSettings",
     "HealSettings",
     "ModelSettings",
