@@ -29,7 +29,7 @@ def test_shipped_recipes(path):
     facts = ModelFacts(name="m", architecture="llama", n_blocks=40, block_parameters=[10] * 40, parameters=500)
     read_budget(recipe.choose, facts)
     protected_blocks(recipe.choose.protect, 40)
-    assert path.stem.startswith("embedded-") or recipe.source
+    assert recipe.model.model == "embedded" or recipe.source
 
 
 def test_there_are_all_published_ones():
@@ -88,6 +88,7 @@ def test_shipped_recipes_are_found_by_name(tmp_path):
     ):
         with pytest.raises(RecipeError, match=re.escape(message)):
             load_recipe(name)
+    assert load_recipe("llama-2-7b-taylor") == load_recipe("shortened-llama/llama-2-7b-taylor")
     (tmp_path / "embedded-demo").write_text("name: mine", encoding="utf-8")
     assert load_recipe(tmp_path / "embedded-demo").name == "mine"  # a file comes first
 
@@ -100,7 +101,13 @@ def call(*args, code=0) -> str:
 
 def test_recipes_are_listed_shown_and_copied(tmp_path):
     listed = call("recipes")
-    assert all(name in listed for name in shipped()) and "arXiv 2402.02834" in listed
+    assert all(name.rpartition("/")[2] in listed for name in shipped()) and "arXiv 2402.02834" in listed
+    assert max(map(len, listed.splitlines())) <= 80
+    rows = [line.split() for line in listed.splitlines()]
+    assert ["evopress-llama-2-7b", "meta-llama/Llama-2-7b-hf", "evolutionary"] in rows
+    assert ["embedded", "embedded", "compare,", "11", "ways"] in rows
+    assert ["embedded-heal", "embedded", "ppl", "+", "heal"] in rows
+    assert ["cpt-4-nodes", "heal", "--recipe,", "cpt"] in rows
     assert call("recipes", "show", "embedded-demo").strip() == shipped()["embedded-demo"].read_text().strip()
     call("recipes", "copy", "cluster", tmp_path)
     assert {path.name for path in (tmp_path / "cluster").iterdir()} == {p.name for p in (RECIPES / "cluster").iterdir()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from itertools import groupby
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -24,20 +25,25 @@ from shortlm.artifacts import (
     WidthStep,
     WorkEstimate,
 )
+from shortlm.recipe import Described
 from shortlm.sizes import duration, gib, significant
 
 WIDE = None if sys.stdout is not None and sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
 out = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)  # names and texts are taken literally
 
 
-def show_recipes(rows: list[tuple[str, str, str, str]]) -> None:
-    """What comes with the package: a name, the command that reads it, the model, the source."""
-    table = Table(box=SIMPLE, pad_edge=False)
-    for title in ("recipe", "command", "model", "source"):
-        table.add_column(title)
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+def show_recipes(recipes: list[Described]) -> None:
+    """What comes with the package, folder by folder: name, model, method, and the command where it isn't run."""
+    for folder, group in groupby(recipes, key=lambda recipe: recipe.name.rpartition("/")[0]):
+        rows = list(group)
+        papers = sorted({row.source for row in rows if row.source})
+        out.print(f"\n{folder}/  {', '.join(papers)}".rstrip() if folder else "demos")
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+        for row in rows:
+            command = "" if row.command == "run" else row.command
+            table.add_row(f"  {row.name.rpartition('/')[2]}", row.model, ", ".join(filter(None, (command, row.method))))
+        out.print(table)
+    out.print("\nshortlm run NAME, or the command that is named; FOLDER/NAME where two are alike")
 
 
 def show_scores(scores: BlockScores) -> None:

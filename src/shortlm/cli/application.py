@@ -16,6 +16,7 @@ from shortlm.errors import ShortLMError, is_out_of_memory, shortened, shown
 from shortlm.paths import is_text, user_path
 from shortlm.progress import ask_to_stop, is_main, unraisable
 
+NEEDED = {"torch", "transformers", "accelerate", "scipy", "matplotlib"}  # of every install; imported late
 UsageError: Any = typer.BadParameter.__base__  # wherever typer has its click
 
 
@@ -44,7 +45,8 @@ class OneLineErrors(TyperGroup):
         except SystemExit as error:  # of rich, where the reader of a pipe is gone
             _tell(unwritable("broken pipe"))
             raise typer.Exit(2) from error
-        except (ShortLMError, UsageError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+        except (ShortLMError, UsageError, OSError, MemoryError, RuntimeError, ModuleNotFoundError,
+                KeyboardInterrupt) as error:  # fmt: skip
             if isinstance(error, typer.Exit | typer.Abort) or ctx.params.get("debug") or _line(error) is None:
                 raise
             _tell(error)
@@ -77,6 +79,9 @@ def _line(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         said = error.strerror or str(error)
         return str(unwritable(said.lower())) if while_printing(error) else f"{error.filename or 'a file'}: {said}"
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        return f"needs {package}, which is not installed: pip install {package}" if package in NEEDED else None
     if isinstance(error, UsageError):
         said = error.format_message().rstrip(".").replace("Value error, ", "")
         command = error.ctx.command_path if error.ctx else "shortlm"
@@ -101,14 +106,22 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", callback=expanded, help
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 
 
+def _version_of(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "is not installed"
+
+
 def _version(show: bool) -> None:
     if show:
-        from importlib.metadata import version
         from platform import python_version
 
         from shortlm import __version__
 
-        below = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+        below = ", ".join(f"{name} {_version_of(name)}" for name in ("torch", "transformers"))
         typer.echo(f"shortlm {__version__} (Python {python_version()}, {below})")
         raise typer.Exit
 

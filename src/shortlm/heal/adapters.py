@@ -112,5 +112,5 @@ def older_names() -> Generator[None, None, None]:
 def need(package: str, what: str) -> None:
     """Raise ModelError with the command to install it, if an optional package is not there."""
     if find_spec(package) is None:
-        extra = "qlora" if package == "bitsandbytes" else "heal"
+        extra = "qlora" if what == "qlora" else "heal"
         raise ModelError(f"{what} needs {package}: pip install 'shortlm[{extra}]'")

@@ -23,7 +23,7 @@ from shortlm.recipe.presets import preset_names
 from shortlm.recipe.recipe import Recipe, load_recipe
 from shortlm.recipe.repair_settings import RepairSettings
 from shortlm.recipe.search_settings import SearchSettings
-from shortlm.recipe.shipped import described, recipe_file, shipped
+from shortlm.recipe.shipped import Described, described, recipe_file, shipped
 from shortlm.recipe.stages import (
     DEFAULT_CRITERIA,
     ChooseSettings,
@@ -41,6 +41,7 @@ __all__ = [
     "Contest",
     "CutSettings",
     "DemoSettings",
+    "Described",
     "EvalSettings",
     "GgufSettings",
     "HealSettings",
