@@ -22,10 +22,11 @@ from shortlm.artifacts.manifest import AnyStep, Manifest, blocks_after, load_pla
 from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Sample, TaskMean, TaskResult
 from shortlm.artifacts.narrowing import Width, WidthStep
 from shortlm.artifacts.repairing import Depth, Fold, RepairStep, ValidationLoss
-from shortlm.artifacts.search import Certainty, Estimate, Found, Search, Trail, Tried
+from shortlm.artifacts.search import CERTAIN, Certainty, Estimate, Found, Search, Trail, Tried
 from shortlm.artifacts.steps import Step
 
 __all__ = [
+    "CERTAIN",
     "MOST_BLOCKS",
     "AnyStep",
     "Artifact",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import logging
 import os
@@ -12,13 +13,28 @@ from contextlib import suppress
 
 from shortlm.errors import OutputError
 
+PLAINLY = {
+    "±": "+-", "×": "x", "·": ".", "•": "*", "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "≥": ">=", "≤": "<=",
+    "\u00a0": " ", "“": '"', "”": '"', "‘": "'", "’": "'", "²": "2", "³": "3",
+}  # fmt: skip
+
 
 def prepare_output() -> None:
-    """Make standard output take whatever commands print."""
+    """Make standard output and standard error take whatever commands print."""
+    codecs.register_error("shortlm.plainly", _plainly)
     if sys.stdout is None:  # closed by the shell (>&-): nobody wants to see it
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  it lives as long as the process
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without ± must not cost the result
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="shortlm.plainly")  # a terminal without ± must not cost the result
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What stands for letters that the stream can't take: ± is +-; others are written as Python does, \\xe9."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(PLAINLY.get(c) or c.encode("ascii", "backslashreplace").decode() for c in letters), error.end
 
 
 def flush_output() -> None:
