@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from shortlm.cli.result import AsJson, Quiet, before_all, handing_over
-from shortlm.cli.streams import flush_output, hush_libraries, prepare_output, unwritable, while_printing
+from shortlm.cli.streams import flush_output, hush_libraries, prepare_output, print_line, unwritable, while_printing
 from shortlm.errors import ShortLMError, is_out_of_memory, shortened, shown
 from shortlm.options import SHORT
 from shortlm.paths import is_text, user_path
@@ -59,7 +59,7 @@ class OneLineErrors(TyperGroup):
 
 def _tell(error: BaseException) -> None:
     who = "shortlm" if is_main() else f"shortlm (rank {os.environ['RANK']})"
-    typer.echo(shortened(f"{who}: {_line(error)}"), err=True)
+    print_line(shortened(f"{who}: {_line(error)}"), sys.stderr)
 
 
 def _leave() -> None:
@@ -147,7 +147,7 @@ def _version(show: bool) -> None:
         from shortlm import __version__
 
         below = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-        typer.echo(f"shortlm {__version__} (Python {python_version()}, {below})")
+        print_line(f"shortlm {__version__} (Python {python_version()}, {below})", sys.stdout)
         raise typer.Exit
 
 
@@ -169,6 +169,7 @@ def main(
     if not is_main() and ctx.invoked_subcommand not in SHARED:
         raise typer.Exit
     before_all(quiet, as_json)
+    ctx.call_on_close(lambda: before_all(quiet=False, as_json=False))
     if not debug:
         ctx.call_on_close(hush_libraries())
     if sys.unraisablehook is sys.__unraisablehook__:  # not one of a debugger or a test runner

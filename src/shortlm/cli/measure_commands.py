@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import typer
 from shortlm.cli.application import THE_MODEL, Force, Out, app, force_option, out_option
 from shortlm.cli.preset_options import preset_of, presets_of
 from shortlm.cli.result import hand_over, save_and_show, say
+from shortlm.cli.streams import print_line
 from shortlm.completing import models as models_typed
 from shortlm.options import SHORT, with_settings
 from shortlm.recipe import (
@@ -189,7 +191,7 @@ def hand_over_page(page: Path, show: Callable[[], object] = lambda: None) -> Non
 
     def shown() -> None:
         show()
-        typer.echo(f"open {page}")
+        print_line(f"open {page}", sys.stdout)
 
     results = page.with_name("results.json")
     hand_over(json.loads(results.read_text(encoding="utf-8")), page, results, show=shown)

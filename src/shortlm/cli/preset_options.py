@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer
 
+from shortlm.cli.streams import print_line
 from shortlm.completing import presets
 from shortlm.recipe.presets import Stage, preset_names, preset_path
 
@@ -26,7 +28,7 @@ def presets_of(stage: Stage) -> Any:
             width = max(map(len, names))
             for name in names:
                 told = read_yaml(preset_path(stage, name))
-                typer.echo(f"{name:{width}}  {told.get('name') or told.get('source') or ''}")
+                print_line(f"{name:{width}}  {told.get('name') or told.get('source') or ''}", sys.stdout)
             raise typer.Exit
 
     return typer.Option("--presets", callback=show, is_eager=True, help="Show the presets.")

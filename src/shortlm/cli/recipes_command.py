@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from shortlm.cli.application import HELP_NAMES, Application, Force, app, as_epilog, expanded
 from shortlm.cli.result import AsJson, Quiet, hand_over, in_manner
+from shortlm.cli.streams import print_line
 from shortlm.completing import recipes as recipes_typed
 
 recipes = Application(context_settings=HELP_NAMES, rich_markup_mode="rich")
@@ -41,7 +43,7 @@ def show(name: Name) -> None:
     from shortlm.recipe import read_yaml, recipe_file
 
     text = recipe_file(name).read_text(encoding="utf-8").rstrip()
-    hand_over(read_yaml(name), show=lambda: typer.echo(text))
+    hand_over(read_yaml(name), show=lambda: print_line(text, sys.stdout))
 
 
 @recipes.command(examples=["shortlm recipes copy cluster", "shortlm recipes copy embedded-heal recipes"])

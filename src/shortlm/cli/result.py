@@ -15,13 +15,16 @@ import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from shortlm.artifacts import Artifact
+from shortlm.cli.streams import print_line
 from shortlm.options import SHORT
 from shortlm.progress import be_quiet, is_quiet
+
+if TYPE_CHECKING:
+    from shortlm.artifacts import Artifact
 
 Quiet = Annotated[
     bool, typer.Option("--quiet", SHORT["quiet"], help="Print only the paths of what is written, or else the result.")
@@ -58,12 +61,12 @@ def hand_over(
     """
     paths = [str(path) for path in written if path is not None]
     if MANNER.json_to is not None:
-        plain = json.loads(result.model_dump_json()) if isinstance(result, Artifact) else result
+        plain = result if isinstance(result, dict | list | None) else json.loads(result.model_dump_json())
         told = {"command": MANNER.command, "written": paths, "result": plain}
-        typer.echo(json.dumps(told), file=MANNER.json_to)
+        print_line(json.dumps(told), MANNER.json_to)
     elif show is None or (MANNER.quiet and paths):
         for path in paths:
-            typer.echo(path)
+            print_line(path, sys.stdout)
     else:
         show()
 
@@ -74,7 +77,7 @@ def save_and_show(artifact: Any, out: Path | None, force: bool, show: Callable[[
 
     def shown() -> None:
         if path:
-            typer.echo(path)
+            print_line(path, sys.stdout)
         show(artifact)
 
     hand_over(artifact, path, show=shown)
@@ -90,13 +93,13 @@ def hand_over_work(estimate: Any) -> None:
 def say(line: str) -> None:
     """A line about the work, on standard error, from the first process."""
     if not is_quiet():
-        typer.echo(line, err=True)
+        print_line(line, sys.stderr)
 
 
 def say_stage(line: str) -> None:
     """A line about a finished stage, which is part of what `run` shows."""
     if not is_quiet():
-        typer.echo(line)
+        print_line(line, sys.stdout)
 
 
 def handing_over(command: Callable[..., Any], name: str) -> Callable[..., Any]:

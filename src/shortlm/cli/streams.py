@@ -10,11 +10,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TextIO
 
 from shortlm.errors import OutputError
 
-PLAINLY = {
-    "±": "+-", "×": "x", "·": ".", "•": "*", "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "≥": ">=", "≤": "<=",
+PLAINLY = {  # … stands where a table's cell was cut off, which must not get wider
+    "±": "+-", "×": "x", "·": ".", "•": "*", "…": "~", "–": "-", "—": "-", "−": "-", "→": "->", "≥": ">=", "≤": "<=",
     "\u00a0": " ", "“": '"', "”": '"', "‘": "'", "’": "'", "²": "2", "³": "3",
 }  # fmt: skip
 
@@ -35,6 +36,13 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
         raise error
     letters = error.object[error.start : error.end]
     return "".join(PLAINLY.get(c) or c.encode("ascii", "backslashreplace").decode() for c in letters), error.end
+
+
+def print_line(line: object, to: TextIO | None) -> None:
+    """A line to a stream, at once. (typer's own echo would write UTF-8 where the stream is set to ASCII.)"""
+    if to is not None:  # closed by the shell
+        to.write(f"{line}\n")
+        to.flush()
 
 
 def flush_output() -> None:
@@ -58,7 +66,8 @@ def while_printing(error: OSError) -> bool:
     while trace and trace.tb_next:
         trace = trace.tb_next
     inside = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
-    if printing := error.filename is None and inside.partition(".")[0] in ("rich", "typer", "click"):
+    printing = error.filename is None and (inside.partition(".")[0] in ("rich", "typer", "click") or inside == __name__)
+    if printing:
         drop_output()
     return printing
 

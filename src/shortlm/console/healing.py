@@ -15,7 +15,7 @@ def show_healing(healing: Healing, folder: object) -> None:
         tokens = f"{phase.log[-1].tokens:,} tokens" if phase.log else "no tokens"
         done = f"{phase.steps} steps, {tokens}, {phase.targets_per_second:,.0f} targets/s"
         shared = f", {phase.processes} processes" if phase.processes > 1 else ""
-        tell(f"phase {number}: {phase.method} of {phase.trainable:,} parameters, {done}{shared}")
+        tell(f"phase {number}: {phase.method} of {phase.trainable:,} parameters, {done}{shared}, {phase.precision}")
         kept = next((v for v in phase.validations if v.step == phase.kept_step), None)
         for name, nats in (kept.nats_per_token if kept else {}).items():
             before = phase.validations[0].nats_per_token[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 
 from rich.box import SIMPLE, Box
 from rich.console import Console
@@ -12,13 +13,18 @@ from rich.text import Text
 
 NARROW = "COLUMNS" in os.environ or (sys.stdout is not None and sys.stdout.isatty())
 WIDE = None if NARROW else 140  # a file or a pipe has no width of its own
-out = Console(highlight=False, soft_wrap=not NARROW, markup=False, width=WIDE)  # names and texts are taken literally
+out = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)  # names and texts are taken literally
 ASCII_SIMPLE = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 
 
 def tell(text: str | Text) -> None:
-    """A line; on a terminal it is wrapped between words, so that a path stays whole."""
-    out.print(text, overflow="ignore", crop=False)
+    """A line; on a terminal our own words are wrapped between words, so that a path stays whole."""
+    if isinstance(text, str) and out.width != WIDE:
+        deeper = " " * (len(text) - len(text.lstrip()) + 2)
+        text = textwrap.fill(
+            text, out.width, subsequent_indent=deeper, break_long_words=False, break_on_hyphens=False
+        )  # fmt: skip
+    out.print(text)
 
 
 class Grid:
