@@ -20,8 +20,10 @@ def is_main() -> bool:
 
 
 def be_quiet(quiet: bool) -> None:
-    """Whether nothing is to be seen of progress."""
+    """Whether nothing is to be seen of progress, downloads of libraries that are not imported yet included."""
     Bar.quiet = quiet
+    if quiet:
+        os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
 
 def is_quiet() -> bool:
