@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,30 @@ def test_every_command_takes_part():
     for name, found in commands(get_command(app)):
         options = {opt for param in found.params for opt in param.opts}
         assert {"--quiet", "-q", "--json"} <= options, name
+
+
+def test_checkpoints_have_a_card(llama_folder, made, tmp_path):
+    made_by = {"cut": "The weights of the remaining blocks are unchanged", "repair": "Repaired without training",
+               "heal": "Then it was healed by cpt"}  # fmt: skip
+    for verb, words in made_by.items():
+        done(*command(verb, llama_folder, made, tmp_path / verb))
+        card = (tmp_path / verb / "README.md").read_text(encoding="utf-8")
+        assert card.startswith("---\nlibrary_name: transformers") and f"# {verb}\n" in card and words in card, verb
+        assert str(tmp_path) not in card and str(llama_folder) not in card
+    once = shortlm("cut", llama_folder, "--remove", 2, "-o", tmp_path / "cut", "--force")
+    assert once.exit_code == 0 and (tmp_path / "cut" / "README.md").is_file()
+
+
+def test_a_cut_alone_draws_its_card_elsewhere(llama_folder, tmp_path):
+    """So that it imports neither torch nor what reports are drawn with."""
+    out = tmp_path / "out"
+    code = "import sys; from shortlm.cli import app\n"
+    code += f"app(['cut', {str(llama_folder)!r}, '--remove', '1', '--no-verify', '-o', {str(out)!r}], "
+    code += "standalone_mode=False)\nprint([m for m in ('torch', 'numpy', 'matplotlib') if m in sys.modules])"
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert found.stdout.splitlines()[-1] == "[]" and found.stderr == ""
+    assert (out / "README.md").read_text(encoding="utf-8").startswith("---\nlibrary_name")
 
 
 def test_nothing_to_show_but_the_paths(capsys):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shortlm.cli.application import THE_MODEL, Force, Out, app, out_option
+from shortlm.cli.card import add_card
 from shortlm.cli.preset_options import preset_of
 from shortlm.cli.result import hand_over, save_and_show, say
 from shortlm.completing import models
@@ -218,11 +219,13 @@ def cut(
         raise PlanError("options of the text and of its use are for --repair METHOD, which is not given")
     if not repair:
         manifest = do_cut(model_settings, the_plan, cut_settings, out, force)
+        add_card(out)
         return hand_over(manifest, out, show=lambda: show_manifest(manifest, out))
     from shortlm.run import cut_repaired
 
     repairing = repair_settings.model_copy(update={"method": repair})
     repaired = cut_repaired(model_settings, the_plan, cut_settings, text_settings, repairing, out, force, say)
+    add_card(out)
 
     def show() -> None:
         show_manifest(repaired, out)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shortlm.cli.application import Force, app, expanded, out_option
+from shortlm.cli.card import add_card
 from shortlm.cli.preset_options import preset_of, presets_of
 from shortlm.cli.result import hand_over, save_and_show, say
 from shortlm.options import with_settings
@@ -75,4 +76,5 @@ def heal(
         return
     healing = do_heal(opened, settings, out, force, say)
     if is_main():
+        add_card(out)
         hand_over(healing, out, show=lambda: show_healing(healing, out))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shortlm.cli.application import Force, app, out_option
+from shortlm.cli.card import add_card
 from shortlm.cli.result import hand_over, hand_over_work, say
 from shortlm.completing import models
 from shortlm.options import with_settings
@@ -65,4 +66,5 @@ def repair(
     refuse_existing(out, force)
     manifest = do_repair(model_settings, dense, text_settings, repair_settings, out, given, force, say)
     if is_main():
+        add_card(out)
         hand_over(manifest, out, show=lambda: show_repair(manifest, out))

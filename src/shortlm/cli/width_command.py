@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shortlm.cli.application import THE_MODEL, Force, app, out_option
+from shortlm.cli.card import add_card
 from shortlm.cli.preset_options import preset_of
 from shortlm.cli.result import hand_over, hand_over_work, say
 from shortlm.options import with_settings
@@ -48,4 +49,5 @@ def prune_width(
     refuse_existing(out, force)
     manifest = do_prune(opened, text, width, out, force, say)
     if is_main():
+        add_card(out)
         hand_over(manifest, out, show=lambda: show_width(manifest, out))
