@@ -26,7 +26,7 @@ from shortlm.heal.batches import Steps, micro_batch, micro_batch_count, split_ev
 from shortlm.heal.losses import Distillation, Loss, check_apart
 from shortlm.heal.phases import prepare_work
 from shortlm.heal.teacher import find_teacher
-from shortlm.heal.trainable import check_method, open_trained
+from shortlm.heal.trainable import check_method, open_trained, precision_words
 from shortlm.heal.training import HealTrainer
 from shortlm.model import facts_from_config, load_strictly, open_config, open_files, open_model
 from shortlm.recipe import HealSettings, ModelSettings, PhaseSettings
@@ -588,7 +588,7 @@ def test_a_rate_that_never_leaves_zero_is_refused(llama_folder, tmp_path):
     said = []
     settings = HealSettings(phases=[phase(steps=2, warmup=100)])
     heal(ModelSettings(model=str(llama_folder), device="cpu"), settings, tmp_path / "two", say=said.append)
-    assert said == ["the peak rate is never reached: 2 steps and a warm-up of 100"]
+    assert said[0] == "the peak rate is never reached: 2 steps and a warm-up of 100"
 
 
 @pytest.mark.parametrize(
@@ -625,3 +625,23 @@ def test_budgets(llama_folder, tmp_path):
     records = [{"prompt": "Who?", "completion": "Rosa."}] * 26
     (tmp_path / "r.json").write_text(json.dumps(records), encoding="utf-8")
     assert prepare_work(files, phase(steps=None, data=[str(tmp_path / "r.json")], epochs=3), 1).steps == 15
+
+
+@pytest.mark.parametrize(
+    ("frozen", "kind", "optimizer", "words"),
+    [
+        (None, "float32", "adamw_torch",
+         "trained weights in float32, matrix products in float32, adamw_torch keeps its state in float32"),
+        (torch.bfloat16, "bfloat16", "adamw_torch",
+         "trained weights in float32, frozen ones in bfloat16, matrix products in bfloat16 by autocast, adamw_torch "
+         "keeps its state in float32"),
+        (torch.uint8, "bfloat16", "paged_adamw_8bit",
+         "trained weights in float32, frozen ones in 4-bit NF4, matrix products in bfloat16 by autocast, "
+         "paged_adamw_8bit keeps its state in 8 bits"),
+    ],
+)  # fmt: skip
+def test_the_types_of_training_are_said(frozen, kind, optimizer, words):
+    model = torch.nn.Linear(2, 2)
+    if frozen:
+        model.weight = torch.nn.Parameter(model.weight.detach().to(frozen), requires_grad=False)
+    assert precision_words(model, kind, optimizer) == words

@@ -40,7 +40,16 @@ def test_a_run_heals(llama_folder, tmp_path):
         ["recipe.yaml", "scores.json", "plan.json", "cut", "model", "eval-dense.json", "eval-cut.json",
          "eval-healed.json", "report.html", "report.md", "results.json", "results.csv"]
     )  # fmt: skip
-    assert [line.split()[0] for line in said] == ["score", "choose", "cut", "heal", *["evaluate"] * 3, "report"]
+    assert [line.split()[0] for line in said] == [
+        "score",
+        "choose",
+        "cut",
+        "phase",
+        "heal",
+        *["evaluate"] * 3,
+        "report",
+    ]
+    assert "trained weights in float32, matrix products in float32, adamw_torch keeps its state in float32" in said[3]
     healed = Measurement.load(out / "eval-healed.json")
     assert healed.role == "healed" and healed.model.n_blocks == 4
     assert Healing.load(out / "model" / "healing.json").phases[0].steps == 3

@@ -12,10 +12,15 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
+from shortlm.completing import COMPLETERS, models
 from shortlm.errors import RecipeError, shown
 from shortlm.recipe import Settings, validated
 
-SHORT = {"model": "-m", "criteria": "-c"}
+# Short names of options: the same in every command that has the option, and no other option's.
+SHORT = {
+    "model": "-m", "text": "-t", "sequences": "-n", "criteria": "-c", "out": "-o", "force": "-f", "quiet": "-q",
+    "help": "-h", "version": "-V",
+}  # fmt: skip
 UNIONS = (Union, types.UnionType)
 BY_PLACE = "model_by_place"
 LISTS = re.compile(r",(?!\s*[a-z_]+=)")  # a comma between criteria, not one between a criterion's options
@@ -35,7 +40,7 @@ def with_settings(
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         def called(**values: Any) -> Any:
             if asks_model:
-                values["model"] = _the_model(values.pop(BY_PLACE), values["model"])
+                values["model"] = the_model(values.pop(BY_PLACE), values["model"])
             settings = {_keyword(kind): _collected(kind, values, only_given, omit) for kind in kinds}
             return command(**{name: values[name] for name in own}, **settings)
 
@@ -55,11 +60,14 @@ def with_settings(
 
 
 def _by_place(what: str) -> inspect.Parameter:
-    argument = Annotated[str | None, typer.Argument(metavar="MODEL", help=what, show_default=False)]
+    argument = Annotated[
+        str | None, typer.Argument(metavar="MODEL", help=what, show_default=False, autocompletion=models)
+    ]
     return inspect.Parameter(BY_PLACE, inspect.Parameter.KEYWORD_ONLY, annotation=argument, default=None)
 
 
-def _the_model(by_place: str | None, by_option: str | None) -> str:
+def the_model(by_place: str | None, by_option: str | None) -> str:
+    """The one that is given. Raises RecipeError where there is none, or two."""
     if by_place and by_option and by_place != by_option:
         raise RecipeError(f"the model is given twice: {shown(by_place)} and --model {shown(by_option)}")
     if not (by_place or by_option):
@@ -78,6 +86,7 @@ def _parameter(name: str, kind: type[Settings], default: Any, only_given: bool) 
     option = typer.Option(
         *_flags(name, annotation, default or only_given, kind), help=field.description,
         show_default=_shown(default, only_given), rich_help_panel=kind.__name__.removesuffix("Settings"),
+        autocompletion=COMPLETERS.get(f"{kind.__name__}.{name}", COMPLETERS.get(name)),
     )  # fmt: skip
     if get_origin(annotation) is list:
         annotation, default = str, ",".join(map(str, default))
@@ -100,6 +109,8 @@ def _plain(annotation: Any) -> Any:
 
 def _shown(default: Any, only_given: bool) -> bool | str:
     """Where an option lies over a recipe its own default is None, and the field's is shown by hand."""
+    if isinstance(default, str) and default.isspace():
+        return repr(default)[1:-1]
     if not only_given:
         return True
     if default in (None, "", [], False):

@@ -24,6 +24,7 @@ from shortlm.artifacts.base import (
     Units,
     Values,
 )
+from shortlm.artifacts.search import CERTAIN
 from shortlm.errors import shown
 from shortlm.units import Unit
 
@@ -47,6 +48,9 @@ class Race(Record):
     def early(self) -> list[int]:
         """Blocks that left before its end: their scores, from fewer sequences, can't be compared with the others'."""
         return [i for i, count in enumerate(self.sequences) if count < self.longest]
+
+
+STABLE = 2 * CERTAIN - 1  # Kendall's tau where that share of all pairs has the same order
 
 
 class CriterionScores(Record):
@@ -102,6 +106,11 @@ class CriterionScores(Record):
         """The first block that a run may begin with (angular:pruneme never offers block 0)."""
         start = self.options.get("first_start", 0)
         return min(start, len(self.scores)) if isinstance(start, int) and start > 0 else 0
+
+    @property
+    def stable(self) -> bool | None:
+        """Whether nine in ten pairs keep their order on other text of the same kind; None where that is not known."""
+        return None if self.rank_agreement is None else self.rank_agreement >= STABLE
 
     def order(self) -> list[int]:
         """Block indices, least important first; ties go to the lower index."""

@@ -18,7 +18,7 @@ from shortlm.artifacts.base import (
     Share,
     Sublayers,
 )
-from shortlm.artifacts.search import Search
+from shortlm.artifacts.search import CERTAIN, Search
 from shortlm.artifacts.steps import Step
 from shortlm.units import Unit
 
@@ -69,6 +69,13 @@ class CutPlan(Artifact):
     def units(self) -> list[Unit]:
         """All that goes."""
         return [*map(Unit, self.removed), *self.removed_sublayers]
+
+    @property
+    def certain(self) -> bool | None:
+        """Whether other text of the same kind would hardly choose otherwise; None where that is not known."""
+        if self.search and self.search.certainty:
+            return self.search.certainty.enough
+        return None if self.agreement is None else self.agreement >= CERTAIN
 
 
 class Equivalence(Record):

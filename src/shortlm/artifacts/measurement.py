@@ -50,6 +50,7 @@ class TaskResult(Record):
     stderr: float | None = None
     higher_is_better: bool = True
     metrics: dict[str, float] = Field(description="All metrics of the task.")
+    stderrs: dict[str, float] = Field({}, description="The standard errors of these, where the harness has some.")
     shots: Count = 0
     version: str = ""
     generates: bool = Field(False, description="Whether the model writes its answer, instead of ranking choices.")

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from shortlm.artifacts.base import ONE_MISTAKE, Count, DataFacts, Positive, Record, Share, Size, Units, Values
 
+CERTAIN = 0.9  # share of resamples that have to agree with a choice; `--sequences auto` takes text until they do
+
 
 class Tried(Record):
     """A set of units that a search has asked the model about."""
@@ -55,6 +57,11 @@ class Certainty(Record):
     overlap: Share = Field(description="Mean share of the chosen units that are also in the best set of a resample.")
     regret: Size = Field(description="Mean loss of the chosen set above the best one of each resample, nats per token.")
     regret_95: Size = Field(description="95 % of resamples have at most this.")
+
+    @property
+    def enough(self) -> bool:
+        """Whether other text of the same kind would hardly choose otherwise."""
+        return self.same >= CERTAIN
 
 
 class Search(Record):

@@ -29,7 +29,6 @@ from shortlm.text import open_windows
 
 ROUNDS = 16  # parts of the text, where losses are compared part by part
 FIRST_SEQUENCES = 10  # of --sequences auto
-STABLE = 0.9  # share of resamples in which a stable choice is the best one
 LONG = 1e11  # products of weights and tokens, from which on calls are timed to say how long it takes
 
 
@@ -67,7 +66,7 @@ def _until_stable(one: _Search, text: TextSettings, most: int, say: Say) -> CutP
         plan = one.plan(text.model_copy(update={"sequences": count}), most)
         assert plan.search is not None
         sure = plan.search.certainty
-        stable = (before is not None and before.units == plan.units) or (sure is not None and sure.same >= STABLE)
+        stable = (before is not None and before.units == plan.units) or (sure is not None and sure.enough)
         if stable or 2 * count > most:
             why = "the choice is stable" if stable else f"the limit of {most}; the choice is not stable"
             say(f"--sequences auto: {count} sequences: {why}")

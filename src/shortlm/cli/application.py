@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from shortlm.cli.streams import flush_output, hush_libraries, prepare_output, unwritable, while_printing
+from shortlm.cli.result import AsJson, Quiet, before_all, handing_over
+from shortlm.cli.streams import flush_output, hush_libraries, prepare_output, print_line, unwritable, while_printing
 from shortlm.errors import ShortLMError, is_out_of_memory, shortened, shown
+from shortlm.options import SHORT
 from shortlm.paths import is_text, user_path
 from shortlm.progress import ask_to_stop, is_main, unraisable
 
@@ -25,6 +28,7 @@ class OneLineErrors(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options before the command; the command reads its own when it is invoked."""
+        prepare_output()  # which --help needs too
         try:
             odd = next((arg for arg in args if not is_text(arg) or "\0" in arg), None)
             if odd is not None:
@@ -57,7 +61,7 @@ class OneLineErrors(TyperGroup):
 
 def _tell(error: BaseException) -> None:
     who = "shortlm" if is_main() else f"shortlm (rank {os.environ['RANK']})"
-    typer.echo(shortened(f"{who}: {_line(error)}"), err=True)
+    print_line(shortened(f"{who}: {_line(error)}"), sys.stderr)
 
 
 def _leave() -> None:
@@ -89,10 +93,32 @@ def _line(error: BaseException) -> str | None:
     return str(error) if isinstance(error, ShortLMError) else None
 
 
-app = typer.Typer(
-    cls=OneLineErrors, add_completion=False, context_settings={"help_option_names": ["--help", "-h"]},
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
-    help="Make language models shorter: score, choose, cut, heal, measure.",
+class Application(typer.Typer):
+    """A typer application whose commands all take --quiet and --json, and end their help with examples."""
+
+    def command(self, name: str | None = None, *, examples: Sequence[str] = (), **options: Any) -> Any:
+        """As typer's; `examples` are command lines as they are typed, `shortlm` included."""
+        register = super().command(name, epilog=as_epilog(examples), **options)
+
+        def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+            register(handing_over(command, name or getattr(command, "__name__", "")))
+            return command
+
+        return decorate
+
+
+def as_epilog(examples: Sequence[str]) -> str | None:
+    """Examples as they stand at the end of a --help."""
+    return "\n\n".join(["[bold]Examples[/bold]", *examples]) if examples else None
+
+
+HELP_NAMES = {"help_option_names": ["--help", SHORT["help"]]}
+app = Application(
+    cls=OneLineErrors, context_settings=HELP_NAMES, no_args_is_help=True, pretty_exceptions_enable=False,
+    rich_markup_mode="rich", help="Make language models shorter: score, choose, cut, heal, measure.",
+    epilog=as_epilog(
+        ["shortlm run --drop 25%", "shortlm cut ./llama-7b --remove 21-29 --out shorter", "shortlm eval shorter --json"]
+    ),
 )  # fmt: skip
 
 
@@ -102,8 +128,20 @@ def expanded(path: Path | None) -> Path | None:
 
 
 THE_MODEL = "A checkpoint folder, a hub id, or 'embedded' (the tiny model inside)."
-Out = Annotated[Path | None, typer.Option("--out", "-o", callback=expanded, help="Where the result goes.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+
+
+def out_option(what: str) -> Any:
+    """--out, and what it is of the command."""
+    return typer.Option("--out", SHORT["out"], callback=expanded, help=what)
+
+
+def force_option(what: str) -> Any:
+    """--force, and what it does in the command."""
+    return typer.Option("--force", SHORT["force"], help=what)
+
+
+Out = Annotated[Path | None, out_option("Where the result goes.")]
+Force = Annotated[bool, force_option("Replace an output that exists.")]
 
 
 def _version_of(package: str) -> str:
@@ -122,7 +160,7 @@ def _version(show: bool) -> None:
         from shortlm import __version__
 
         below = ", ".join(f"{name} {_version_of(name)}" for name in ("torch", "transformers"))
-        typer.echo(f"shortlm {__version__} (Python {python_version()}, {below})")
+        print_line(f"shortlm {__version__} (Python {python_version()}, {below})", sys.stdout)
         raise typer.Exit
 
 
@@ -135,13 +173,16 @@ def main(
     ctx: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", SHORT["version"], callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make language models shorter: score, choose, cut, heal, measure."""
     if not is_main() and ctx.invoked_subcommand not in SHARED:
         raise typer.Exit
-    prepare_output()
+    before_all(quiet, as_json)
+    ctx.call_on_close(lambda: before_all(quiet=False, as_json=False))
     if not debug:
         ctx.call_on_close(hush_libraries())
     if sys.unraisablehook is sys.__unraisablehook__:  # not one of a debugger or a test runner
@@ -149,8 +190,3 @@ def main(
     signal.signal(signal.SIGTERM, ask_to_stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a background job of a script has it
         signal.signal(signal.SIGINT, ask_to_stop)
-
-
-def save(artifact: Any, out: Path | None, force: bool) -> None:
-    if out:
-        typer.echo(artifact.save(out, force))

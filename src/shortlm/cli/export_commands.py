@@ -7,47 +7,45 @@ from typing import Annotated, Any
 
 import typer
 
-from shortlm.cli.application import THE_MODEL, Force, app, expanded
+from shortlm.cli.application import THE_MODEL, Force, app, expanded, out_option
+from shortlm.cli.card import add_card
+from shortlm.cli.result import hand_over, say
 from shortlm.options import with_settings
 from shortlm.recipe import GgufSettings, ModelSettings, QuantizeSettings, TextSettings
 
-OutFolder = Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the result.")]
 
-
-@app.command()
+@app.command(
+    examples=[
+        "shortlm quantize embedded --out smaller --bits 8 --method rtn",
+        "shortlm quantize ./shorter --text calibration.jsonl --out shorter-w4",
+    ]
+)
 @with_settings(
     QuantizeSettings, ModelSettings, TextSettings, omit=("stream", "memory"), asks_model=THE_MODEL, sequences=128,
     length=2048,
 )  # fmt: skip
 def quantize(
-    quantize_settings: Any, model_settings: Any, text_settings: Any, out: OutFolder, force: Force = False
-) -> None:
+    quantize_settings: Any, model_settings: Any, text_settings: Any,
+    out: Annotated[Path, out_option("The folder of the quantised checkpoint.")], force: Force = False,
+) -> None:  # fmt: skip
     """Write the checkpoint with weights of 4 or 8 bits, by llm-compressor, for vLLM and transformers."""
+    from shortlm.console import show_quantized
     from shortlm.export import quantize as do_quantize
     from shortlm.outputs import refuse_existing
 
     refuse_existing(out, force)
-    say = lambda line: typer.echo(line, err=True)  # noqa: E731
     manifest = do_quantize(model_settings, text_settings, quantize_settings, out, force, say)
-    _show_quantized(manifest.steps[-1], out)
+    add_card(out)
+    hand_over(manifest, out, show=lambda: show_quantized(manifest, out))
 
 
-def _show_quantized(step: Any, folder: Path) -> None:
-    from shortlm.console import out
-    from shortlm.sizes import gib
-
-    group = f"groups of {step.group_size}" if step.group_size else "a scale for each output"
-    out.print(f"{folder}: {step.method}, {step.bits} bits, {group}; {step.layers} linear layers, by {step.tool}")
-    out.print(f"weights {gib(step.bytes_before)} -> {gib(step.bytes_after)}")
-    if step.loss:
-        error = "" if step.loss.stderr is None else f" +- {step.loss.stderr:.4f}"
-        change = step.loss.after - step.loss.before
-        out.print(
-            f"held-out loss, nats per token: {step.loss.before:.4f} -> {step.loss.after:.4f} ({change:+.4f}{error})"
-        )
-
-
-@app.command("export")
+@app.command(
+    examples=[
+        "shortlm export ./shorter --gguf shorter.gguf",
+        "shortlm export ./shorter --gguf shorter-q4.gguf --type q4_k_m --llama-cpp ./llama.cpp",
+        "shortlm export ./shorter --mergekit shorter.yaml",
+    ]
+)
 @with_settings(GgufSettings, ModelSettings, omit=("stream", "memory"), asks_model=THE_MODEL)
 def export(
     gguf_settings: Any,
@@ -62,29 +60,19 @@ def export(
     force: Force = False,
 ) -> None:
     """Write the checkpoint in another format: a GGUF file for llama.cpp, or its cut as a recipe for mergekit."""
+    from shortlm.console import show_gguf
     from shortlm.errors import ExportError
     from shortlm.export import export_gguf, export_mergekit
 
     if (gguf is None) == (mergekit is None):
         raise ExportError("in which format? give --gguf FILE or --mergekit FILE")
     if mergekit:
-        typer.echo(export_mergekit(model_settings, mergekit, force))
-    else:
-        say = lambda line: typer.echo(line, err=True)  # noqa: E731
-        _show_gguf(export_gguf(model_settings, gguf_settings, gguf, force, say))
+        return hand_over(None, export_mergekit(model_settings, mergekit, force))
+    written = export_gguf(model_settings, gguf_settings, gguf, force, say)
+    hand_over(written.model_dump(), gguf, show=lambda: show_gguf(written))
 
 
-def _show_gguf(written: Any) -> None:
-    from shortlm.console import out
-    from shortlm.sizes import gib
-
-    out.print(f"{written.path}: {written.outtype}, {gib(written.bytes)}")
-    if found := written.agreement:
-        parted = "" if found.largest_gap is None else f"; where both part, logits are {found.largest_gap:.2g} apart"
-        out.print(f"{found.llama_cpp} writes {found.same} of {found.tokens} tokens as transformers does{parted}")
-
-
-@app.command("push")
+@app.command(examples=["shortlm push ./shorter me/shorter --dry-run", "shortlm push ./shorter me/shorter"])
 def push(
     folder: Annotated[Path, typer.Argument(help="The folder of a checkpoint.", callback=expanded)],
     repository: Annotated[str, typer.Argument(help="Where it goes on the hub: owner/name.")],
@@ -93,15 +81,8 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be uploaded.")] = False,
 ) -> None:
     """Upload a checkpoint with its card to a repository of the hub, private unless asked otherwise."""
-    from shortlm.console import out
+    from shortlm.console import show_push
     from shortlm.export import push as do_push
-    from shortlm.sizes import gib
 
     found = do_push(folder, repository, public, dry_run, message)
-    for name, size in found.files.items():
-        out.print(f"{gib(size):>10}  {name}")
-    seen = "private" if found.private else "public"
-    what = "would go to" if dry_run else "went to"
-    out.print(
-        f"{len(found.files)} files, {gib(found.bytes)}, {what} {found.url or found.repository} ({seen} if it is new)"
-    )
+    hand_over(found.model_dump(), show=lambda: show_push(found))

@@ -7,22 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from shortlm.cli.application import Force, app, expanded, save
+from shortlm.cli.application import Force, app, expanded, out_option
+from shortlm.cli.card import add_card
+from shortlm.cli.preset_options import preset_of, presets_of
+from shortlm.cli.result import hand_over, save_and_show, say
 from shortlm.options import with_settings
 from shortlm.progress import is_main
 from shortlm.recipe import ModelSettings, PhaseSettings, validated
 
 
-def _presets(show: bool) -> None:
-    if show:
-        from shortlm.recipe import healing_of, preset_names
-
-        for name in preset_names("heal"):
-            typer.echo(f"{name:24} {healing_of(name, None, {}).name}")
-        raise typer.Exit
-
-
-@app.command()
+@app.command(
+    examples=[
+        "shortlm heal shorter --method lora --data alpaca.json --epochs 2 --out healed",
+        "shortlm heal shorter --method cpt --data text.jsonl --tokens 100M --out healed",
+        "shortlm heal shorter --preset shortened-llm-cpt-lora --out healed --dry-run",
+    ]
+)
 @with_settings(
     ModelSettings, PhaseSettings, only_given=True, omit=("stream", "memory", "dtype", "data", "validate_on"),
     asks_model="The shortened checkpoint: a folder, a hub id, or 'embedded'.",
@@ -30,11 +30,9 @@ def _presets(show: bool) -> None:
 def heal(
     model_settings: Any,
     phase_settings: Any,
-    out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the healed checkpoint.")],
-    preset: Annotated[str | None, typer.Option(help="Published settings; --presets names them.")] = None,
-    presets: Annotated[
-        bool, typer.Option("--presets", callback=_presets, is_eager=True, help="Show the presets.")
-    ] = False,
+    out: Annotated[Path, out_option("The folder of the healed checkpoint.")],
+    preset: Annotated[str | None, preset_of("heal")] = None,
+    presets: Annotated[bool, presets_of("heal")] = False,
     recipe: Annotated[
         Path | None, typer.Option(help="A YAML file of phases; options are laid over every phase.")
     ] = None,
@@ -74,9 +72,9 @@ def heal(
     if dry_run:
         if is_main():
             found = estimate_healing(opened, settings, Cluster(processes, tflops, sharded))
-            save(found, estimate, force)
-            show_heal_estimate(found)
+            save_and_show(found, estimate, force, show_heal_estimate)
         return
-    healing = do_heal(opened, settings, out, force, lambda line: typer.echo(line, err=True) if is_main() else None)
+    healing = do_heal(opened, settings, out, force, say)
     if is_main():
-        show_healing(healing, out)
+        add_card(out)
+        hand_over(healing, out, show=lambda: show_healing(healing, out))

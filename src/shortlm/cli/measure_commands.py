@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from shortlm.cli.application import THE_MODEL, Force, Out, app, expanded, save
-from shortlm.options import with_settings
+from shortlm.cli.application import THE_MODEL, Force, Out, app, force_option, out_option
+from shortlm.cli.preset_options import preset_of, presets_of
+from shortlm.cli.result import hand_over, save_and_show, say
+from shortlm.cli.streams import print_line
+from shortlm.completing import models as models_typed
+from shortlm.options import SHORT, with_settings
 from shortlm.recipe import (
     BenchSettings,
     EvalSettings,
@@ -30,26 +37,21 @@ Local = Annotated[
 OWN = ("source", "texts", "held_out", "prompts", "local", "name")  # settings that the commands take in their own way
 
 
-def _presets(stage: Any) -> Any:
-    def show(asked: bool) -> None:
-        if asked:
-            from shortlm.recipe.presets import preset_names, with_preset
-
-            for name in preset_names(stage):
-                typer.echo(f"{name:16} {with_preset(stage, {'preset': name})['source']}")
-            raise typer.Exit
-
-    return typer.Option("--presets", callback=show, is_eager=True, help="Show the presets.")
-
-
-@app.command("eval")
+@app.command(
+    "eval",
+    examples=[
+        "shortlm eval shorter --text wiki.txt --sequences 100",
+        "shortlm eval shorter --tasks arc_easy,hellaswag --out eval.json",
+        "shortlm eval shorter --preset shortened-llm --local ptb=ptb.valid.txt",
+    ],
+)
 @with_settings(ModelSettings, TextSettings, EvalSettings, omit=OWN, only_given=True, sequences=64, asks_model=THE_MODEL)
 def evaluate(
     model_settings: Any,
     text_settings: Any,
     eval_settings: Any,
-    preset: Annotated[str | None, typer.Option(help="Published settings; --presets names them.")] = None,
-    presets: Annotated[bool, _presets("eval")] = False,
+    preset: Annotated[str | None, preset_of("eval")] = None,
+    presets: Annotated[bool, presets_of("eval")] = False,
     prompt: Prompts = None,
     local: Local = None,
     out: Out = None,
@@ -69,18 +71,19 @@ def evaluate(
     settings = evaluation_of(preset, given, text_settings)
     model = validated(ModelSettings, model_settings)
     if not settings.texts and "text" not in text_settings:
-        typer.echo("no text is named (--text), so no perplexity is measured", err=True)
+        say("no text is named (--text), so no perplexity is measured")
     measurement = do_evaluate(model, settings, short_names([model.model])[0])
     for note in trained_notes([measurement]):
-        typer.echo(note, err=True)
-    save(measurement, out, force)
-    show_measurement(measurement)
+        say(note)
+    save_and_show(measurement, out, force, show_measurement)
 
 
-Models = Annotated[
-    list[str] | None, typer.Argument(help="Checkpoint folders, hub ids or 'embedded'; the first is the reference.")
+MODELS = "Checkpoint folders, hub ids or 'embedded'; the first is the reference."
+Models = Annotated[list[str] | None, typer.Argument(metavar="MODELS", help=MODELS, autocompletion=models_typed)]
+More = Annotated[
+    list[str] | None,
+    typer.Option("--model", SHORT["model"], help="The same as an option; again for each.", autocompletion=models_typed),
 ]
-More = Annotated[list[str] | None, typer.Option("--model", "-m", help="The same as an option; again for each.")]
 
 
 def _named(models: list[str] | None, more: list[str] | None) -> list[str]:
@@ -91,7 +94,13 @@ def _named(models: list[str] | None, more: list[str] | None) -> list[str]:
     return names
 
 
-@app.command("bench")
+@app.command(
+    "bench",
+    examples=[
+        "shortlm bench ./llama-7b ./shorter --batches 1,8 --output-tokens 128",
+        "shortlm bench ./llama-7b ./shorter --limits --out bench.json",
+    ],
+)
 @with_settings(
     ModelSettings, WorkloadSettings, BenchSettings, only_given=True,
     omit=("model", "stream", "revision", "workloads", "source"),
@@ -102,8 +111,8 @@ def benchmark(
     bench_settings: Any,
     models: Models = None,
     more: More = None,
-    preset: Annotated[str | None, typer.Option(help="Published settings; --presets names them.")] = None,
-    presets: Annotated[bool, _presets("bench")] = False,
+    preset: Annotated[str | None, preset_of("bench")] = None,
+    presets: Annotated[bool, presets_of("bench")] = False,
     out: Out = None,
     force: Force = False,
 ) -> None:
@@ -118,12 +127,17 @@ def benchmark(
     settings = validated(BenchSettings, benching_of(preset, workload_settings | bench_settings))
     names = _named(models, more)
     opened = [validated(ModelSettings, model_settings | {"model": name}) for name in names]
-    found = bench(opened, settings, short_names(names), say=lambda line: typer.echo(line, err=True))
-    save(found, out, force)
-    show_benchmark(found)
+    found = bench(opened, settings, short_names(names), say=say)
+    save_and_show(found, out, force, show_benchmark)
 
 
-@app.command()
+@app.command(
+    examples=[
+        "shortlm compare ./llama-7b ./shorter ./healed --out comparison",
+        "shortlm compare ./llama-7b ./shorter --out comparison --tasks commonsense-7 --bench none",
+        "shortlm compare contests/embedded --out depth-vs-width",
+    ]
+)
 @with_settings(
     ModelSettings, TextSettings, EvalSettings, omit=(*OWN, "model", "revision"), only_given=True, sequences=64
 )
@@ -131,15 +145,15 @@ def compare(
     model_settings: Any,
     text_settings: Any,
     eval_settings: Any,
-    out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The folder of the comparison.")],
+    out: Annotated[Path, out_option("The folder of the comparison.")],
     models: Models = None,
     more: More = None,
-    preset: Annotated[str | None, typer.Option(help="Published settings of 'eval'.")] = None,
+    preset: Annotated[str | None, preset_of("eval", "Published settings of 'eval'.")] = None,
     bench: Annotated[str, typer.Option(help="Preset or YAML file of 'bench'; 'default', or 'none'.")] = "default",
     prompt: Prompts = None,
     local: Local = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Comparison",
-    force: Annotated[bool, typer.Option("--force", help="Redo what was made with other settings.")] = False,
+    force: Annotated[bool, force_option("Redo what was made with other settings.")] = False,
 ) -> None:
     """Measure quality and speed of any checkpoints and draw one page: report.html, report.md, results.json, .csv.
 
@@ -157,9 +171,9 @@ def compare(
     given = eval_settings | {name: v for name, v in (("prompts", prompt), ("local", local)) if v}
     settings = evaluation_of(preset, given, text_settings)
     opened = [validated(ModelSettings, model_settings | {"model": name}) for name in names]
-    page = do_compare(opened, settings, bench_of(bench), out, title, force, lambda line: typer.echo(line, err=True))
+    page = do_compare(opened, settings, bench_of(bench), out, title, force, say)
     if is_main():
-        typer.echo(f"open {page}")
+        hand_over_page(page)
 
 
 def _compare_ways(names: list[str], options: bool, out: Path, force: bool) -> None:
@@ -169,13 +183,28 @@ def _compare_ways(names: list[str], options: bool, out: Path, force: bool) -> No
 
     if len(names) > 1 or options:
         raise RecipeError(f"{names[0]}: a recipe of ways says all settings; give it alone, with --out and --force")
-    page = compare_ways(load_contest(names[0]), out, force, lambda line: typer.echo(line, err=True))
-    typer.echo(f"open {page}")
+    hand_over_page(compare_ways(load_contest(names[0]), out, force, say))
 
 
-@app.command()
+def hand_over_page(page: Path, show: Callable[[], object] = lambda: None) -> None:
+    """What a folder with a page comes to: its results.json. `show` prints more before the page is named."""
+
+    def shown() -> None:
+        show()
+        print_line(f"open {page}", sys.stdout)
+
+    results = page.with_name("results.json")
+    hand_over(json.loads(results.read_text(encoding="utf-8")), page, results, show=shown)
+
+
+@app.command(
+    examples=[
+        "shortlm report --scores scores.json --plan plan.json --out report.html",
+        "shortlm report --eval dense.json --eval shorter.json --bench bench.json --out report.html",
+    ]
+)
 def report(
-    out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The HTML page.")],
+    out: Annotated[Path, out_option("The HTML page.")],
     scores: Annotated[Path | None, typer.Option(help="A file of 'score'.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A file of 'choose'.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="The manifest.json of a cut checkpoint.")] = None,
@@ -193,4 +222,4 @@ def report(
 
     if not (scores or plan or manifest or healing or evals or bench):
         raise OutputError("nothing to report; give --scores, --plan, --manifest, --healing, --eval or --bench")
-    typer.echo(write_page(out, evidence_from_files(title, scores, plan, manifest, healing, evals, bench), force))
+    hand_over(None, write_page(out, evidence_from_files(title, scores, plan, manifest, healing, evals, bench), force))

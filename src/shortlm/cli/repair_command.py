@@ -7,13 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from shortlm.cli.application import Force, app, expanded
+from shortlm.cli.application import Force, app, out_option
+from shortlm.cli.card import add_card
+from shortlm.cli.result import hand_over, hand_over_work, say
+from shortlm.completing import models
 from shortlm.options import with_settings
 from shortlm.progress import is_main
 from shortlm.recipe import ModelSettings, RepairSettings, TextSettings
 
 
-@app.command()
+@app.command(
+    examples=[
+        "shortlm repair shorter --against ./llama-7b --text t.jsonl --out repaired",
+        "shortlm repair shorter --against ./llama-7b --method linear --out repaired --dry-run",
+    ]
+)
 @with_settings(
     ModelSettings,
     TextSettings,
@@ -25,10 +33,10 @@ def repair(
     model_settings: Any,
     text_settings: Any,
     repair_settings: Any,
-    against: Annotated[str, typer.Option(help="The dense model: a folder, a hub id, or 'embedded'.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", callback=expanded, help="The folder of the repaired checkpoint.")
-    ] = None,
+    against: Annotated[
+        str, typer.Option(help="The dense model: a folder, a hub id, or 'embedded'.", autocompletion=models)
+    ],
+    out: Annotated[Path | None, out_option("The folder of the repaired checkpoint.")] = None,
     blocks: Annotated[
         str | None,
         typer.Option(
@@ -39,7 +47,7 @@ def repair(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take: memory, work, time.")] = False,
 ) -> None:
     """Fold what missing blocks did into weights that stay: closed form, no training, a little text."""
-    from shortlm.console import show_repair, show_work
+    from shortlm.console import show_repair
     from shortlm.errors import OutputError, PlanError
     from shortlm.outputs import refuse_existing
     from shortlm.repair import plan_repair, repair as do_repair, sources_of
@@ -52,13 +60,11 @@ def repair(
     dense = model_settings.model_copy(update={"model": against})
     if dry_run:
         sources = sources_of(model_settings, dense, text_settings, repair_settings, given)
-        return show_work(plan_repair(sources), "method") if is_main() else None
+        return hand_over_work(plan_repair(sources)) if is_main() else None
     if out is None:
         raise OutputError("--out: give the folder of the repaired checkpoint")
     refuse_existing(out, force)
-    manifest = do_repair(
-        model_settings, dense, text_settings, repair_settings, out, given, force,
-        lambda line: typer.echo(line, err=True),
-    )  # fmt: skip
+    manifest = do_repair(model_settings, dense, text_settings, repair_settings, out, given, force, say)
     if is_main():
-        show_repair(manifest, out)
+        add_card(out)
+        hand_over(manifest, out, show=lambda: show_repair(manifest, out))

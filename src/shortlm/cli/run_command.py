@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from shortlm.cli.application import app, expanded
-from shortlm.cli.measure_commands import Local, Prompts
+from shortlm.cli.application import app, force_option, out_option
+from shortlm.cli.measure_commands import Local, Prompts, hand_over_page
+from shortlm.cli.result import say_stage
+from shortlm.completing import recipes
 from shortlm.options import with_settings
 from shortlm.progress import is_main
 from shortlm.recipe import (
@@ -27,7 +29,13 @@ from shortlm.recipe import (
 )  # fmt: skip
 
 
-@app.command()
+@app.command(
+    examples=[
+        "shortlm run --drop 25%",
+        "shortlm run ./llama-7b-recipe.yaml --out llama-run",
+        "shortlm run --model ./llama-7b --text t.jsonl --drop 25% --heal shortened-llm-lora --heal-data alpaca.json",
+    ]
+)
 @with_settings(
     ModelSettings,
     TextSettings,
@@ -48,11 +56,14 @@ def run(
     cut_settings: Any,
     eval_settings: Any,
     recipe: Annotated[
-        Path | None, typer.Argument(help="A YAML recipe, or one of 'shortlm recipes'; options lie over it.")
+        Path | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A YAML recipe, or one of 'shortlm recipes'; options lie over it.",
+            autocompletion=recipes,
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", callback=expanded, help="The run's folder.")] = Path(
-        "shortlm-run"
-    ),
+    out: Annotated[Path, out_option("The run's folder.")] = Path("shortlm-run"),
     eval_text: Annotated[
         list[str] | None, typer.Option(help="Text for perplexity, instead of held-out --text.")
     ] = None,
@@ -67,9 +78,10 @@ def run(
     heal: Annotated[str | None, typer.Option(help="Heal after the cut: a preset of 'heal' or a YAML recipe.")] = None,
     heal_data: Annotated[list[str] | None, typer.Option(help="Training data for it; again for each source.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Prune and heal in so many rounds.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Redo the stages whose settings differ.")] = False,
+    force: Annotated[bool, force_option("Redo the stages whose settings differ.")] = False,
 ) -> None:
     """The whole path: score, choose, cut, repair, heal, eval, bench, report. Goes on where it was stopped."""
+    from shortlm.console import show_certainty
     from shortlm.run import run as do_run
 
     base = load_recipe(recipe) if recipe else Recipe(bench=BenchSettings())
@@ -79,10 +91,9 @@ def run(
     base = base.model_copy(update={"bench": bench_of(bench)}) if bench else base
     base = _with_repair(base, repair)
     merged = _with_healing(_laid_over(base, given, eval_text, rounds), heal, heal_data)
-    page = do_run(merged, out, force, typer.echo if is_main() else lambda line: None)
-    if not is_main():
-        return
-    typer.echo(f"\nopen {page}")
+    page = do_run(merged, out, force, say_stage)
+    if is_main():
+        hand_over_page(page, lambda: show_certainty(page.parent))
 
 
 def _laid_over(

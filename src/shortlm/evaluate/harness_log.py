@@ -15,6 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from shortlm.progress import STYLE, is_quiet
+
 SHOWN = ("lm_eval", "datasets", "transformers")
 SILENT = ("huggingface_hub",)  # tells of every try without network; what comes of it is our error
 NOISE = (  # said of stock tasks and of what we do on purpose
@@ -38,7 +40,7 @@ def only_what_matters() -> Generator[None, None, None]:
             stack.enter_context(_heard(logging.getLogger(name), logging.WARNING, lines))
         for name in SILENT:
             stack.enter_context(_heard(logging.getLogger(name), logging.CRITICAL, lines))
-        stack.enter_context(_bars_on_a_terminal_only())
+        stack.enter_context(_bars_like_ours())
         stack.enter_context(_no_questions_to_git())
         yield
 
@@ -70,7 +72,7 @@ class Lines(logging.Handler):
 
 
 def _say(line: str) -> None:
-    if sys.stderr is not None:
+    if not is_quiet():
         tqdm.write(line, file=sys.stderr)  # which leaves bars whole
 
 
@@ -92,13 +94,13 @@ def _heard(logger: logging.Logger, level: int, handler: logging.Handler) -> Gene
 
 
 @contextlib.contextmanager
-def _bars_on_a_terminal_only() -> Generator[None, None, None]:
-    """tqdm's own bars would fill files with their steps."""
+def _bars_like_ours() -> Generator[None, None, None]:
+    """On a terminal only, where they aren't unwanted; tqdm's own would fill files with their steps."""
     real: Any = tqdm.__init__
 
     def asked(self: tqdm, *args: Any, **options: Any) -> None:
-        seen = sys.stderr is not None and sys.stderr.isatty()
-        real(self, *args, **(options if seen else options | {"disable": True}))
+        seen = not is_quiet() and sys.stderr.isatty()
+        real(self, *args, **options | ({"bar_format": STYLE, "leave": False} if seen else {"disable": True}))
 
     with _replaced(tqdm, "__init__", asked):
         yield

@@ -33,12 +33,12 @@ def _task(results: dict[str, Any], task: str, metric: str | None) -> TaskResult:
     name, _, kind = main.partition(",")
     config = results["configs"][task]
     samples = sorted((s for s in results["samples"][task] if s["filter"] == kind), key=lambda s: s["doc_id"])
-    stderr = results["results"][task].get(f"{name}_stderr,{kind}")
+    stderrs = {key: error for key in values if (error := _stderr(results["results"][task], key)) is not None}
     return TaskResult(
         task=task, metric=name if kind == "none" else main, value=values[main],
-        stderr=float(stderr) if isinstance(stderr, (int, float)) and math.isfinite(stderr) else None,
+        stderr=stderrs.get(main),
         higher_is_better=bool(results["higher_is_better"].get(task, {}).get(name, True)),
-        metrics={k.removesuffix(",none"): v for k, v in values.items()}, shots=results["n-shot"].get(task) or 0,
+        metrics=_plain(values), stderrs=_plain(stderrs), shots=results["n-shot"].get(task) or 0,
         version=str(results["versions"].get(task, "")), generates=config.get("output_type") == "generate_until",
         dataset=_dataset(config), per_question=_each(samples, name, values[main]),
         questions_sha256=_digest(samples), questions=results["n-samples"][task]["effective"],
@@ -48,6 +48,18 @@ def _task(results: dict[str, Any], task: str, metric: str | None) -> TaskResult:
 
 def _is_metric(key: str, value: object) -> bool:
     return "," in key and "_stderr," not in key and isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _stderr(found: dict[str, Any], key: str) -> float | None:
+    """Of a metric, if the harness has one."""
+    name, _, kind = key.partition(",")
+    error = found.get(f"{name}_stderr,{kind}")
+    return float(error) if isinstance(error, (int, float)) and math.isfinite(error) else None
+
+
+def _plain(values: dict[str, float]) -> dict[str, float]:
+    """By the metrics' names, with a filter behind them only where there is one."""
+    return {key.removesuffix(",none"): value for key, value in values.items()}
 
 
 def _main(task: str, values: dict[str, float], metric: str | None) -> str:

@@ -88,12 +88,12 @@ class Journal:
     def begin(self, step: int) -> None:
         """Open the bar and start the clock."""
         self.bar = track(None, f"phase {self.phase}", self.steps)
-        self.bar.update(step)
+        self.bar.begin_at(step)
         self.clock.start()
 
     def show(self, step: int, tokens: int) -> None:
         """Move the bar: tokens per second, loss, learning rate."""
-        if self.bar is not None and not self.bar.disable:
+        if self.bar is not None:
             seconds = self.clock.seconds()
             shown = {"tokens/s": f"{tokens / seconds:,.0f}" if seconds else "-"}
             if self.log:
@@ -102,7 +102,7 @@ class Journal:
                 first = next(iter(self.validations[-1].nats_per_token.values()), math.nan)
                 shown |= {"val": f"{first:.4f}"}
             self.bar.set_postfix(shown, refresh=False)
-            self.bar.update(step - self.bar.n)
+            self.bar.move_to(step)
 
     def end(self) -> None:
         """Close the bar."""

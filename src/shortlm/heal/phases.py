@@ -24,7 +24,7 @@ from shortlm.heal.processes import fsdp, load_whole, ranks, wait_for_all
 from shortlm.heal.remains import damaged, readable
 from shortlm.heal.step_count import step_count, warmup_steps
 from shortlm.heal.teacher import Teacher
-from shortlm.heal.trainable import open_trained, precision
+from shortlm.heal.trainable import open_trained, precision, precision_words
 from shortlm.model import ModelFiles, quiet, tokens_per_call, vocabulary
 from shortlm.recipe import HealSettings, PhaseSettings
 from shortlm.text import Windows, open_windows
@@ -103,6 +103,7 @@ def train_phase(
     )  # fmt: skip
     load_whole()
     model = open_trained(files, settings)
+    say(f"phase {number}: {precision_words(model, kind, settings.optimizer)}")
     if settings.attend == "document":
         check_apart(model)
     steps = Steps(work.rows, settings.batch, work.micro_batches, work.pad, rank, processes)

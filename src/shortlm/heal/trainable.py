@@ -6,6 +6,7 @@ products.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -108,3 +109,22 @@ def precision(settings: PhaseSettings, device: torch.device) -> str:
     else:
         fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
     return "bfloat16" if fast else "float32"
+
+
+def precision_words(model: Any, kind: str, optimizer: str) -> str:
+    """In which types a phase keeps its weights, computes, and remembers: what memory and rounding depend on.
+
+    Optimizers keep their state in the type of the weights but for those whose name says its bits.
+    """
+    trained = _types(p for p in model.parameters() if p.requires_grad)
+    frozen = _types(p for p in model.parameters() if not p.requires_grad)
+    products = f"matrix products in {kind}" + " by autocast" * (kind != "float32")
+    bits = next((bits for bits in ("8", "4") if f"{bits}bit" in optimizer), "")
+    state = f"{optimizer} keeps its state in {f'{bits} bits' if bits else trained}"
+    return f"trained weights in {trained}, {f'frozen ones in {frozen}, ' if frozen else ''}{products}, {state}"
+
+
+def _types(parameters: Iterable[torch.Tensor]) -> str:
+    names = {"uint8": "4-bit NF4"}  # which bitsandbytes packs into bytes
+    found = sorted({str(p.dtype).removeprefix("torch.") for p in parameters})
+    return " and ".join(names.get(name, name) for name in found)

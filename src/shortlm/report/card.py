@@ -11,7 +11,6 @@ import yaml
 from shortlm.artifacts import Healing, Manifest, Perplexity, TaskResult, manifest_of
 from shortlm.errors import ShortLMError
 from shortlm.outputs import write_text
-from shortlm.paths import user_path
 from shortlm.report.criteria import explanation
 from shortlm.report.evidence import Evidence
 from shortlm.report.markdown import environment, line, public, tables
@@ -56,21 +55,16 @@ def model_card(
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n{body.strip()}\n"
 
 
-def write_card(folder: Path | str, source: str) -> Path:
-    """README.md of a checkpoint that shortlm wrote, by its manifest and the record of its healing, where it has none.
-
-    `source` is what it was made from: a folder, 'embedded' or a hub id, which is linked.
-    """
-    folder = user_path(folder)
-    path, healing = folder / "README.md", folder / "healing.json"
-    if path.exists():
-        return path
+def write_card(folder: Path) -> Path | None:
+    """README.md of a checkpoint that shortlm wrote, by its manifest and the record of its healing; None without one."""
+    manifest, healing = manifest_of(folder), folder / "healing.json"
+    if manifest is None:
+        return None
     evidence = Evidence(
-        title=folder.resolve().name, manifest=manifest_of(folder),
-        healing=Healing.load(healing) if healing.is_file() else None,
-    )  # fmt: skip
-    base = None if source == "embedded" or user_path(source).exists() else source
-    return write_text(path, model_card(evidence, base_model=base), force=False)
+        title=folder.resolve().name, manifest=manifest, healing=Healing.load(healing) if healing.is_file() else None
+    )
+    base = None if manifest.base_path or manifest.base.name == "embedded" else manifest.base.name
+    return write_text(folder / "README.md", model_card(evidence, base_model=base), force=True)
 
 
 def _forms(manifest: Manifest) -> dict[str, bool]:

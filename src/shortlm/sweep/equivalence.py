@@ -179,11 +179,12 @@ def cached_logits(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
     """logits_BTV computed as generation does: a prefix at once, then token by token with the KV cache."""
     known = inspect.signature(model.forward).parameters
     name = next((name for name in CACHES if name in known), CACHES[0])
-    parts, cache = [], None
+    parts: list[torch.Tensor] = []
+    cache: dict[str, Any] = {}  # the first call makes it
     with torch.no_grad():
         for ids in [ids_BT[:, :PREFIX], *ids_BT[:, PREFIX:].split(1, dim=1)]:
-            output = model(input_ids=ids, use_cache=True, **{name: cache})
-            cache = output[name]
+            output = model(input_ids=ids, use_cache=True, **cache)
+            cache = {name: output[name]}
             parts.append(output.logits.float().cpu())
     return torch.cat(parts, dim=1)
 
