@@ -15,7 +15,7 @@ define install_torch
 $(1)/bin/python -m pip $(QUIET) install "$(TORCH)" -c constraints.txt || $(1)/bin/python -m pip $(QUIET) install "$(TORCH)" -c constraints.txt --extra-index-url $(TORCH_INDEX)
 endef
 
-.PHONY: demo test test-slow test-wheel test-floor lint format clean
+.PHONY: demo test test-slow test-wheel test-floor docs lint format clean
 demo: $(VENV)/installed
 	$(BIN)/shortlm run embedded-demo --out $(DEMO)
 
@@ -43,6 +43,14 @@ $(VENV)-floor/installed: pyproject.toml tests/floors.py
 	$(call install_torch,$(VENV)-floor)
 	$(PYTHON) tests/floors.py > $(VENV)-floor/floors.txt
 	$(VENV)-floor/bin/python -m pip $(QUIET) install -e '.[heal,qlora,eval,bench]' pytest pytest-timeout hypothesis -c $(VENV)-floor/floors.txt
+	touch $@
+
+# The site of the docs in site/; a broken link or a missing page is an error
+docs: $(VENV)/installed-docs
+	$(BIN)/zensical build --strict --clean
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) install -e '.[docs]' -c constraints.txt
 	touch $@
 
 lint: $(VENV)/installed-dev
