@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import warnings
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,21 @@ def test_the_example_of_a_criterion_scores(monkeypatch):
     found = score("embedded", {"sequences": 2, "length": 32}, ScoreSettings(criteria=["output_size"]))
     sizes = found.criteria["output_size"].scores
     assert len(sizes) == 12 and 0 < sizes[0] < sizes[-1]
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    """Its outputs are not kept in the file: they would differ a little on every machine."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
+    assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the kernel's own libraries
+        NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = ["".join(out.get("text", "") for out in cell.outputs) for cell in notebook.cells if "outputs" in cell]
+    assert "1,867,136 -> 1,276,288 parameters" in printed[2] and "repaired" in printed[4] and "Tobin" in printed[5]
 
 
 def test_the_page_of_recipes_is_that_of_the_recipes():

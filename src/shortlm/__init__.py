@@ -1,8 +1,8 @@
 """shortlm makes language models shorter: it scores blocks, chooses, cuts, heals, and checks the result.
 
-The verbs in the order of the path: score, choose, cut, heal, evaluate, bench, compare, run. The nouns they hand on:
-BlockScores, CutPlan, Manifest, Healing, Measurement, Benchmark, and Evidence, which reports are drawn from; their
-settings: ModelSettings, TextSettings, ScoreSettings, ChooseSettings, CutSettings, HealSettings, EvalSettings,
+The verbs in the order of the path: score, choose, cut, heal, evaluate, bench, quantize, compare, run. The nouns they
+hand on: BlockScores, CutPlan, Manifest, Healing, Measurement, Benchmark, and Evidence, which reports are drawn from;
+their settings: ModelSettings, TextSettings, ScoreSettings, ChooseSettings, CutSettings, HealSettings, EvalSettings,
 BenchSettings, Recipe. Everything is imported when it is first used; transformers is told of our own model type.
 """
 
@@ -42,6 +42,12 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names below
     from shortlm.cut import cut as cut
     from shortlm.errors import ShortLMError as ShortLMError
     from shortlm.evaluate import evaluate as evaluate, perplexity as perplexity
+    from shortlm.export import (
+        export_gguf as export_gguf,
+        export_mergekit as export_mergekit,
+        push as push,
+        quantize as quantize,
+    )
     from shortlm.heal import estimate_healing as estimate_healing, heal as heal
     from shortlm.model import OpenModel as OpenModel, open_model as open_model
     from shortlm.recipe import (
@@ -49,10 +55,13 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names below
         ChooseSettings as ChooseSettings,
         Contest as Contest,
         CutSettings as CutSettings,
+        DemoSettings as DemoSettings,
         EvalSettings as EvalSettings,
+        GgufSettings as GgufSettings,
         HealSettings as HealSettings,
         ModelSettings as ModelSettings,
         PhaseSettings as PhaseSettings,
+        QuantizeSettings as QuantizeSettings,
         Recipe as Recipe,
         RepairSettings as RepairSettings,
         ScoreSettings as ScoreSettings,
@@ -69,6 +78,7 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names below
     from shortlm.report import (
         Evidence as Evidence,
         model_card as model_card,
+        write_card as write_card,
         write_markdown as write_markdown,
         write_page as write_page,
         write_results as write_results,
@@ -92,7 +102,8 @@ _HOMES = {
     "shortlm.heal": ["heal", "estimate_healing"],
     "shortlm.evaluate": ["evaluate", "perplexity"],
     "shortlm.bench": ["bench"],
-    "shortlm.report": ["Evidence", "write_page", "write_markdown", "write_results", "model_card"],
+    "shortlm.export": ["quantize", "export_gguf", "export_mergekit", "push"],
+    "shortlm.report": ["Evidence", "write_page", "write_markdown", "write_results", "model_card", "write_card"],
     "shortlm.run": ["compare", "compare_ways", "run"],
     "shortlm.model": ["open_model", "OpenModel"],
     "shortlm.text": ["open_windows", "windows_from_ids", "Windows"],
@@ -103,7 +114,8 @@ _HOMES = {
     "shortlm.errors": ["ShortLMError"],
     "shortlm.recipe": [
         "ModelSettings", "TextSettings", "ScoreSettings", "ChooseSettings", "SearchSettings", "CutSettings",
-        "RepairSettings", "WidthSettings", "EvalSettings", "BenchSettings", "WorkloadSettings",
+        "RepairSettings", "WidthSettings", "QuantizeSettings", "GgufSettings", "DemoSettings",
+        "EvalSettings", "BenchSettings", "WorkloadSettings",
         "HealSettings", "PhaseSettings", "SourceSettings", "Recipe", "load_recipe", "healing_of", "Contest",
         "load_contest",
     ],
