@@ -46,9 +46,10 @@ def with_settings(
 
         homes = {n: kind for kind in reversed(kinds) for n in kind.model_fields if n not in omit}
         names = [n for kind in kinds for n in kind.model_fields if homes.get(n) is kind]
-        made = [_parameter(name, homes[name], defaults.get(name, ...), only_given) for name in names]
+        own_defaults = defaults | ({"model": None} if asks_model else {})
+        made = [_parameter(name, homes[name], own_defaults.get(name, ...), only_given) for name in names]
         if asks_model:
-            made = [_by_place(asks_model), *(p.replace(default=None) if p.name == "model" else p for p in made)]
+            made = [_by_place(asks_model), *made]
         keywords = {_keyword(kind) for kind in kinds}
         parameters = inspect.signature(command, eval_str=True).parameters
         own = {n: p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for n, p in parameters.items() if n not in keywords}
@@ -113,7 +114,7 @@ def _shown(default: Any, only_given: bool) -> bool | str:
         return repr(default)[1:-1]
     if not only_given:
         return True
-    if default in (None, "", [], False):
+    if default is None or default is False or default in ("", []):  # 0 says something
         return False
     return ",".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
 

@@ -88,7 +88,7 @@ def _plan_memory(model_settings: Any, text_settings: Any, score_settings: Any, o
         "shortlm choose --published llama-1-7b/taylor --blocks 6",
     ]
 )
-@with_settings(ChooseSettings, SearchSettings, ModelSettings, TextSettings, only_given=True)
+@with_settings(ChooseSettings, SearchSettings, ModelSettings, TextSettings, only_given=True, model=None)
 def choose(
     choose_settings: Any,
     search_settings: Any,

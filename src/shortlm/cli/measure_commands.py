@@ -157,8 +157,7 @@ def compare(
 ) -> None:
     """Measure quality and speed of any checkpoints and draw one page: report.html, report.md, results.json, .csv.
 
-    Given a recipe with `ways` (YAML, or one of 'shortlm recipes') in place of models: make one model smaller in all of
-    these ways, then compare them.
+    Given a recipe with `ways` in place of models: make one model smaller in all of these ways, then compare them.
     """
     from shortlm.progress import is_main
     from shortlm.recipe import evaluation_of, shipped
