@@ -48,7 +48,7 @@ def check_files() -> None:
 
 
 def check_extras() -> None:
-    """Every command that needs more than a plain install names the extra in its one line."""
+    """Every command that needs more than a plain install names the extra in its last line."""
     said("cut", "embedded", "--remove", "4", "--out", "cut")
     Path("t.txt").write_text("A line of text.\n" * 400, encoding="utf-8")
     for extra, *command in (
@@ -62,8 +62,8 @@ def check_extras() -> None:
         ("data", "eval", "cut", "--text", "some/set"),
         ("data", "choose", "embedded", "--method", "greedy", "--blocks", "2", "--text", "some/set"),
     ):
-        line = said(*command, code=2).strip()
-        assert f"pip install 'shortlm[{extra}]'" in line and "\n" not in line, f"{command}: {line}"
+        line = said(*command, code=2).splitlines()[-1]
+        assert line.startswith("shortlm: ") and f"pip install 'shortlm[{extra}]'" in line, f"{command}: {line}"
 
 
 def said(*command: str, code: int = 0) -> str:
