@@ -6,7 +6,7 @@ No model is ever opened here, and what artifacts say (names, prompts, texts) is 
 """
 
 from shortlm.report.card import is_hub_id, model_card, write_card
-from shortlm.report.evidence import Evidence, evidence_from_files
+from shortlm.report.evidence import Evidence, History, evidence_from_files
 from shortlm.report.headline import headline
 from shortlm.report.learning import loss_chart
 from shortlm.report.markdown import write_markdown
@@ -16,6 +16,7 @@ from shortlm.report.section import Section
 from shortlm.report.sections import SECTIONS
 
 __all__ = [
-    "SECTIONS", "Evidence", "Section", "evidence_from_files", "headline", "is_hub_id", "loss_chart", "model_card",
+    "SECTIONS", "Evidence", "History", "Section", "evidence_from_files", "headline", "is_hub_id", "loss_chart",
+    "model_card",
     "write_card", "write_markdown", "write_page", "write_results",
 ]  # fmt: skip

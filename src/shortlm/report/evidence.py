@@ -6,9 +6,33 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from shortlm.artifacts import Artifact, Benchmark, BlockScores, CutPlan, Equivalence, Healing, Manifest, Measurement
+from shortlm.artifacts import (
+    Artifact,
+    Benchmark,
+    BlockScores,
+    CutPlan,
+    Equivalence,
+    Healing,
+    Manifest,
+    Measurement,
+    manifest_of,
+)
 from shortlm.report.quality import dense_first
 from shortlm.report.roles import all_roles, colours
+
+
+@dataclass(frozen=True)
+class History:
+    """What was done to one of several models: its manifest, and its healing if there was one."""
+
+    manifest: Manifest
+    healing: Healing | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> History | None:
+        """As the files of a checkpoint tell it; None where shortlm didn't write it."""
+        manifest, healing = manifest_of(folder), folder / "healing.json"
+        return cls(manifest, Healing.load(healing) if healing.is_file() else None) if manifest else None
 
 
 @dataclass(frozen=True)
@@ -26,6 +50,7 @@ class Evidence:
     measurements: list[Measurement] = field(default_factory=list)
     benchmark: Benchmark | None = None
     settings: str = ""  # YAML
+    histories: dict[str, History] = field(default_factory=dict)  # by role, of checkpoints that shortlm wrote
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "measurements", dense_first(self.measurements))

@@ -18,7 +18,7 @@ from shortlm.keys import key_of, measured_from, model_key
 from shortlm.paths import user_path
 from shortlm.progress import is_main
 from shortlm.recipe import BenchSettings, EvalSettings, ModelSettings, to_yaml
-from shortlm.report import Evidence, headline
+from shortlm.report import Evidence, History, headline
 from shortlm.report.quality import trained_notes
 from shortlm.run.changes import why_other
 from shortlm.run.drawing import draw
@@ -70,7 +70,9 @@ def compare(
     if benching:
         benched = folder.do_if_possible("bench", lambda: bench(models, benching, roles, say=say))
     # 4. The page
-    evidence = Evidence(title, measurements=measured, benchmark=benched, settings=settings)
+    evidence = Evidence(
+        title, measurements=measured, benchmark=benched, settings=settings, histories=_histories(models, roles)
+    )
     say(headline(evidence))
     return draw(out, evidence)
 
@@ -99,3 +101,9 @@ def _measured(folder: RunFolder, number: int, model: ModelSettings, evaluation: 
 def _distinct(roles: list[str]) -> list[str]:
     """'dense' is the reference wherever it stands, so only the first model may have that name."""
     return [role if role != "dense" or not i else "dense (2)" for i, role in enumerate(roles)]
+
+
+def _histories(models: list[ModelSettings], roles: Sequence[str]) -> dict[str, History]:
+    """What was done to those that shortlm wrote."""
+    folders = [locate(model.model, model.revision, weights=False)[0] for model in models]
+    return {role: found for role, folder in zip(roles, folders, strict=True) if (found := History.of(folder))}

@@ -7,6 +7,7 @@ from shortlm.report.sections import (
     equivalence,
     healing,
     memory,
+    models,
     path,
     plan,
     provenance,
@@ -24,7 +25,7 @@ from shortlm.report.sections import (
 )
 
 ORDER = (
-    quality, tasks, tradeoff, speed, memory, widths, repair, healing, plan, search, choices, path, scores, agreement, runs,
+    models, quality, tasks, tradeoff, speed, memory, widths, repair, healing, plan, search, choices, path, scores, agreement, runs,
     samples, equivalence, provenance, settings,
 )  # fmt: skip
 SECTIONS: tuple[Section, ...] = tuple(file.SECTION for file in ORDER)
