@@ -17,8 +17,8 @@ from shortlm.statistics import normal_p
 
 CLEAR = 0.05  # p below which two qualities are told apart
 RULE = (
-    f"The rule: of the models whose quality can't be told apart from the reference's (p above {CLEAR}), the one that is "
-    "fastest on the first case, or where no speed was measured, the smallest on disk."
+    f"The rule: of the models whose quality can't be told apart from the reference's (p above {CLEAR}), the one "
+    "that is fastest on the first case, or where no speed was measured, the smallest on disk."
 )
 
 

@@ -58,6 +58,7 @@ def compare(
     settings = to_yaml(evaluation) + (to_yaml(benching) if benching else "")
     folder = _folder(models, roles, evaluation, benching, settings, out, force, say)
     folder.claim()
+    histories = _histories(models, roles)
     check_evaluation(models, evaluation)
     if benching and benching.limits:
         check_bench(models, benching)
@@ -70,9 +71,7 @@ def compare(
     if benching:
         benched = folder.do_if_possible("bench", lambda: bench(models, benching, roles, say=say))
     # 4. The page
-    evidence = Evidence(
-        title, measurements=measured, benchmark=benched, settings=settings, histories=_histories(models, roles)
-    )
+    evidence = Evidence(title, measurements=measured, benchmark=benched, settings=settings, histories=histories)
     say(headline(evidence))
     return draw(out, evidence)
 
