@@ -60,7 +60,7 @@ def check_extras() -> None:
         ("eval", "run", "embedded-demo", "--out", "run"),
         ("data", "score", "embedded", "--text", "some/set"),
         ("data", "eval", "cut", "--text", "some/set"),
-        ("data", "choose", "embedded", "--method", "greedy", "--blocks", "2", "--text", "some/set"),
+        ("data", "choose", "--model", "embedded", "--method", "greedy", "--blocks", "2", "--text", "some/set"),
     ):
         line = said(*command, code=2).splitlines()[-1]
         assert line.startswith("shortlm: ") and f"pip install 'shortlm[{extra}]'" in line, f"{command}: {line}"
