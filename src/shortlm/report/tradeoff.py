@@ -30,22 +30,34 @@ class Quality:
 
 def quality(measurements: list[Measurement]) -> Quality | None:
     """The first mean over tasks that all have, else the first task, else the perplexity of the first text."""
+    return next(iter(qualities(measurements)), None)
+
+
+def qualities(measurements: list[Measurement]) -> list[Quality]:
+    """All that every model has: means over tasks, tasks, perplexities on the same windows."""
     if len(measurements) < 2:
-        return None
+        return []
+    found = []
     for name in (mean.name for mean in measurements[0].task_means):
         means = {m.role: (t.value, t.stderr) for m in measurements for t in m.task_means if t.name == name}
-        if len(means) == len(measurements):
-            return Quality(f"{name} (mean of tasks)", means)
+        found.append(Quality(f"{name} (mean of tasks)", means))
     for key in (task.key for task in measurements[0].tasks):
-        found = {m.role: (t.value, t.stderr) for m in measurements for t in m.tasks if t.key == key}
-        if len(found) == len(measurements):
-            return Quality(key, found)
+        tasks = {m.role: (t.value, t.stderr) for m in measurements for t in m.tasks if t.key == key}
+        found.append(Quality(key, tasks))
     for text in by_text(measurements[0]):
         texts = {m.role: by_text(m)[text] for m in measurements if text in by_text(m)}
-        if len(texts) == len(measurements) and len({p.data.sha256 for p in texts.values()}) == 1:
+        if len({p.data.sha256 for p in texts.values()}) == 1:
             values = {role: (p.perplexity, perplexity_error(p)) for role, p in texts.items()}
-            return Quality(f"perplexity, {text} (lower is better)", values, by_factors=True)
-    return None
+            found.append(Quality(f"perplexity, {text} (lower is better)", values, by_factors=True))
+    return [good for good in found if len(good.values) == len(measurements)]
+
+
+def by_bytes(measurements: list[Measurement]) -> dict[str, float]:
+    """The weights on disk, where some models have fewer bits for a parameter than others; else nothing new is said."""
+    bits = {m.role: m.bytes / m.model.parameters for m in measurements if m.bytes}
+    if len(bits) < len(measurements) or max(bits.values()) < 1.2 * min(bits.values()):
+        return {}
+    return {m.role: float(m.bytes) for m in measurements}
 
 
 def by_size(measurements: list[Measurement]) -> list[Point]:
