@@ -51,6 +51,7 @@ class TaskResult(Record):
     higher_is_better: bool = True
     metrics: dict[str, float] = Field(description="All metrics of the task.")
     stderrs: dict[str, float] = Field({}, description="The standard errors of these, where the harness has some.")
+    chance: Share | None = Field(None, description="Accuracy of guessing among the choices; none where there are none.")
     shots: Count = 0
     version: str = ""
     generates: bool = Field(False, description="Whether the model writes its answer, instead of ranking choices.")

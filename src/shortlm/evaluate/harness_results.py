@@ -38,12 +38,22 @@ def _task(results: dict[str, Any], task: str, metric: str | None) -> TaskResult:
         task=task, metric=name if kind == "none" else main, value=values[main],
         stderr=stderrs.get(main),
         higher_is_better=bool(results["higher_is_better"].get(task, {}).get(name, True)),
-        metrics=_plain(values), stderrs=_plain(stderrs), shots=results["n-shot"].get(task) or 0,
+        metrics=_plain(values), stderrs=_plain(stderrs), chance=_chance(config, samples, name),
+        shots=results["n-shot"].get(task) or 0,
         version=str(results["versions"].get(task, "")), generates=config.get("output_type") == "generate_until",
         dataset=_dataset(config), per_question=_each(samples, name, values[main]),
         questions_sha256=_digest(samples), questions=results["n-samples"][task]["effective"],
         available=results["n-samples"][task]["original"],
     )  # fmt: skip
+
+
+def _chance(config: dict[str, Any], samples: list[dict[str, Any]], metric: str) -> float | None:
+    """Of a question with n choices 1/n, each of which the harness has asked the model about once."""
+    counts = [len(s.get("resps") or ()) for s in samples]
+    once = "acc_mutual_info" not in {found.get("metric") for found in config.get("metric_list") or ()}
+    if config.get("output_type") != "multiple_choice" or not metric.startswith("acc") or not once or 0 in counts:
+        return None
+    return math.fsum(1 / n for n in counts) / len(counts) if counts else None
 
 
 def _is_metric(key: str, value: object) -> bool:

@@ -78,6 +78,10 @@ def tasks_chart(chart: str, rows: list[TaskRow], palette: Palette) -> str:
             if error:
                 ends = [value - error, value + error]
                 axes.plot(ends, [y, y], color=COLOURS["ink"], linewidth=1.2, solid_capstyle="butt")
+            if row.chance is not None:
+                axes.plot(
+                    [row.chance] * 2, [y - 0.45, y + 0.45], color=COLOURS["ink"], linewidth=1.2, linestyle=(0, (1, 1))
+                )
         middles = [
             statistics.mean(y for y, r in zip(heights, rows, strict=True) if (r.task, r.metric) == t) for t in tasks
         ]

@@ -54,7 +54,7 @@ def _quality(m: Measurement) -> list[dict[str, Any]]:
         )
     rows += [_row(m.role, "task", t.task, t.metric, t.value, t.stderr, t.questions) for t in m.tasks]
     others = [(t, name, value) for t in m.tasks for name, value in t.metrics.items() if name != t.metric]
-    rows += [_row(m.role, "task", t.task, name, value, None, t.questions) for t, name, value in others]
+    rows += [_row(m.role, "task", t.task, n, value, t.stderrs.get(n), t.questions) for t, n, value in others]
     asked = {t.task: t.questions for t in m.tasks}
     for t in m.task_means:
         rows.append(_row(m.role, "task mean", t.name, "mean", t.value, t.stderr, sum(asked[name] for name in t.tasks)))

@@ -47,6 +47,8 @@ class TaskRow:
     mean_of: int = 0
     is_share: bool = False  # of right answers
     available: int = 0  # questions that there are
+    chance: float | None = None  # what guessing would give
+    others: tuple[tuple[str, float, float | None], ...] = ()  # other metrics with their standard errors
 
 
 def task_rows(measurements: list[Measurement]) -> list[TaskRow]:
@@ -67,8 +69,21 @@ def _of_task(key: str, measurements: list[Measurement], reference: Measurement |
             found = task_difference(before, t) if before and m is not reference else None
             yield TaskRow(
                 t.task, t.metric, m.role, t.value, t.stderr, t.questions, found, t.generates, is_share=is_share(t),
-                available=t.available,
+                available=t.available, chance=t.chance, others=_others(t),
             )  # fmt: skip
+
+
+def _others(t: TaskResult) -> tuple[tuple[str, float, float | None], ...]:
+    """The metrics beside the main one."""
+    return tuple((name, value, t.stderrs.get(name)) for name, value in t.metrics.items() if name != t.metric)
+
+
+def _chance_of(mean: TaskMean, measured: Measurement) -> float | None:
+    """Of guessing in all of its tasks."""
+    levels = [t.chance for name in mean.tasks for t in measured.tasks if t.task == name]
+    if len(levels) != len(mean.weights) or any(level is None for level in levels):
+        return None
+    return sum(w * level for w, level in zip(mean.weights, levels, strict=True) if level is not None)
 
 
 def _of_mean(name: str, measurements: list[Measurement], reference: Measurement | None) -> Iterator[TaskRow]:
@@ -83,7 +98,7 @@ def _of_mean(name: str, measurements: list[Measurement], reference: Measurement 
             yield TaskRow(
                 name, "mean", m.role, mean.value, mean.stderr, sum(t.questions for t in members), found,
                 mean_of=len(mean.tasks), is_share=all(map(is_share, members)),
-                available=sum(t.available for t in members),
+                available=sum(t.available for t in members), chance=_chance_of(mean, m),
             )  # fmt: skip
 
 

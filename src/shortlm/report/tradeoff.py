@@ -53,9 +53,9 @@ def qualities(measurements: list[Measurement]) -> list[Quality]:
 
 
 def by_bytes(measurements: list[Measurement]) -> dict[str, float]:
-    """The weights on disk, where some models have fewer bits for a parameter than others; else nothing new is said."""
+    """Of three models or more the weights on disk, where some have fewer bits for a parameter than others."""
     bits = {m.role: m.bytes / m.model.parameters for m in measurements if m.bytes}
-    if len(bits) < len(measurements) or max(bits.values()) < 1.2 * min(bits.values()):
+    if len(measurements) < 3 or len(bits) < len(measurements) or max(bits.values()) < 1.2 * min(bits.values()):
         return {}
     return {m.role: float(m.bytes) for m in measurements}
 

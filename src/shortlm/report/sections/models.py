@@ -8,6 +8,7 @@ from typing import Any
 from shortlm.artifacts import Measurement
 from shortlm.report.advice import RULE, advice
 from shortlm.report.evidence import Evidence
+from shortlm.report.loads import loads_in
 from shortlm.report.markdown import public
 from shortlm.report.quality import comparison
 from shortlm.report.section import Section
@@ -24,6 +25,7 @@ class ModelLine:
     measured: Measurement
     done: list[str]
     healed: str
+    loads: str
     perplexity: Any  # a Row of the first text
     quality: tuple[float, float | None] | None
     speed: Any  # a SpeedRow of the first case
@@ -48,7 +50,7 @@ def compute(evidence: Evidence) -> dict[str, Any]:
     perplexities = {row.role: row for row in texts if row.text == first}
     lines = [
         ModelLine(
-            m.role, m, _done(m, evidence), _healed(m, evidence), perplexities.get(m.role),
+            m.role, m, _done(m, evidence), _healed(m, evidence), _loads(m, evidence), perplexities.get(m.role),
             good.values.get(m.role) if good and not good.by_factors else None, speeds.get(m.role),
         )
         for m in evidence.measurements
@@ -64,6 +66,11 @@ def _done(m: Measurement, evidence: Evidence) -> list[str]:
     return [row.what for row in step_rows(history.manifest)] if history else []
 
 
+def _loads(m: Measurement, evidence: Evidence) -> str:
+    history = evidence.histories.get(m.role)
+    return loads_in(history.manifest if history else None)
+
+
 def _healed(m: Measurement, evidence: Evidence) -> str:
     history = evidence.histories.get(m.role)
     if not (history and history.healing):
@@ -77,13 +84,14 @@ TEMPLATE = """
 <p class="note">{{ rule }}</p>
 {% endif %}
 <div class="scroll"><table>
-<thead><tr><th>Model</th><th class="n">Blocks</th><th>What was done</th><th class="n">Parameters</th><th class="n">On disk</th>
+<thead><tr><th>Model</th><th class="n">Blocks</th><th>What was done</th><th>Loads in</th><th class="n">Parameters</th><th class="n">On disk</th>
 <th class="n">Bits</th>{% if text %}<th class="n">Perplexity, {{ text }}</th>{% endif %}{% if label %}<th class="n">{{ label }}</th>{% endif %}
 {% if case %}<th class="n">Tokens/s, batch {{ case.batch }}</th><th class="n">Peak memory</th>{% endif %}</tr></thead>
 <tbody>
 {% for line in lines %}
 <tr><td>{{ line.role }}</td><td class="n">{{ line.measured.model.n_blocks }}</td>
 <td>{% for what in line.done %}{{ what }}.{% if not loop.last %} {% endif %}{% endfor %}{% if line.healed %} Healed: {{ line.healed }}.{% endif %}{% if not line.done and not line.healed %}–{% endif %}</td>
+<td>{{ line.loads or "as its maker says" }}</td>
 <td class="n">{{ line.measured.model.parameters | count }}</td>
 <td class="n">{% if line.measured.bytes %}{{ line.measured.bytes | size }}{% else %}–{% endif %}</td>
 <td class="n">{% if line.measured.bytes %}{{ line.bits | significant }}{% else %}–{% endif %}</td>

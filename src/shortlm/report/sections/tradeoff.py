@@ -51,7 +51,9 @@ def _at(places: dict[str, float], good: Quality | None) -> list[Point]:
 
 
 def _others(points: list[Point], case: str, evidence: Evidence) -> list[tuple[str, Markup]]:
-    """Every other quality that all models have, by latency or else by size."""
+    """Of three models or more every other quality that all have, by latency or else by size."""
+    if len(points) < 3:
+        return []
     places = {point.role: point.x for point in points}
     x = f"milliseconds per token ({case})" if case else "parameters"
     found = []
