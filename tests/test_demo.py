@@ -58,6 +58,25 @@ def test_greedy_decoding_in_turns_writes_what_each_model_writes_alone(models):
         assert 0 < writer.first < writer.seconds
 
 
+def test_the_cache_is_what_the_models_hold(models):
+    by_formula = 2 * 2 * 32 * 4  # keys and values of 2 heads of 32 float32
+    assert [model.cache_bytes for model in models] == [12 * by_formula, 10 * by_formula]  # two without attention
+    for model, writer in zip(models, last(models, Question(PROMPT, 8)), strict=True):
+        held = len(writer.ids) + len(writer.new) - 1  # the last token is not read again
+        assert writer.cache_bytes == held * model.cache_bytes
+
+
+def test_figures_are_drawn_without_asking_any_model(models, monkeypatch):
+    writers = last(models, Question(PROMPT, 4))
+    heads = [head(model) for model in models]  # the first ones compute a token
+
+    def called(*args, **kwargs):
+        raise AssertionError("a redraw computes")
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", called)
+    assert all("KV cache" in foot(writer) for writer in writers) and [head(model) for model in models] == heads
+
+
 def test_a_seed_gives_the_same_texts_whoever_else_writes(models):
     asked = Question(PROMPT, 24, temperature=1.5, seed=7)
     both, first, other = last(models, asked), last(models[:1], asked), last(models, Question(PROMPT, 24, 1.5, seed=8))
@@ -111,7 +130,7 @@ def test_a_model_that_fails_says_so_and_the_others_go_on(models, monkeypatch):
     monkeypatch.setattr(models[1].opened.model, "generate", broken)
     first, second = last(models, Question(PROMPT, 4))
     assert len(first.new) == 4 and second.failure == "<script>no kernel</script>"
-    assert "&lt;script&gt;no kernel" in foot(second, models[1])
+    assert "&lt;script&gt;no kernel" in foot(second)
 
 
 def test_above_a_column_stands_what_is_gone_and_nothing_is_html(models):
@@ -235,6 +254,7 @@ def test_stop_in_the_middle_and_two_visitors_at_once(chromium, folder):
         ask(first, PROMPT, 400)
         written(first, 0)
         ask(second, PROMPT)  # waits for its turn
+        second.get_by_text("queue: 1/1").wait_for()
         first.click("#stop")
         first.wait_for_timeout(300)
         stopped = first.input_value("#written-0 textarea")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import torch
 
 from shortlm.artifacts import Manifest, manifest_of
 from shortlm.checkpoint import short_names
-from shortlm.errors import ModelError, ShortLMError
-from shortlm.model import OpenModel, cache_sizes, open_model
+from shortlm.demo.writer import kv_bytes
+from shortlm.errors import ModelError
+from shortlm.model import OpenModel, open_model
 from shortlm.paths import user_path
 from shortlm.recipe import DemoSettings, ModelSettings
 from shortlm.units import ATTENTION, FFN, Unit
@@ -31,13 +35,13 @@ class Contestant:
         """Of the files."""
         return self.opened.checkpoint.nbytes
 
-    @property
+    @cached_property
     def cache_bytes(self) -> int | None:
-        """Of the KV cache for one token; None where it is another kind of cache."""
-        try:
-            return sum(cache_sizes(self.opened.model.config)) * self.opened.model.dtype.itemsize
-        except ShortLMError:
-            return None
+        """Of the KV cache for one token, by computing one; None where it is another kind of cache."""
+        with torch.no_grad():
+            ids_BT = torch.zeros(1, 1, dtype=torch.long, device=self.opened.device)
+            output = self.opened.model(input_ids=ids_BT, use_cache=True)
+        return kv_bytes(getattr(output, "past_key_values", None))
 
     @property
     def units(self) -> list[tuple[int, bool, bool]]:

@@ -8,13 +8,14 @@ from shortlm.demo.contestant import Contestant
 from shortlm.demo.writer import Writer
 from shortlm.sizes import count, duration, gib, significant
 
+FIGURES = ("tokens", "tokens/s", "first token", "in all", "KV cache")
+
 
 def head(model: Contestant) -> str:
     """Its name, its size, and which blocks, attention and FFN are gone."""
     facts = model.opened.facts
-    cache = model.cache_bytes
     sizes = f"{count(facts.parameters)} parameters · {gib(model.weight_bytes)} of weights"
-    per_token = f"KV cache {'–' if cache is None else gib(cache)} a token"
+    per_token = "no KV cache" if model.cache_bytes is None else f"KV cache {gib(model.cache_bytes)} a token"
     return (
         f'<h2 class="name">{escape(model.name)}</h2><p class="sizes">{escape(sizes)}<br>{escape(per_token)}</p>'
         f'<div class="strip" role="img" aria-label="{escape(described(model))}">{_strip(model)}</div>'
@@ -51,21 +52,18 @@ def _strip(model: Contestant) -> str:
     )  # fmt: skip
 
 
-def foot(writer: Writer | None, model: Contestant) -> str:
+def foot(writer: Writer | None) -> str:
     """How fast it is, by the time of its own turns; what went wrong, if something did."""
     if writer is None:
-        return _figures([("tokens", "–"), ("tokens/s", "–"), ("first token", "–"), ("KV cache", "–")])
+        return _figures([(name, "–") for name in FIGURES])
     if writer.failure:
         return f'<p class="failed" role="alert">{escape(writer.failure)}</p>'
     tokens = len(writer.new)
     later = writer.seconds - (writer.first or 0.0)
     speed = significant((tokens - 1) / later) if tokens > 1 and later else "–"
-    cache = model.cache_bytes
-    return _figures([
-        ("tokens", f"{tokens}"), ("tokens/s", speed),
-        ("first token", duration(writer.first) if writer.first else "–"),
-        ("KV cache", "–" if cache is None else gib(cache * (len(writer.ids) + tokens))),
-    ])  # fmt: skip
+    first = duration(writer.first) if writer.first else "–"
+    cache = "–" if writer.cache_bytes is None else gib(writer.cache_bytes)
+    return _figures(list(zip(FIGURES, (f"{tokens}", speed, first, duration(writer.seconds), cache), strict=True)))
 
 
 def _figures(pairs: list[tuple[str, str]]) -> str:

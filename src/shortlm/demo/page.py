@@ -20,8 +20,8 @@ EXAMPLES = ["Once upon a time", "The capital of France is", "Three things that e
 DEVICE = "device"  # all who compute share one turn
 FIRST_TOKENS = 64
 NOTE = (
-    "The models take turns of one token; the figures of each count the time of its own turns alone. A prompt may have "
-    "up to {} tokens."
+    "The models take turns of one token; the figures of each count the time of its own turns alone. At temperature 0 "
+    "decoding is greedy. A prompt may have up to {} tokens. Visitors who come together wait for each other."
 )
 SHORTCUT = """
 document.addEventListener('keydown', (event) => {
@@ -46,7 +46,8 @@ def page(models: list[Contestant], settings: DemoSettings, has_report: bool) -> 
         def answer(*values: Any) -> Iterator[list[Any]]:
             yield from _answers(models, settings, values)
 
-        shared: Any = {"concurrency_id": DEVICE, "concurrency_limit": 1, "show_progress": "hidden"}
+        shared: Any = {"concurrency_id": DEVICE, "concurrency_limit": 1, "show_progress": "minimal"}
+        shared["show_progress_on"] = prompt  # where a visitor reads how many come before
         events = [trigger(answer, asked, columns, **shared) for trigger in (write.click, prompt.submit)]
         stop.click(None, cancels=cast(Any, events), queue=False)
     blocks.queue(max_size=settings.waiting, default_concurrency_limit=1)
@@ -81,7 +82,7 @@ def _decoding(models: list[Contestant], settings: DemoSettings) -> list[Any]:
         length = gr.Slider(
             1, settings.new_tokens, value=min(FIRST_TOKENS, settings.new_tokens), step=1, label="New tokens"
         )
-        temperature = gr.Slider(0, 2, value=0, step=0.05, label="Temperature (0: greedy decoding)")
+        temperature = gr.Slider(0, 2, value=0, step=0.05, label="Temperature")
         top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
         chat = gr.Checkbox(False, label="As a chat", visible=has_template(models))
@@ -97,7 +98,7 @@ def _columns(models: list[Contestant]) -> list[Any]:
                 gr.HTML(head(model))
                 found.append(
                     gr.Textbox(
-                        label=f"Written by model {i + 1}",
+                        label=f"Written by {model.name}",
                         lines=12,
                         max_lines=12,
                         interactive=False,
@@ -105,7 +106,7 @@ def _columns(models: list[Contestant]) -> list[Any]:
                         elem_id=f"written-{i}",
                     )
                 )
-                found.append(gr.HTML(foot(None, model), elem_id=f"figures-{i}"))
+                found.append(gr.HTML(foot(None), elem_id=f"figures-{i}"))
     return found
 
 
@@ -114,8 +115,7 @@ def _answers(models: list[Contestant], settings: DemoSettings, values: tuple[Any
     question = Question(prompt or "", int(length or 0), float(temperature), float(top_p), int(seed or 0), bool(chat))
     try:
         for writers in answered(models, question, settings):
-            pairs = zip(writers, models, strict=True)
-            yield [value for writer, model in pairs for value in (writer.text, foot(writer, model))]
+            yield [value for writer in writers for value in (writer.text, foot(writer))]
     except ShortLMError as error:
         gr.Warning(_escaped(str(error)), title="Not possible")
         yield [gr.skip() for _ in range(2 * len(models))]

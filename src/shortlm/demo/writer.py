@@ -32,7 +32,7 @@ class Writer(BaseStreamer):
         """`options` are those of `generate`; the seed gives every model random numbers of its own."""
         self.opened, self.ids, self.options = opened, ids, options
         self.new: list[int] = []
-        self.seconds, self.first = 0.0, None
+        self.seconds, self.first, self.cache_bytes = 0.0, None, None
         self.finished, self.failure = False, ""
         self._turn, self._said, self._stopping, self._prompted = Semaphore(0), Queue[bool](), False, False
         self._random = _Random(opened.device, seed)
@@ -84,11 +84,14 @@ class Writer(BaseStreamer):
         if self._stopping:
             raise StoppedError
 
+    def _weigh(self, model: torch.nn.Module, args: Any, output: Any) -> None:
+        self.cache_bytes = kv_bytes(getattr(output, "past_key_values", None))
+
     def _write(self) -> None:
         try:
             self._wait()
             ids_BT = torch.tensor([self.ids], device=self.opened.device)
-            with torch.no_grad(), quiet():
+            with torch.no_grad(), quiet(), self.opened.model.register_forward_hook(self._weigh):
                 self.opened.model.generate(
                     ids_BT, attention_mask=torch.ones_like(ids_BT), streamer=self, **self.options
                 )  # fmt: skip
@@ -98,6 +101,14 @@ class Writer(BaseStreamer):
             self.failure = reason(error)
         finally:
             self._said.put(False)
+
+
+def kv_bytes(cache: Any) -> int | None:
+    """Bytes of the keys and values that a cache holds; None if it is of another kind."""
+    layers = getattr(cache, "layers", ())
+    held = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
+    tensors = [tensor for pair in held for tensor in pair if tensor is not None]
+    return sum(tensor.nbytes for tensor in tensors) if tensors else None
 
 
 class _Random:
