@@ -50,7 +50,7 @@ def test_a_race_of_two_processes(tmp_path):
 def test_a_search_of_two_processes(tmp_path, method):
     plans = []
     for size in (1, 2):
-        args = ["choose", "--method", method, "--blocks", 3, "--sequences", 16, "--length", 32]
+        args = ["choose", "-m", "embedded", "--method", method, "--blocks", 3, "--sequences", 16, "--length", 32]
         done = ended(started(run(*args, "--out", tmp_path / f"{size}.json"), size))
         assert [code for code, _, _ in done] == [0] * size, done
         assert all(not output for _, output, _ in done[1:])

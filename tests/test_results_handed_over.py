@@ -89,7 +89,7 @@ def test_before_the_name_of_the_command_too(made):
     created = [told["result"]["provenance"].pop("created") for told in (behind, before)]
     assert all(created) and before == behind and before["written"] == []
     assert "remove 1 of 6 blocks" in done(*line), "what was asked once is not remembered"
-    assert json.loads(done("recipes", "--json"))["result"][0]["recipe"] == "embedded-demo"
+    assert json.loads(done("recipes", "--json"))["result"][0]["name"] == "demo"
     assert json.loads(done("--json", "recipes", "show", "embedded-demo"))["command"] == "recipes show"
 
 

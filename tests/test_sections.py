@@ -58,7 +58,7 @@ def test_every_section_is_drawn_of_a_whole_run(tmp_path):
     bench = benchmark(roles=("dense", "healed"))
     known = evidence(measurements=found, benchmark=bench, healing=healing(), plan=searched_plan(), manifest=narrowed())
     page = drawn(tmp_path, known, *SECTIONS)
-    assert ids(page) == [section.id for section in SECTIONS]
+    assert ids(page) == [section.id for section in SECTIONS if section.id != "models"]  # of three models or more
     assert len(page.ids()) == len(set(page.ids()))
 
 
