@@ -14,6 +14,18 @@ COMMIT = "c0ffee" * 6 + "c0ff"
 
 
 @contextmanager
+def answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Yield the address at which requests are answered."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
 def hub(repository: str, folder: Path, commit: str = COMMIT) -> Iterator[tuple[str, list[str]]]:
     """Yield the address and the list of files that were downloaded."""
     served: list[str] = []
@@ -64,10 +76,5 @@ def hub(repository: str, folder: Path, commit: str = COMMIT) -> Iterator[tuple[s
     def files():
         return sorted(p for p in folder.iterdir() if p.is_file())
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", served
-    finally:
-        server.shutdown()
-        server.server_close()
+    with answering(Handler) as address:
+        yield address, served

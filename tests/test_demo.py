@@ -111,6 +111,7 @@ def test_closing_stops_the_computation(models):
         (Question(" \n"), "the prompt is empty; write the beginning of a text"),
         (Question(PROMPT, 65), "65 new tokens: 1 to 64 can be asked for here"),
         (Question("rope " * 50), "the prompt has 53 tokens, and 40 are allowed here; shorten it"),
+        (Question("x" * 10_000), "the prompt has 10,000 characters, and 40 tokens are allowed here; shorten it"),
     ],
 )
 def test_what_is_too_long_is_told_before_anything_is_computed(models, question, said):

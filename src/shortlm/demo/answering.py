@@ -11,6 +11,7 @@ from shortlm.demo.writer import Writer, options_of
 from shortlm.errors import ModelError
 from shortlm.recipe import DemoSettings
 
+MOST_CHARACTERS = 32  # for each token that is allowed: longer prompts are not tokenized
 EVERY = 0.1  # seconds between two pictures of a text that grows
 
 
@@ -51,6 +52,11 @@ def _writers(models: Sequence[Contestant], question: Question, settings: DemoSet
         raise ModelError("the prompt is empty; write the beginning of a text")
     if not 1 <= question.new_tokens <= settings.new_tokens:
         raise ModelError(f"{question.new_tokens} new tokens: 1 to {settings.new_tokens} can be asked for here")
+    if len(question.prompt) > MOST_CHARACTERS * settings.prompt_tokens:
+        raise ModelError(
+            f"the prompt has {len(question.prompt):,} characters, and {settings.prompt_tokens} tokens are allowed "
+            "here; shorten it"
+        )
     asked = []
     for model in models:
         ids = prompt_ids(model, question)

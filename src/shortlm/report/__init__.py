@@ -5,7 +5,7 @@ All take one Evidence, the JSON artifacts of a set of models. A section of the p
 No model is ever opened here, and what artifacts say (names, prompts, texts) is treated as untrusted text.
 """
 
-from shortlm.report.card import is_hub_id, model_card, write_card
+from shortlm.report.card import hub_base, is_hub_id, model_card, write_card
 from shortlm.report.evidence import Evidence, History, evidence_from_files
 from shortlm.report.headline import headline
 from shortlm.report.learning import loss_chart
@@ -16,7 +16,6 @@ from shortlm.report.section import Section
 from shortlm.report.sections import SECTIONS
 
 __all__ = [
-    "SECTIONS", "Evidence", "History", "Section", "evidence_from_files", "headline", "is_hub_id", "loss_chart",
-    "model_card",
-    "write_card", "write_markdown", "write_page", "write_results",
+    "SECTIONS", "Evidence", "History", "Section", "evidence_from_files", "headline", "hub_base", "is_hub_id",
+    "loss_chart", "model_card", "write_card", "write_markdown", "write_page", "write_results",
 ]  # fmt: skip

@@ -63,8 +63,14 @@ def write_card(folder: Path) -> Path | None:
     evidence = Evidence(
         title=folder.resolve().name, manifest=manifest, healing=Healing.load(healing) if healing.is_file() else None
     )
-    base = None if manifest.base_path or manifest.base.name == "embedded" else manifest.base.name
-    return write_text(folder / "README.md", model_card(evidence, base_model=base), force=True)
+    return write_text(folder / "README.md", model_card(evidence, base_model=hub_base(manifest)), force=True)
+
+
+def hub_base(manifest: Manifest | None) -> str | None:
+    """The hub id of the first model; None where that is a folder or the embedded one."""
+    if manifest is None or manifest.base_path or manifest.base.name == "embedded":
+        return None
+    return manifest.base.name
 
 
 def _forms(manifest: Manifest) -> dict[str, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shortlm.outputs import write_text
-from shortlm.report import Evidence, model_card, write_markdown, write_page, write_results
+from shortlm.report import Evidence, hub_base, model_card, write_markdown, write_page, write_results
 
 
 def draw(folder: Path, evidence: Evidence) -> Path:
@@ -16,7 +16,7 @@ def draw(folder: Path, evidence: Evidence) -> Path:
     return page
 
 
-def draw_card(model: Path, evidence: Evidence, source: str) -> Path:
-    """README.md of the checkpoint `model`, which was made from `source`: a hub id, a folder or 'embedded'."""
-    base = None if source == "embedded" or Path(source).exists() else source
-    return write_text(model / "README.md", model_card(evidence, base_model=base), force=True)
+def draw_card(model: Path, evidence: Evidence) -> Path:
+    """README.md of the checkpoint `model`, with what was measured."""
+    card = model_card(evidence, base_model=hub_base(evidence.manifest))
+    return write_text(model / "README.md", card, force=True)

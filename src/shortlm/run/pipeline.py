@@ -56,7 +56,7 @@ def run(recipe: Recipe, out: Path | str, force: bool = False, say: Say = lambda 
     if folder.made_any or not page.exists() or not card.exists():
         evidence = _evidence(recipe, rounds, measured, benched)
         draw(out, evidence)
-        draw_card(card.parent, evidence, recipe.model.model)
+        draw_card(card.parent, evidence)
     say(f"{'report':17} {page}")
     return page
 
