@@ -63,7 +63,7 @@ def test_the_table_says_what_was_done_and_how_large_it_is(hostile):
     drawn = SECTION.body(Evidence(
         measurements=[model("dense", 0, 100), model(hostile, 0.1, 60), model("b", 0.0, 50)], histories=known,
     ))  # fmt: skip
-    assert "transformers after import shortlm" in drawn and "as its maker says" in drawn
+    assert "Loads in transformers after import shortlm." in drawn
     assert "Narrowed by" in drawn and "<b>a</b>" not in drawn and "&lt;b&gt;a" in drawn
     assert "60.0\xa0MiB" in drawn and drawn.count("<tr>") == 4
     assert not SECTION.needs(Evidence(measurements=[model("dense", 0, 100), model("a", 0.1, 60)]))

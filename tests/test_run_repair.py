@@ -164,7 +164,9 @@ def test_auto_takes_the_set_that_is_best_after_repair(tmp_path, monkeypatch):
         chosen[name] = CutPlan.load(tmp_path / name)
     assert chosen["with"].removed != chosen["without"].removed
     search = chosen["with"].search
-    assert search and any("after repair" in note and f"{chosen['with'].removed[0]} 1.0000" in note
+    assert search and search.after_repair and chosen["with"].certain is None
+    assert not chosen["without"].search.after_repair and chosen["without"].certain is not None
+    assert any("after repair" in note and f"{chosen['with'].removed[0]} 1.0000" in note
                           for note in search.notes)  # fmt: skip
 
 

@@ -23,10 +23,11 @@ from shortlm.artifacts.measurement import Fluency, Measurement, Perplexity, Samp
 from shortlm.artifacts.narrowing import Width, WidthStep
 from shortlm.artifacts.quantizing import LossChange, QuantizeStep
 from shortlm.artifacts.repairing import Depth, Fold, RepairStep, ValidationLoss
-from shortlm.artifacts.search import CERTAIN, Certainty, Estimate, Found, Search, Trail, Tried
+from shortlm.artifacts.search import AFTER_REPAIR, CERTAIN, Certainty, Estimate, Found, Search, Trail, Tried
 from shortlm.artifacts.steps import Step
 
 __all__ = [
+    "AFTER_REPAIR",
     "CERTAIN",
     "MOST_BLOCKS",
     "AnyStep",

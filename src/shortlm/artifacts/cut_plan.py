@@ -74,7 +74,7 @@ class CutPlan(Artifact):
     def certain(self) -> bool | None:
         """Whether other text of the same kind would hardly choose otherwise; None where that is not known."""
         if self.search and self.search.certainty:
-            return self.search.certainty.enough
+            return None if self.search.after_repair else self.search.certainty.enough
         return None if self.agreement is None else self.agreement >= CERTAIN
 
 

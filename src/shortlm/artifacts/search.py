@@ -8,6 +8,7 @@ from pydantic import Field
 
 from shortlm.artifacts.base import ONE_MISTAKE, Count, DataFacts, Positive, Record, Share, Size, Units, Values
 
+AFTER_REPAIR = "nats per token after repair"  # how the note begins that tells of sets compared so
 CERTAIN = 0.9  # share of resamples that have to agree with a choice; `--sequences auto` takes text until they do
 
 
@@ -84,3 +85,8 @@ class Search(Record):
     estimate: Estimate | None = None
     certainty: Certainty | None = None
     notes: Annotated[list[str], ONE_MISTAKE] = []
+
+    @property
+    def after_repair(self) -> bool:
+        """Whether the choice was made among repaired sets, of which the certainty doesn't tell."""
+        return any(note.startswith(AFTER_REPAIR) for note in self.notes)

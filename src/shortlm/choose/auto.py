@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from shortlm.artifacts import AFTER_REPAIR
 from shortlm.choose.beam import BEAM, beam
 from shortlm.choose.exhaustive import sets_of
 from shortlm.choose.greedy import GREEDY, WHOLE, greedy
@@ -162,7 +163,7 @@ def _after_repair(trials: Trials, ranked: list[Mask]) -> Mask:
         return ranked[0]
     losses = trials.after_repair.losses([sorted(mask) for mask in ranked[:count]])
     told = [f"{','.join(map(str, sorted(mask)))} {loss:.4f}" for mask, loss in zip(ranked, losses, strict=False)]
-    trials.notes.append(f"nats per token after repair: {'; '.join(told)}")
+    trials.notes.append(f"{AFTER_REPAIR}: {'; '.join(told)}")
     return ranked[min(range(count), key=lambda n: losses[n])]
 
 

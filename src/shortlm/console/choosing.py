@@ -38,6 +38,7 @@ def certainty_lines(plan: CutPlan) -> list[str]:
         lines.append(
             f"of {sure.sets:,} sets the chosen one is the best in {sure.same:.0%} of {sure.resamples:,} resamples of "
             f"the sequences, {sure.regret:.2g} nats above the best on average"
+            + (", as cut; it was chosen for what it is after the repair" if plan.search.after_repair else "")
         )
     elif plan.agreement is not None:
         lines.append(f"the same blocks are chosen in {plan.agreement:.0%} of resamples of the sequences")

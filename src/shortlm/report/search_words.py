@@ -31,6 +31,7 @@ def certainty_words(search: Search) -> str:
         f"The chosen set is the best one in {best} of {whole(sure.resamples)} resamples of the text, among "
         f"{whole(sure.sets)} sets; on average it is {above} above the best set of a resample (at most {most} in "
         f"95\u00a0% of them), and {shared} of its units are in that set."
+        + (" This is of sets as they were cut; the choice was made after a repair." if search.after_repair else "")
     )
 
 

@@ -14,7 +14,7 @@ from shortlm.evaluate import evaluate
 from shortlm.paths import user_path
 from shortlm.progress import is_main
 from shortlm.recipe import Recipe, to_yaml
-from shortlm.report import Evidence
+from shortlm.report import Evidence, History
 from shortlm.run.checks import check_inputs, check_settings
 from shortlm.run.drawing import draw, draw_card
 from shortlm.run.folder import RunFolder, Say
@@ -88,4 +88,5 @@ def _evidence(recipe: Recipe, rounds: Rounds, measured: list[Measurement], bench
     return Evidence(
         title=recipe.name, scores=rounds.first.scores, manifest=rounds.manifest(), healing=rounds.last.healing,
         measurements=measured, benchmark=benched, settings=to_yaml(recipe),
+        histories={role: found for role, m in rounds.last.models.items() if (found := History.of(Path(m.model)))},
     )  # fmt: skip
