@@ -25,7 +25,7 @@ from shortlm.model.language import auto_class, is_composite, special_ids
 from shortlm.recipe import CutSettings, ModelSettings
 
 TOKENS, PREFIX, TOLERANCE = 24, 8, 1e-4
-CACHES = ("past_key_values", "cache_params", "state")
+CACHES = ("cache", "past_key_values", "cache_params", "state")
 
 
 @dataclass(frozen=True)

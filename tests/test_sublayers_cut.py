@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -66,10 +67,11 @@ def reference(name, folder, ids_BT):
 
 def token_by_token(model, ids_BT):
     """Logits with the KV cache, and the cache."""
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"  # of transformers
     parts, cache = [], None
     for ids in [ids_BT[:, :5], *ids_BT[:, 5:].split(1, dim=1)]:
-        output = model(input_ids=ids, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        output = model(input_ids=ids, use_cache=True, **({name: cache} if parts else {}))
+        cache = output[name]
         parts.append(output.logits)
     return torch.cat(parts, dim=1), cache
 

@@ -21,7 +21,7 @@ from shortlm.bench.cases import Case
 from shortlm.bench.memory import Peak
 from shortlm.bench.runners import Runner
 from shortlm.errors import ModelError, RecipeError, is_out_of_memory
-from shortlm.model import quiet
+from shortlm.model import cache_name, cache_of, quiet
 from shortlm.sizes import byte_size
 
 
@@ -79,7 +79,7 @@ def peak_of(runner: Runner, case: Case, budget: int) -> int | None:
             out = runner.run(runner.prompt(reading), reading)
             if case.output_tokens > 1:
                 length = case.prompt_tokens + case.output_tokens - 2  # what the last step finds in the cache
-                _last_step(runner.model, out.past_key_values, out.sequences[:, -1:], length)
+                _last_step(runner.model, cache_of(out), out.sequences[:, -1:], length)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -109,4 +109,4 @@ def _last_step(model: Any, cache: Any, ids_B1: torch.Tensor, length: int) -> Non
                 B, H, _, D = tensor.shape
                 setattr(layer, name, tensor.new_zeros(B, H, kept, D))
                 del tensor
-    model(input_ids=ids_B1, past_key_values=cache, use_cache=True)
+    model(input_ids=ids_B1, use_cache=True, **{cache_name(model): cache})

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from shortlm.model import cache_of
 from shortlm.sweep import LiveBytes
 
 
@@ -22,9 +23,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 def bytes_of_cache(out: Any) -> int | None:
     """Of all tensors in the cache that a run leaves; None if it has none that can be looked into."""
-    cache = getattr(out, "past_key_values", None)
-    cache = getattr(out, "cache_params", None) if cache is None else cache
-    layers = getattr(cache, "layers", None)
+    layers = getattr(cache_of(out), "layers", None)
     tensors = [t for layer in layers or () for value in vars(layer).values() for t in _tensors(value)]
     return sum(t.numel() * t.element_size() for t in tensors) if tensors else None
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from shortlm.artifacts import Manifest, manifest_of
+from shortlm.bench import bytes_of_cache
 from shortlm.checkpoint import short_names
-from shortlm.demo.writer import kv_bytes
 from shortlm.errors import ModelError
 from shortlm.model import OpenModel, open_model
 from shortlm.paths import user_path
@@ -41,7 +41,7 @@ class Contestant:
         with torch.no_grad():
             ids_BT = torch.zeros(1, 1, dtype=torch.long, device=self.opened.device)
             output = self.opened.model(input_ids=ids_BT, use_cache=True)
-        return kv_bytes(getattr(output, "past_key_values", None))
+        return bytes_of_cache(output)
 
     @property
     def units(self) -> list[tuple[int, bool, bool]]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers.generation.streamers import BaseStreamer
 
+from shortlm.bench import bytes_of_cache
 from shortlm.errors import ModelError, reason
 from shortlm.model import OpenModel, quiet, sampling_options
 
@@ -85,7 +86,7 @@ class Writer(BaseStreamer):
             raise StoppedError
 
     def _weigh(self, model: torch.nn.Module, args: Any, output: Any) -> None:
-        self.cache_bytes = kv_bytes(getattr(output, "past_key_values", None))
+        self.cache_bytes = bytes_of_cache(output)
 
     def _write(self) -> None:
         try:
@@ -101,14 +102,6 @@ class Writer(BaseStreamer):
             self.failure = reason(error)
         finally:
             self._said.put(False)
-
-
-def kv_bytes(cache: Any) -> int | None:
-    """Bytes of the keys and values that a cache holds; None if it is of another kind."""
-    layers = getattr(cache, "layers", ())
-    held = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
-    tensors = [tensor for pair in held for tensor in pair if tensor is not None]
-    return sum(tensor.nbytes for tensor in tensors) if tensors else None
 
 
 class _Random:

@@ -2,6 +2,7 @@
 
 from shortlm.model.anatomy import Anatomy, block_count, find_anatomy, of_other_towers, scored_weights
 from shortlm.model.cache_size import cache_sizes
+from shortlm.model.caches import cache_name, cache_of
 from shortlm.model.config import cut_config
 from shortlm.model.devices import fits, free_memory, pick_device, planned_device, tokens_per_call
 from shortlm.model.file_names import names_in_model, prefix_of_blocks
@@ -43,6 +44,8 @@ __all__ = [
     "architecture_of",
     "auto_class",
     "block_count",
+    "cache_name",
+    "cache_of",
     "cache_sizes",
     "compute_type",
     "context_of",

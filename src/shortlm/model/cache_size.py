@@ -8,6 +8,7 @@ import torch
 
 from shortlm.errors import PlanError
 from shortlm.model.anatomy import block_count
+from shortlm.model.caches import cache_of
 from shortlm.model.guard import meta_model
 from shortlm.model.language import text_config
 
@@ -19,7 +20,7 @@ def cache_sizes(config: Any, trust_remote_code: bool = False) -> list[int]:
     ids_BT = torch.zeros(1, tokens, dtype=torch.long, device="meta")
     try:
         with torch.no_grad():
-            cache = model(input_ids=ids_BT, use_cache=True).past_key_values
+            cache = cache_of(model(input_ids=ids_BT, use_cache=True))
         sizes = [(layer.keys.numel() + layer.values.numel()) // tokens for layer in cache.layers]
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
         sizes = _by_config(config)

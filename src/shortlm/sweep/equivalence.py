@@ -8,7 +8,6 @@ Shapes: B sequences, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from shortlm.model import (
     ModelFiles,
     OpenModel,
     architecture_of,
+    cache_name,
     find_anatomy,
     left_out_of,
     open_files,
@@ -39,7 +39,6 @@ from shortlm.sweep.tail import Tail
 from shortlm.units import Unit
 
 SEQUENCES, TOKENS, PREFIX = 2, 32, 8
-CACHES = ("past_key_values", "cache_params", "state")  # what architectures call it
 CACHELESS = (AttributeError, TypeError, ValueError, IndexError, KeyError, RuntimeError)  # of a model without one
 Edited = Callable[[Anatomy], AbstractContextManager[object]]
 
@@ -177,8 +176,7 @@ def _logits(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
 
 def cached_logits(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
     """logits_BTV computed as generation does: a prefix at once, then token by token with the KV cache."""
-    known = inspect.signature(model.forward).parameters
-    name = next((name for name in CACHES if name in known), CACHES[0])
+    name = cache_name(model)
     parts: list[torch.Tensor] = []
     cache: dict[str, Any] = {}  # the first call makes it
     with torch.no_grad():
