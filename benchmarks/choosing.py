@@ -47,8 +47,8 @@ candidate, `greedy` is lazy. Rows of attention and FFN keep no more parameters t
 
 ## Which one should I take?
 
-- **In doubt, `--method auto`**, which `run` takes: it is at the top of every table below, or within the error of
-  the top.
+- **In doubt, `--method auto`**, which `run` takes: of whole blocks it is the best of every table below, or within the
+  error of the best.
 - **A quarter of the blocks or less, and little time:** `one-shot` by `ppl` comes within 0.001 nats of every search
   on the embedded model (0.7476 beside 0.7468), at 76 block forwards instead of 123 to 841.
 - **Half of the blocks:** search. `greedy` is 0.18 nats better than one-shot there (0.9595 beside 1.1415), `auto`
