@@ -56,7 +56,7 @@ def compute(evidence: Evidence) -> dict[str, Any]:
         for m in evidence.measurements
     ]  # fmt: skip
     return {
-        "lines": lines, "text": first, "case": case, "advice": advice(evidence), "rule": RULE, "told": bool(evidence.histories),
+        "lines": lines, "text": first, "case": case, "advice": advice(evidence), "rule": RULE,
         "label": good.label if good and not good.by_factors else "",
     }  # fmt: skip
 
@@ -84,13 +84,12 @@ TEMPLATE = """
 <p class="note">{{ rule }}</p>
 {% endif %}
 <div class="scroll"><table>
-<thead><tr><th>Model</th><th class="n">Blocks</th>{% if told %}<th>What was done</th>{% endif %}<th class="n">Parameters</th><th class="n">On disk</th>
+<thead><tr><th>Model</th><th class="n">Blocks</th><th class="n">Parameters</th><th class="n">On disk</th>
 <th class="n">Bits</th>{% if text %}<th class="n">Perplexity, {{ text }}</th>{% endif %}{% if label %}<th class="n">{{ label }}</th>{% endif %}
 {% if case %}<th class="n">Tokens/s, batch {{ case.batch }}</th><th class="n">Peak memory</th>{% endif %}</tr></thead>
 <tbody>
 {% for line in lines %}
 <tr><td>{{ line.role }}</td><td class="n">{{ line.measured.model.n_blocks }}</td>
-{% if told %}<td>{% for what in line.done %}{{ what }}.{% if not loop.last %} {% endif %}{% endfor %}{% if line.healed %} Healed: {{ line.healed }}.{% endif %}{% if line.loads %} <span class="soft">Loads in {{ line.loads }}.</span>{% else %}–{% endif %}</td>{% endif %}
 <td class="n">{{ line.measured.model.parameters | count }}</td>
 <td class="n">{% if line.measured.bytes %}{{ line.measured.bytes | size }}{% else %}–{% endif %}</td>
 <td class="n">{% if line.measured.bytes %}{{ line.bits | significant }}{% else %}–{% endif %}</td>
@@ -98,6 +97,9 @@ TEMPLATE = """
 {% if label %}<td class="n">{% if line.quality %}{{ with_error(line.quality[0], line.quality[1]) }}{% else %}–{% endif %}</td>{% endif %}
 {% if case %}<td class="n">{% if line.speed %}{{ line.speed.tokens_per_second | significant }}{% else %}–{% endif %}</td>
 <td class="n">{% if line.speed and line.speed.peak_bytes is not none %}{{ line.speed.peak_bytes | size }}{% else %}–{% endif %}</td>{% endif %}</tr>
+{% if line.done or line.healed %}
+<tr><td></td><td class="note" colspan="{{ 4 + (2 if case else 0) + (1 if text else 0) + (1 if label else 0) }}">{% for what in line.done %}{{ what }}. {% endfor %}{% if line.healed %}Healed: {{ line.healed }}. {% endif %}Loads in {{ line.loads }}.</td></tr>
+{% endif %}
 {% endfor %}
 </tbody></table></div>
 """
