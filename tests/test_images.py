@@ -6,6 +6,7 @@ The processors are those that need Pillow alone; where a type has none, its inpu
 from __future__ import annotations
 
 import inspect
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,10 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "smolvlm": ("SmolVLMImageProcessorPil", LONGEST),
 }
 FOR_THE_PROCESSOR = ("num_crops", "num_soft_tokens_per_image")  # that is, to make the prompt, not for the model
-BY_HAND = ("lfm2_vl", "llama4")
+BROKEN = pytest.mark.skipif(
+    version("transformers").startswith("5.24."), reason="the forward of llama4 in transformers 5.24 fails on text alone"
+)
+BY_HAND = ("lfm2_vl", pytest.param("llama4", marks=BROKEN))
 
 
 def tiny(name: str) -> Any:
