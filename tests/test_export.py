@@ -19,6 +19,7 @@ from shortlm.embedded import model_path
 from shortlm.errors import ExportError, OutputError
 from shortlm.export import export_gguf, export_mergekit
 from shortlm.export.environment import Tool, python_with
+from shortlm.export.llama_cpp import NEEDED
 from shortlm.export.pre_tokenizer import PATTERNS, pre_tokenizer_name
 from shortlm.units import unit_list
 
@@ -145,6 +146,17 @@ def test_an_environment_has_its_own_packages_and_ours_and_is_made_once(tmp_path,
         python_with(missing, None, said.append)
     with pytest.raises(ExportError, match=r"has no oddtool \(ModuleNotFoundError: .*\); install .* there, or leave"):
         python_with(tool, sys.executable, said.append)
+
+
+def test_a_tool_that_is_here_already_needs_no_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHORTLM_CACHE", str(tmp_path / "cache"))
+    here = Tool("here", ("x",), "json, xml.dom", "nothing")
+    assert python_with(here, None, print) == Path(sys.executable) and not (tmp_path / "cache").exists()
+
+
+def test_the_extra_is_what_the_converter_imports():
+    said = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"gguf = {json.dumps(list(NEEDED))}" in said
 
 
 def _wheel(folder: Path) -> Path:

@@ -16,6 +16,7 @@ import venv
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
@@ -51,12 +52,14 @@ def cache_folder() -> Path:
 
 
 def python_with(tool: Tool, given: str | None, say: Say) -> Path:
-    """An interpreter that has the tool: the `given` one, else that of the environment, which is made if it isn't there.
+    """An interpreter that has the tool: the `given` one, else ours, else the environment's, made if it isn't there.
 
     Raises ExportError if the tool isn't in the given one, or can't be installed (with the log's last lines).
     """
     if given:
         return _given(tool, given)
+    if _is_here(tool):
+        return Path(sys.executable)
     folder = tool.folder
     python = _python(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +71,14 @@ def python_with(tool: Tool, given: str | None, say: Say) -> Path:
             _install(tool, python, folder)
             (folder / READY).touch()
     return python
+
+
+def _is_here(tool: Tool) -> bool:
+    """Whether this Python has it, by an extra of ours or by the user's own doing."""
+    try:
+        return all(find_spec(module) for module in tool.module.split(", "))
+    except ModuleNotFoundError:  # of the package that a module would be in
+        return False
 
 
 def _given(tool: Tool, given: str) -> Path:
